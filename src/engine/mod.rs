@@ -1,0 +1,463 @@
+//! The hardware: runs a batch of members of one problem set in lockstep, on a CPU or a GPU behind one enum.
+//!
+//! An engine knows problems, controls and members; it knows no method and no posterior family.
+//!
+//! Members of P problems, M each, are numbered problem by problem: member k of problem p is row p * M + k of every
+//! array. Numbers cross this boundary as f64, whatever the engine computes in.
+
+mod cpu;
+mod gpu;
+mod schedule;
+
+pub use cpu::CpuEngine;
+pub use gpu::{AdapterDescription, GpuEngine, adapters};
+
+use crate::error::{Error, Result};
+use crate::problem::Problem;
+use crate::random::Stream;
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3};
+use serde::{Deserialize, Serialize};
+
+/// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
+pub const BLOCK: usize = 256;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A real GPU where there is one, else the CPU.
+    #[default]
+    Auto,
+    /// A GPU; an error where there is none. Takes a software rasteriser if that is all there is, and says so.
+    Gpu,
+    /// The CPU engine.
+    Cpu,
+}
+
+/// The number type that an engine computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 64-bit floats, where the hardware has them.
+    F64,
+}
+
+impl Precision {
+    /// "f32" or "f64".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        }
+    }
+
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+}
+
+/// Which engine to make.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Where to compute. Default: auto.
+    pub backend: Backend,
+    /// Part of the adapter's name, case-insensitive. Default: the best one.
+    pub adapter: Option<String>,
+    /// The number type. Default: f32.
+    pub precision: Precision,
+    /// Threads of the CPU engine. Default: all cores.
+    pub threads: Option<usize>,
+    /// Most memory that a batch in flight may take, in MiB. Default: 1024.
+    pub memory_mib: u64,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Auto,
+            adapter: None,
+            precision: Precision::F32,
+            threads: None,
+            memory_mib: 1024,
+        }
+    }
+}
+
+/// What an engine runs on, for messages and for the attributes of result files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// "cpu", "vulkan", "metal" or "dx12".
+    pub backend: String,
+    /// The adapter's name, or the CPU engine's instruction set and threads.
+    pub adapter: String,
+    /// The driver with its version; empty for the CPU engine.
+    pub driver: String,
+    /// The number type.
+    pub precision: Precision,
+    /// True for a software rasteriser: right, but no faster than the CPU engine.
+    pub software: bool,
+}
+
+impl std::fmt::Display for Hardware {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}, {}", self.adapter, self.backend, self.precision.name())?;
+        if !self.driver.is_empty() {
+            write!(f, ", {}", self.driver)?;
+        }
+        write!(f, ")")
+    }
+}
+
+/// An affine map from standard normals to controls, c = m + S eps, for each problem.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AffineMap {
+    /// m: `[P, control]`.
+    pub mean: Array2<f64>,
+    /// S.
+    pub scale: Scale,
+}
+
+/// The matrix S of an affine map.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scale {
+    /// The diagonal of S: `[P, control]`.
+    Diagonal(Array2<f64>),
+}
+
+/// Members drawn on the device from an affine map.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draw {
+    /// The map.
+    pub map: AffineMap,
+    /// The stream of the draws; the key is each problem's seed.
+    pub stream: Stream,
+    /// The iteration of the draws' counter.
+    pub iteration: u32,
+    /// M, members per problem.
+    pub count: usize,
+}
+
+/// The members of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Members<'a> {
+    /// Controls in physical units: `[P * M, control]`.
+    Given(ArrayView2<'a, f64>),
+    /// Drawn on the device.
+    Drawn(&'a Draw),
+}
+
+/// Which terms of the cost to compute; an absent one counts as zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// J_b = 1/2 (x0 - xb)' B^-1 (x0 - xb)
+    pub background: bool,
+    /// J_o = 1/2 sum_t w_t (H(x_t) - y_t)' R_t^-1 (H(x_t) - y_t)
+    pub observation: bool,
+}
+
+impl Terms {
+    /// Every term.
+    pub const ALL: Self = Self { background: true, observation: true };
+}
+
+/// The cost of each member, in its terms.
+#[derive(Clone, Debug)]
+pub struct Costs {
+    /// J_b: `[P * M]`.
+    pub background: Array1<f64>,
+    /// J_o: `[P * M]`.
+    pub observation: Array1<f64>,
+    /// Whether the member's trajectory, cost or gradient overflowed (left the range of f32): `[P * M]`. Its
+    /// numbers mean nothing.
+    pub diverged: Vec<bool>,
+}
+
+impl Costs {
+    /// J = J_b + J_o: `[P * M]`.
+    pub fn total(&self) -> Array1<f64> {
+        &self.background + &self.observation
+    }
+}
+
+/// The cost of each member with its gradient.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// The cost.
+    pub costs: Costs,
+    /// dJ/dcontrol: `[P * M, control]`.
+    pub gradient: Array2<f64>,
+}
+
+/// Sums over the drawn members of one problem, the diverged ones left out. Arrays are `[control]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Members drawn.
+    pub count: usize,
+    /// Members that diverged.
+    pub diverged: usize,
+    /// Sum of J_b.
+    pub cost_background: f64,
+    /// Sum of J_o.
+    pub cost_observation: f64,
+    /// Sum of (J - mean of J)^2.
+    pub cost_deviation: f64,
+    /// Sum of g = dJ/dcontrol.
+    pub gradient: Vec<f64>,
+    /// Sum of g^2.
+    pub gradient_squared: Vec<f64>,
+    /// Sum of eps.
+    pub epsilon: Vec<f64>,
+    /// Sum of eps^2.
+    pub epsilon_squared: Vec<f64>,
+    /// Sum of g eps, the pattern of a diagonal S.
+    pub gradient_epsilon: Vec<f64>,
+}
+
+/// Work done since the problem was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// RK4 steps of members, recomputed ones included.
+    pub model_steps: u64,
+    /// Adjoint RK4 steps of members.
+    pub adjoint_steps: u64,
+    /// Tangent RK4 steps of members.
+    pub tangent_steps: u64,
+    /// Kernel dispatches; 0 on the CPU engine.
+    pub dispatches: u64,
+    /// Submissions to the device's queue; 0 on the CPU engine.
+    pub submissions: u64,
+    /// Bytes sent to the device.
+    pub bytes_up: u64,
+    /// Bytes read back from the device.
+    pub bytes_down: u64,
+}
+
+/// A CPU or a GPU, ready to load problems.
+#[derive(Clone, Debug)]
+pub enum Engine {
+    /// SIMD lanes over members, threads over blocks of members.
+    Cpu(CpuEngine),
+    /// wgpu compute shaders.
+    Gpu(GpuEngine),
+}
+
+impl Engine {
+    /// Makes the engine that the settings ask for.
+    ///
+    /// # Errors
+    /// No adapter for `Backend::Gpu`, no adapter of that name, no f64 on it, or zero threads or memory.
+    pub fn new(settings: &EngineSettings) -> Result<Self> {
+        if settings.threads == Some(0) {
+            return Err(Error::invalid("threads", "at least 1", "0", "leave it out to use all cores"));
+        }
+        if settings.memory_mib == 0 {
+            return Err(Error::invalid("memory", "at least 1 MiB", "0", "leave it out for the default"));
+        }
+        match settings.backend {
+            Backend::Cpu => Ok(Self::Cpu(CpuEngine::new(settings)?)),
+            Backend::Gpu => Ok(Self::Gpu(GpuEngine::new(settings)?)),
+            Backend::Auto => match GpuEngine::best_real(settings)? {
+                Some(gpu) => Ok(Self::Gpu(gpu)),
+                None => Ok(Self::Cpu(CpuEngine::new(settings)?)),
+            },
+        }
+    }
+
+    /// The CPU engine on all cores.
+    ///
+    /// # Errors
+    /// The system refuses threads.
+    pub fn cpu(precision: Precision) -> Result<Self> {
+        Self::new(&EngineSettings { backend: Backend::Cpu, precision, ..EngineSettings::default() })
+    }
+
+    /// What the engine runs on.
+    pub fn hardware(&self) -> &Hardware {
+        match self {
+            Self::Cpu(e) => e.hardware(),
+            Self::Gpu(e) => e.hardware(),
+        }
+    }
+
+    /// Checks a problem set and makes it ready to run.
+    ///
+    /// # Errors
+    /// Whatever [`Problem::check`] refuses, or a state too large for the device.
+    pub fn load(&self, problem: &Problem) -> Result<LoadedProblem> {
+        problem.check()?;
+        Ok(LoadedProblem {
+            layout: Layout {
+                problems: problem.count(),
+                sites: problem.sites(),
+                control: problem.control().len(),
+                times: problem.window.times,
+            },
+            inner: match self {
+                Self::Cpu(e) => Inner::Cpu(e.load(problem)?),
+                Self::Gpu(e) => Inner::Gpu(e.load(problem)?),
+            },
+        })
+    }
+}
+
+/// A problem set on an engine: the operations.
+#[derive(Debug)]
+pub struct LoadedProblem {
+    layout: Layout,
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Cpu(cpu::LoadedCpu),
+    Gpu(gpu::LoadedGpu),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    problems: usize,
+    sites: usize,
+    control: usize,
+    times: usize,
+}
+
+macro_rules! on_engine {
+    ($self:ident, $loaded:ident => $call:expr) => {
+        match &mut $self.inner {
+            Inner::Cpu($loaded) => $call,
+            Inner::Gpu($loaded) => $call,
+        }
+    };
+}
+
+impl LoadedProblem {
+    /// The trajectory at the stored times: `[P * M, times, sites]`. Time 0 is the initial state itself.
+    ///
+    /// # Errors
+    /// Members of the wrong shape or not finite; a device failure.
+    pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
+        self.layout.check_members(members)?;
+        on_engine!(self, e => e.forecast(members))
+    }
+
+    /// The cost terms of each member.
+    ///
+    /// # Errors
+    /// Members of the wrong shape or not finite; a device failure.
+    pub fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
+        self.layout.check_members(members)?;
+        on_engine!(self, e => e.cost(members, terms))
+    }
+
+    /// The cost terms and dJ/dcontrol of each member: the exact adjoint of the RK4 scheme.
+    ///
+    /// # Errors
+    /// Members of the wrong shape or not finite; a device failure.
+    pub fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
+        self.layout.check_members(members)?;
+        on_engine!(self, e => e.gradient(members, terms))
+    }
+
+    /// The sums that an ELBO gradient needs, over members drawn on the device: one result per problem. Nothing
+    /// else comes back from the device.
+    ///
+    /// # Errors
+    /// A map of the wrong shape or not finite; a device failure. Diverged members are no error here.
+    pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
+        self.layout.check_members(Members::Drawn(draw))?;
+        on_engine!(self, e => e.moments(draw, terms))
+    }
+
+    /// The tangent trajectory M_t v at the stored times, for one direction per member: `directions: [P * M,
+    /// control]` to `[P * M, times, sites]`.
+    ///
+    /// # Errors
+    /// Members or directions of the wrong shape or not finite; a device failure.
+    pub fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {
+        let count = self.layout.check_members(members)?;
+        self.layout.check_array("directions", directions.shape(), &[count, self.layout.control], directions.iter())?;
+        on_engine!(self, e => e.tangent(members, directions))
+    }
+
+    /// The adjoint sum_t M_t' w_t of any forcing at the stored times: `forcing: [P * M, times, sites]` to
+    /// `[P * M, control]`.
+    ///
+    /// # Errors
+    /// Members or forcing of the wrong shape or not finite; a device failure.
+    pub fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
+        let count = self.layout.check_members(members)?;
+        let shape = [count, self.layout.times, self.layout.sites];
+        self.layout.check_array("forcing", forcing.shape(), &shape, forcing.iter())?;
+        on_engine!(self, e => e.adjoint(members, forcing))
+    }
+
+    /// The work done so far.
+    pub fn counters(&self) -> Counters {
+        match &self.inner {
+            Inner::Cpu(e) => e.counters(),
+            Inner::Gpu(e) => e.counters(),
+        }
+    }
+}
+
+impl Layout {
+    /// Checks shape and finiteness of members and returns P * M.
+    fn check_members(&self, members: Members) -> Result<usize> {
+        match members {
+            Members::Given(array) => {
+                let rows = array.nrows();
+                if rows == 0 || !rows.is_multiple_of(self.problems) {
+                    return Err(Error::invalid(
+                        "members",
+                        format!("a positive multiple of the {} problems as rows", self.problems),
+                        rows.to_string(),
+                        "give the same number of members for each problem",
+                    ));
+                }
+                self.check_array("members", array.shape(), &[rows, self.control], array.iter())?;
+                Ok(rows)
+            }
+            Members::Drawn(draw) => {
+                if draw.count == 0 || draw.count > u32::MAX as usize {
+                    return Err(Error::invalid("members", "1 to 2^32 - 1", draw.count.to_string(), "change the count"));
+                }
+                let shape = [self.problems, self.control];
+                self.check_array("mean of the draws", draw.map.mean.shape(), &shape, draw.map.mean.iter())?;
+                let Scale::Diagonal(scale) = &draw.map.scale;
+                self.check_array("scale of the draws", scale.shape(), &shape, scale.iter())?;
+                Ok(self.problems * draw.count)
+            }
+        }
+    }
+
+    fn check_array<'a>(
+        &self,
+        what: &str,
+        found: &[usize],
+        expected: &[usize],
+        values: impl Iterator<Item = &'a f64>,
+    ) -> Result<()> {
+        if found != expected {
+            return Err(Error::invalid(what, format!("shape {expected:?}"), format!("{found:?}"), "correct the shape"));
+        }
+        crate::problem::check_finite(what, values)
+    }
+}
+
+impl Members<'_> {
+    /// P * M for a set of P problems.
+    pub(crate) fn count(&self, problems: usize) -> usize {
+        match self {
+            Members::Given(array) => array.nrows(),
+            Members::Drawn(draw) => problems * draw.count,
+        }
+    }
+}

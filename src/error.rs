@@ -1,0 +1,96 @@
+//! The one error type: every message says what was expected, what was found and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// Result with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong, as the user should read it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value, shape or name handed over by the caller cannot work.
+    #[error("{what}: expected {expected}, found {found}; {help}")]
+    Invalid {
+        /// The thing at fault, named as the user named it (a flag, a variable of a file, an argument).
+        what: String,
+        /// What would have been accepted.
+        expected: String,
+        /// What was there instead.
+        found: String,
+        /// What to do about it.
+        help: String,
+    },
+    /// A file could not be read, or is not what it should be.
+    #[error("{}: {message}; {help}", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it: expected and found.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
+    /// A result could not be written. The target is left as it was.
+    #[error("cannot write {}: {source}; nothing was written, check the disk and the permissions", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The hardware that was asked for is not there, or cannot do what was asked.
+    #[error("{message}; {help}")]
+    Hardware {
+        /// What was asked for and what was found.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
+    /// The device failed while it worked.
+    #[error("the GPU failed: {message}; {help}")]
+    Device {
+        /// The driver's words.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
+    /// Too many members overflowed for an answer to mean anything.
+    #[error(
+        "{diverged} of {members} members diverged in {what}; use a smaller background deviation, a smaller \
+         time step (dt, with more steps per time), or a smaller learning rate"
+    )]
+    Diverged {
+        /// Where it happened.
+        what: String,
+        /// Members that overflowed.
+        diverged: usize,
+        /// Members in the batch.
+        members: usize,
+    },
+}
+
+impl Error {
+    /// An [`Error::Invalid`] from its four parts.
+    pub fn invalid(
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self::Invalid { what: what.into(), expected: expected.into(), found: found.into(), help: help.into() }
+    }
+
+    /// An [`Error::File`] from its three parts.
+    pub fn file(path: impl AsRef<Path>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().to_owned(), message: message.into(), help: help.into() }
+    }
+
+    /// The process exit code: 2 for wrong use or bad input, 1 for anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Invalid { .. } | Self::File { .. } | Self::Hardware { .. } => 2,
+            _ => 1,
+        }
+    }
+}

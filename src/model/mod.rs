@@ -1,0 +1,87 @@
+//! The dynamics: tendencies with their tangent and adjoint, and the RK4 scheme, generic over the number type.
+
+mod lorenz96;
+mod number;
+mod rk4;
+
+pub use lorenz96::Lorenz96;
+pub use number::Number;
+pub use rk4::Rk4;
+
+use crate::error::{Error, Result};
+
+/// A dynamical system dx/dt = f(x; parameters), with its Jacobian applied forwards and backwards.
+///
+/// Every method hands its result out component by component, in increasing order of the site, so that the
+/// caller can fuse it with whatever it does next.
+pub trait Dynamics: Copy + Default + Send + Sync + 'static {
+    /// `emit(i, f_i(x))` for each site i. `x: [sites]`, `parameters: [p]`.
+    fn tendency<R: Number>(parameters: &[R], x: &[R], emit: impl FnMut(usize, R));
+    /// `emit(i, (F dx)_i)` with F = df/dx at x. `x, dx: [sites]`.
+    fn tangent<R: Number>(parameters: &[R], x: &[R], dx: &[R], emit: impl FnMut(usize, R));
+    /// `emit(i, (F' w)_i)` with F = df/dx at x. `x, w: [sites]`.
+    fn adjoint<R: Number>(parameters: &[R], x: &[R], w: &[R], emit: impl FnMut(usize, R));
+}
+
+/// The models that a problem can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Model {
+    /// Lorenz-96 (Lorenz 1996), one parameter: `forcing`.
+    Lorenz96,
+}
+
+impl Model {
+    /// All models, in the order in which messages list them.
+    pub const ALL: [Self; 1] = [Self::Lorenz96];
+
+    /// The name used in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lorenz96 => "lorenz96",
+        }
+    }
+
+    /// The model of that name.
+    ///
+    /// # Errors
+    /// An unknown name, with the list of known ones.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|m| m.name() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|m| m.name()).collect();
+            Error::invalid("model", format!("one of {}", known.join(", ")), format!("{name:?}"), "choose a known model")
+        })
+    }
+
+    /// Names of the parameters, in the order in which arrays hold them.
+    pub fn parameter_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Lorenz96 => &["forcing"],
+        }
+    }
+
+    /// The parameters' customary values: F = 8 is chaotic.
+    pub fn default_parameters(self) -> Vec<f64> {
+        match self {
+            Self::Lorenz96 => vec![8.0],
+        }
+    }
+
+    /// The fewest sites on which the model is defined.
+    pub fn minimum_sites(self) -> usize {
+        match self {
+            Self::Lorenz96 => 4,
+        }
+    }
+
+    /// Integrates one state on the host in f64. `x: [sites]`, overwritten by the state `steps` RK4 steps of `dt` later.
+    pub fn integrate(self, parameters: &[f64], x: &mut [f64], dt: f64, steps: usize) {
+        match self {
+            Self::Lorenz96 => {
+                let mut rk4 = Rk4::<f64>::new((), x.len(), dt);
+                for _ in 0..steps {
+                    rk4.step::<Lorenz96>(parameters, x);
+                }
+            }
+        }
+    }
+}
