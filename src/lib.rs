@@ -1,1 +1,7 @@
-
+//! stub of the tour
+pub mod engine;
+pub mod error;
+pub mod method;
+pub mod model;
+pub mod problem;
+pub mod random;

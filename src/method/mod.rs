@@ -1,0 +1,66 @@
+//! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
+
+use ndarray::{Array2, Array3, ArrayD};
+
+/// What a method found out about one problem.
+#[derive(Clone, Debug)]
+pub struct Analysis {
+    /// The method's name as tables show it: "4DVAR", "VI-4DVAR".
+    pub method: String,
+    /// Posterior mean of the trajectory (4DVAR: the trajectory of the minimum): `[times, sites]`.
+    pub mean: Array2<f64>,
+    /// Posterior standard deviation of the trajectory: `[times, sites]`.
+    pub std: Array2<f64>,
+    /// Sampled trajectories: `[samples, times, sites]`.
+    pub samples: Array3<f64>,
+    /// Everything else worth keeping, named: histories, minima, covariances, posterior parameters.
+    pub records: Vec<Record>,
+    /// One sentence: why it stopped, and what to think of it.
+    pub summary: String,
+    /// Wall time of the method in seconds. Kept out of result files, which are the same bytes on every run.
+    pub seconds: f64,
+}
+
+/// A named array of an analysis, written to result files as it is.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Variable name: `elbo`, `minimum_cost`, ...
+    pub name: &'static str,
+    /// One line for people.
+    pub long_name: &'static str,
+    /// Units, "1" where there are none.
+    pub units: &'static str,
+    /// Names of the axes: `iteration`, `start`, `site`, `site_2`, `time`, `sample`.
+    pub dimensions: &'static [&'static str],
+    /// The values.
+    pub values: ArrayD<f64>,
+}
+
+/// Where a running method stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The method's name.
+    pub method: &'a str,
+    /// Iterations done.
+    pub iteration: usize,
+    /// Iterations at most.
+    pub iterations: usize,
+    /// The figures worth showing, named: ("ELBO", -61.2), ("|gradient|", 0.3).
+    pub figures: &'a [(&'static str, f64)],
+}
+
+/// Watches a running method: progress bars, logs, cancellation.
+pub trait Observer {
+    /// Called after each iteration. `Break` ends the run early; what has been found so far is kept.
+    fn progress(&mut self, progress: &Progress) -> std::ops::ControlFlow<()>;
+}
+
+/// An observer that looks away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn progress(&mut self, _: &Progress) -> std::ops::ControlFlow<()> {
+        std::ops::ControlFlow::Continue(())
+    }
+}
