@@ -81,13 +81,7 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self {
-            backend: Backend::Auto,
-            adapter: None,
-            precision: Precision::F32,
-            threads: None,
-            memory_mib: 1024,
-        }
+        Self { backend: Backend::Auto, adapter: None, precision: Precision::F32, threads: None, memory_mib: 1024 }
     }
 }
 
