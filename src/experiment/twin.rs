@@ -492,7 +492,12 @@ mod tests {
         let set = simulate_set(&settings, &[3, 1, 2]).unwrap();
         assert_eq!((set.count(), &set.seeds), (3, &vec![3, 1, 2]));
         let alone = simulate(&TwinSettings { seed: 1, ..settings }).unwrap();
-        assert_eq!(format!("{:?}", set.single(1)), format!("{alone:?}"));
+        let second = set.single(1);
+        assert_eq!(second.truth, alone.truth);
+        assert_eq!(second.background.mean, alone.background.mean);
+        assert_eq!(background_std(&second), background_std(&alone));
+        assert_eq!(second.observations.mapv(f64::to_bits), alone.observations.mapv(f64::to_bits));
+        assert_eq!(second.observation_std, alone.observation_std);
     }
 
     #[test]
