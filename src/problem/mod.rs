@@ -9,6 +9,8 @@ pub use background::{Background, BackgroundError, CovarianceFactor};
 pub use operator::{ObservationOperator, PointFunction};
 pub use window::Window;
 
+pub(crate) use file::VARIABLES;
+
 use crate::error::{Error, Result};
 use crate::model::Model;
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};
@@ -205,9 +207,8 @@ pub(crate) fn shared(rows: usize, p: usize) -> usize {
 
 /// Refuses a shape whose leading axis is neither 1 nor P, or whose other axes differ. `expected[0]` is P.
 pub(crate) fn check_shape(what: &str, found: &[usize], expected: &[usize]) -> Result<()> {
-    let fits = found.len() == expected.len()
-        && (found[0] == 1 || found[0] == expected[0])
-        && found[1..] == expected[1..];
+    let fits =
+        found.len() == expected.len() && (found[0] == 1 || found[0] == expected[0]) && found[1..] == expected[1..];
     if fits {
         return Ok(());
     }
