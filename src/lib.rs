@@ -5,5 +5,7 @@ pub mod error;
 pub mod experiment;
 pub mod method;
 pub mod model;
+mod netcdf;
+pub mod output;
 pub mod problem;
 pub mod random;

@@ -38,15 +38,20 @@ impl Default for HardwareOptions {
 }
 
 impl HardwareOptions {
-    /// The engine asked for; a software rasteriser is announced.
-    pub(super) fn engine(&self, run: &RunOptions) -> Result<Engine> {
-        let engine = Engine::new(&EngineSettings {
+    /// What an engine is made from.
+    pub(super) fn settings(&self) -> EngineSettings {
+        EngineSettings {
             backend: self.backend,
             adapter: self.adapter.clone(),
             precision: self.precision,
             threads: self.threads,
             memory_mib: self.memory,
-        })?;
+        }
+    }
+
+    /// The engine asked for; a software rasteriser is announced.
+    pub(super) fn engine(&self, run: &RunOptions) -> Result<Engine> {
+        let engine = Engine::new(&self.settings())?;
         if !run.quiet {
             eprintln!("on {}", engine.hardware());
         }

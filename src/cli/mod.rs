@@ -1,0 +1,75 @@
+//! The subcommands, one file each, and what they share.
+
+mod config;
+mod devices;
+mod evaluate;
+mod options;
+mod progress;
+mod simulate;
+
+use clap::{ArgMatches, Command};
+use std::io::Write;
+use vi4dvar::error::{Error, Result};
+
+/// A subcommand: its name, what it does in one line, its flags, and what runs it.
+struct Subcommand {
+    name: &'static str,
+    about: &'static str,
+    flags: fn(Command) -> Command,
+    run: fn(&ArgMatches) -> Result<()>,
+}
+
+const SUBCOMMANDS: [Subcommand; 3] = [
+    Subcommand {
+        name: "simulate",
+        about: "Make a twin problem and write its file",
+        flags: simulate::flags,
+        run: simulate::run,
+    },
+    Subcommand {
+        name: "evaluate",
+        about: "Cost and gradient of given members of a problem",
+        flags: evaluate::flags,
+        run: evaluate::run,
+    },
+    Subcommand {
+        name: "devices",
+        about: "List the adapters, and which one would be used",
+        flags: devices::flags,
+        run: devices::run,
+    },
+];
+
+/// The whole command line.
+fn command() -> Command {
+    let about = "Ensemble engine for variational data assimilation, on any GPU and on the CPU";
+    let command = Command::new("vi4dvar").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true);
+    SUBCOMMANDS.iter().fold(command, |command, subcommand| {
+        command.subcommand((subcommand.flags)(Command::new(subcommand.name).about(subcommand.about)))
+    })
+}
+
+/// Parses the process's arguments. Wrong use ends the process with exit code 2, `--help` with 0.
+pub(crate) fn parse() -> ArgMatches {
+    command().get_matches()
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Whatever it could not do.
+pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
+    let (name, flags) = matches.subcommand().expect("a subcommand is required");
+    let subcommand = SUBCOMMANDS.iter().find(|s| s.name == name).expect("only these are declared");
+    (subcommand.run)(flags)
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Write { path: "standard output".into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

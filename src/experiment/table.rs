@@ -1,0 +1,44 @@
+//! The table of scores that ends an experiment.
+
+use crate::diagnostics::Scores;
+use std::fmt;
+
+/// Scores of several methods on one problem, or averaged over several. Displays as a table for people.
+#[derive(Clone, Debug, Default)]
+pub struct ScoreTable {
+    /// One row per method.
+    pub rows: Vec<ScoreRow>,
+}
+
+/// One method's line.
+#[derive(Clone, Debug)]
+pub struct ScoreRow {
+    /// The method's name.
+    pub method: String,
+    /// Its scores.
+    pub scores: Scores,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+impl fmt::Display for ScoreTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.rows.iter().map(|r| r.method.len()).max().unwrap_or(0);
+        writeln!(f, "{:name$}      RMSE of the mean          mean posterior sd", "")?;
+        writeln!(f, "{:name$}   t = 0  window forecast    t = 0  window forecast  seconds", "")?;
+        for ScoreRow { method, scores: s, seconds } in &self.rows {
+            let forecast = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |v| format!("{v:.3}"));
+            writeln!(
+                f,
+                "{method:name$} {:7.3} {:7.3} {:>8} {:8.3} {:7.3} {:>8} {seconds:8.2}",
+                s.rmse_initial,
+                s.rmse_window,
+                forecast(s.rmse_forecast),
+                s.std_initial,
+                s.std_window,
+                forecast(s.std_forecast),
+            )?;
+        }
+        Ok(())
+    }
+}
