@@ -64,7 +64,11 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
         if !known.contains(key) {
             let near = |name: &&String| strsim::jaro_winkler(name, key);
             let closest = known.iter().max_by(|a, b| near(a).total_cmp(&near(b))).expect("there are flags");
-            return Err(Error::file(path, format!("unknown key `{key}`"), format!("the closest known one is `{closest}`")));
+            return Err(Error::file(
+                path,
+                format!("unknown key `{key}`"),
+                format!("the closest known one is `{closest}`"),
+            ));
         }
         if mine.contains(key) {
             let Some(value) = flag_value(value) else {
@@ -87,9 +91,7 @@ fn flag_value(value: &Value) -> Option<String> {
         Value::Integer(number) => Some(number.to_string()),
         Value::Float(number) => Some(number.to_string()),
         Value::Boolean(yes) => Some(yes.to_string()),
-        Value::Array(values) => {
-            Some(values.iter().map(flag_value).collect::<Option<Vec<_>>>()?.join(","))
-        }
+        Value::Array(values) => Some(values.iter().map(flag_value).collect::<Option<Vec<_>>>()?.join(",")),
         Value::Datetime(_) | Value::Table(_) => None,
     }
 }

@@ -26,8 +26,12 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     for adapter in adapters() {
         let f64 = if adapter.f64 { "f32, f64" } else { "f32" };
         let mib = adapter.largest_binding >> 20;
-        writeln!(text, "{}\n    {}, {}, {}; {f64}; bindings up to {mib} MiB", adapter.name, adapter.kind, adapter.backend, adapter.driver)
-            .expect("strings take everything");
+        writeln!(
+            text,
+            "{}\n    {}, {}, {}; {f64}; bindings up to {mib} MiB",
+            adapter.name, adapter.kind, adapter.backend, adapter.driver
+        )
+        .expect("strings take everything");
     }
     if text.is_empty() {
         text.push_str("no GPU adapter\n");

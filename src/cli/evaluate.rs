@@ -43,15 +43,14 @@ pub(super) fn flags(command: Command) -> Command {
 }
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-    let Options { problem, members, trajectories, out, hardware, run } =
-        Given::new::<Options>(flags)?.over(Options {
-            problem: PathBuf::new(),
-            members: PathBuf::new(),
-            trajectories: false,
-            out: "evaluation.nc".into(),
-            hardware: HardwareOptions::default(),
-            run: RunOptions::default(),
-        });
+    let Options { problem, members, trajectories, out, hardware, run } = Given::new::<Options>(flags)?.over(Options {
+        problem: PathBuf::new(),
+        members: PathBuf::new(),
+        trajectories: false,
+        out: "evaluation.nc".into(),
+        hardware: HardwareOptions::default(),
+        run: RunOptions::default(),
+    });
     if members.as_os_str().is_empty() {
         let help = "give a file with initial_state(member, site)";
         return Err(Error::invalid("--members", "a member file", "nothing", help));
@@ -62,7 +61,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         #[serde(flatten)]
         hardware: &'a HardwareOptions,
     }
-    let settings = config::resolved("evaluate PROBLEM.nc --members MEMBERS.nc", &Settings { trajectories, hardware: &hardware });
+    let settings =
+        config::resolved("evaluate PROBLEM.nc --members MEMBERS.nc", &Settings { trajectories, hardware: &hardware });
     output::check(&out, run.force)?;
     let problem = Problem::read(problem)?;
     let states = read_members(members, problem.sites())?;

@@ -4,12 +4,14 @@ mod config;
 mod devices;
 mod evaluate;
 mod options;
+mod output;
 mod progress;
 mod simulate;
 
 use clap::{ArgMatches, Command};
 use std::io::Write;
 use vi4dvar::error::{Error, Result};
+use vi4dvar::experiment::Preset;
 
 /// A subcommand: its name, what it does in one line, its flags, and what runs it.
 struct Subcommand {
@@ -71,5 +73,18 @@ fn print(text: &str) -> Result<()> {
             Err(Error::Write { path: "standard output".into(), source: error })
         }
         _ => Ok(()),
+    }
+}
+
+/// The preset that the flags or the file name, `isda-16` where they name none. `--preset list` prints them all, and
+/// then there is nothing left to do.
+fn preset(given: &config::Given) -> Result<Option<Preset>> {
+    match given.text("preset").map(String::as_str) {
+        None => Ok(Some(Preset::default())),
+        Some("list") => {
+            let lines: Vec<_> = Preset::all().iter().map(|p| format!("{:16} {}\n", p.name, p.about)).collect();
+            print(&lines.concat()).map(|()| None)
+        }
+        Some(name) => Preset::from_name(name).map(Some),
     }
 }
