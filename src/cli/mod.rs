@@ -47,7 +47,7 @@ fn command() -> Command {
     let about = "Ensemble engine for variational data assimilation, on any GPU and on the CPU";
     let command = Command::new("vi4dvar").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true);
     SUBCOMMANDS.iter().fold(command, |command, subcommand| {
-        command.subcommand((subcommand.flags)(Command::new(subcommand.name).about(subcommand.about)))
+        command.subcommand((subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about))
     })
 }
 
