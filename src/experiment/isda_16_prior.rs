@@ -4,9 +4,11 @@ use super::{Preset, TwinKind, TwinSettings};
 
 /// `isda-16` with the background on the attractor and the truth drawn from N(xb, B).
 pub(super) fn preset() -> Preset {
+    let case = super::isda_16::preset();
     Preset {
         name: "isda-16-prior",
         about: "the same, but the truth is a draw from the background's distribution, as calibration needs",
-        twin: TwinSettings { kind: TwinKind::Prior, ..super::isda_16::preset().twin },
+        twin: TwinSettings { kind: TwinKind::Prior, ..case.twin },
+        ..case
     }
 }

@@ -1,18 +1,19 @@
 //! Twin experiments and published presets, one file each.
 
-mod background;
 mod isda_16;
 mod isda_16_prior;
 mod table;
 mod twin;
 
-pub use background::background;
 pub use table::{ScoreRow, ScoreTable};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::method::{self, Analysis, FourDVarSettings, Observer, ViSettings};
+use crate::problem::Problem;
 
-/// A named experiment.
+/// A named experiment: the problem, and the methods that assimilate it.
 #[derive(Clone, Debug)]
 pub struct Preset {
     /// The name used on the command line.
@@ -21,6 +22,21 @@ pub struct Preset {
     pub about: &'static str,
     /// The problem.
     pub twin: TwinSettings,
+    /// 4DVAR.
+    pub four_d_var: FourDVarSettings,
+    /// VI-4DVAR.
+    pub vi: ViSettings,
+}
+
+/// What came of an experiment.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The set of twins.
+    pub problem: Problem,
+    /// For each method, the background first: one analysis per twin.
+    pub analyses: Vec<Vec<Analysis>>,
+    /// The scores, averaged over the twins.
+    pub table: ScoreTable,
 }
 
 impl Default for Preset {
@@ -31,6 +47,23 @@ impl Default for Preset {
 }
 
 impl Preset {
+    /// Simulates the twins of `seeds` and assimilates them in lockstep: background, 4DVAR, VI-4DVAR.
+    ///
+    /// # Errors
+    /// Settings that cannot work, an engine's failure, too many members diverged.
+    pub fn run(&self, seeds: &[u64], engine: &Engine, observer: &mut dyn Observer) -> Result<Outcome> {
+        self.four_d_var.check()?;
+        self.vi.check()?;
+        let problem = simulate_set(&self.twin, seeds)?;
+        let analyses = vec![
+            method::background(&problem, engine, self.vi.samples)?,
+            self.four_d_var.run(&problem, engine, observer)?,
+            self.vi.run(&problem, engine, observer)?,
+        ];
+        let table = ScoreTable::new(&problem, &analyses);
+        Ok(Outcome { problem, analyses, table })
+    }
+
     /// All presets, in the order in which lists show them.
     pub fn all() -> Vec<Self> {
         vec![isda_16::preset(), isda_16_prior::preset()]

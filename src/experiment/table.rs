@@ -1,6 +1,8 @@
 //! The table of scores that ends an experiment.
 
 use crate::diagnostics::Scores;
+use crate::method::Analysis;
+use crate::problem::Problem;
 use std::fmt;
 
 /// Scores of several methods on one problem, or averaged over several. Displays as a table for people.
@@ -19,6 +21,19 @@ pub struct ScoreRow {
     pub scores: Scores,
     /// Wall time in seconds.
     pub seconds: f64,
+}
+
+impl ScoreTable {
+    /// Scores against the truth, averaged over the twins of the set; no rows where there is no truth. `analyses` has
+    /// one entry per method, each with one analysis per problem.
+    pub fn new(problem: &Problem, analyses: &[Vec<Analysis>]) -> Self {
+        let row = |method: &Vec<Analysis>| {
+            let scores: Option<Vec<_>> = method.iter().enumerate().map(|(p, a)| Scores::of(problem, p, a)).collect();
+            let first = method.first()?;
+            Some(ScoreRow { method: first.method.clone(), scores: Scores::average(&scores?)?, seconds: first.seconds })
+        };
+        Self { rows: analyses.iter().filter_map(row).collect() }
+    }
 }
 
 impl fmt::Display for ScoreTable {
