@@ -3,5 +3,7 @@ pub mod engine;
 pub mod error;
 pub mod method;
 pub mod model;
+pub mod optimizer;
+pub mod posterior;
 pub mod problem;
 pub mod random;
