@@ -6,6 +6,8 @@ pub mod experiment;
 pub mod method;
 pub mod model;
 mod netcdf;
+pub mod optimizer;
 pub mod output;
+pub mod posterior;
 pub mod problem;
 pub mod random;

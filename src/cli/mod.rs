@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and what they share.
 
+mod assimilate;
 mod config;
 mod devices;
 mod evaluate;
@@ -7,6 +8,7 @@ mod options;
 mod output;
 mod progress;
 mod simulate;
+mod twin;
 
 use clap::{ArgMatches, Command};
 use std::io::Write;
@@ -21,12 +23,24 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 3] = [
+const SUBCOMMANDS: [Subcommand; 5] = [
+    Subcommand {
+        name: "twin",
+        about: "The whole case study: simulate, assimilate by 4DVAR and VI-4DVAR, compare with the truth",
+        flags: twin::flags,
+        run: twin::run,
+    },
     Subcommand {
         name: "simulate",
         about: "Make a twin problem and write its file",
         flags: simulate::flags,
         run: simulate::run,
+    },
+    Subcommand {
+        name: "assimilate",
+        about: "Assimilate a problem file by one method",
+        flags: assimilate::flags,
+        run: assimilate::run,
     },
     Subcommand {
         name: "evaluate",

@@ -1,9 +1,12 @@
 //! What every result file is stamped with, and the settings saved beside it.
 
 use std::path::{Path, PathBuf};
-use vi4dvar::engine::Hardware;
+use vi4dvar::engine::{Engine, Hardware};
 use vi4dvar::error::{Error, Result};
+use vi4dvar::experiment::scores;
+use vi4dvar::method::Analysis;
 use vi4dvar::output::{Attributes, check_writable};
+use vi4dvar::problem::Problem;
 
 /// The resolved settings beside a result: `problem.nc` has `problem.toml`.
 fn settings_path(result: &Path) -> PathBuf {
@@ -22,8 +25,12 @@ pub(super) fn check(result: &Path, force: bool) -> Result<()> {
 
 /// Writes the resolved settings beside the result.
 pub(super) fn save_settings(result: &Path, settings: &str) -> Result<()> {
-    let path = settings_path(result);
-    std::fs::write(&path, settings).map_err(|source| Error::Write { path, source })
+    write_text(&settings_path(result), settings)
+}
+
+/// Writes a small text file.
+pub(super) fn write_text(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
 }
 
 /// Global attributes: what made the file, from which settings, on which hardware. No times and no paths, so that a
@@ -40,6 +47,33 @@ pub(super) fn attributes(command: &str, settings: &str, hardware: Option<&Hardwa
             .set("backend", hardware.backend.as_str())
             .set("driver", hardware.driver.as_str())
             .set("precision", hardware.precision.name());
+    }
+    attributes
+}
+
+/// The same for an analysis, with its scores where the truth is known.
+pub(super) fn analysis_attributes(
+    command: &str,
+    settings: &str,
+    engine: &Engine,
+    problem: &Problem,
+    analysis: &Analysis,
+) -> Attributes {
+    let mut attributes = attributes(command, settings, Some(engine.hardware()));
+    if let Some(scores) = scores(problem, 0, analysis) {
+        let named = [
+            ("rmse_initial", Some(scores.rmse_initial)),
+            ("rmse_window", Some(scores.rmse_window)),
+            ("rmse_forecast", scores.rmse_forecast),
+            ("std_initial", Some(scores.std_initial)),
+            ("std_window", Some(scores.std_window)),
+            ("std_forecast", scores.std_forecast),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                attributes.set(name, value);
+            }
+        }
     }
     attributes
 }

@@ -46,6 +46,24 @@ impl Scores {
             std_forecast: forecast.then(|| spread(assimilated_times, times)),
         }
     }
+
+    /// The mean of each score over several analyses.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn average(scores: &[Self]) -> Self {
+        assert!(!scores.is_empty(), "an average needs at least one");
+        let mean = |score: fn(&Self) -> f64| scores.iter().map(score).sum::<f64>() / scores.len() as f64;
+        let forecast = scores.iter().all(|s| s.rmse_forecast.is_some());
+        Self {
+            rmse_initial: mean(|s| s.rmse_initial),
+            rmse_window: mean(|s| s.rmse_window),
+            rmse_forecast: forecast.then(|| mean(|s| s.rmse_forecast.unwrap_or(f64::NAN))),
+            std_initial: mean(|s| s.std_initial),
+            std_window: mean(|s| s.std_window),
+            std_forecast: forecast.then(|| mean(|s| s.std_forecast.unwrap_or(f64::NAN))),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod isda_16_prior;
 mod table;
 mod twin;
 
-pub use table::{ScoreRow, ScoreTable};
+pub use table::{ScoreRow, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
 use crate::engine::Engine;

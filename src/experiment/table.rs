@@ -28,12 +28,18 @@ impl ScoreTable {
     /// one entry per method, each with one analysis per problem.
     pub fn new(problem: &Problem, analyses: &[Vec<Analysis>]) -> Self {
         let row = |method: &Vec<Analysis>| {
-            let scores: Option<Vec<_>> = method.iter().enumerate().map(|(p, a)| Scores::of(problem, p, a)).collect();
+            let scores: Option<Vec<_>> = method.iter().enumerate().map(|(p, a)| scores(problem, p, a)).collect();
             let first = method.first()?;
-            Some(ScoreRow { method: first.method.clone(), scores: Scores::average(&scores?)?, seconds: first.seconds })
+            Some(ScoreRow { method: first.method.clone(), scores: Scores::average(&scores?), seconds: first.seconds })
         };
         Self { rows: analyses.iter().filter_map(row).collect() }
     }
+}
+
+/// Scores of the analysis of problem `p`, where its truth is known.
+pub fn scores(problem: &Problem, p: usize, analysis: &Analysis) -> Option<Scores> {
+    let truth = problem.truth_of(p)?;
+    Some(Scores::new(analysis.mean.view(), analysis.std.view(), truth, problem.window.assimilated_times))
 }
 
 impl fmt::Display for ScoreTable {
