@@ -99,5 +99,15 @@ fn flag_value(value: &Value) -> Option<String> {
 /// The resolved settings as a configuration file that repeats the run.
 pub(super) fn resolved(subcommand: &str, settings: &impl Serialize) -> String {
     let body = toml::to_string(settings).expect("settings are plain numbers and names");
-    format!("# Every setting of this run. `vi4dvar {subcommand} --config THIS_FILE` repeats it.\n{body}")
+    let mut text = format!("# Every setting of this run. `vi4dvar {subcommand} --config THIS_FILE` repeats it.\n");
+    for line in body.lines() {
+        // TOML's integers have a sign: a larger seed is written as text, which reads back as the same flag.
+        match line.split_once(" = ") {
+            Some((key, value)) if value.parse::<u64>().is_ok_and(|v| i64::try_from(v).is_err()) => {
+                text.push_str(&format!("{key} = \"{value}\"\n"));
+            }
+            _ => text.push_str(&format!("{line}\n")),
+        }
+    }
+    text
 }

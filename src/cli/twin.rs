@@ -67,10 +67,12 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         ..preset
     };
     let (out, force) = (&options.output.out, options.run.force);
-    let Some(last) = preset.twin.seed.checked_add(options.twins as u64 - u64::from(options.twins > 0)) else {
-        return Err(Error::invalid("twins", "seeds below 2^64", options.twins.to_string(), "use a smaller seed"));
+    let first = preset.twin.seed;
+    let Some(last) = (options.twins as u64).checked_sub(1).and_then(|more| first.checked_add(more)) else {
+        let expected = "at least 1, and seeds below 2^64";
+        return Err(Error::invalid("twins", expected, options.twins.to_string(), "change --twins or --seed"));
     };
-    let seeds: Vec<u64> = (preset.twin.seed..=last).take(options.twins).collect();
+    let seeds: Vec<u64> = (first..=last).collect();
     let directories: Vec<PathBuf> = match seeds[..] {
         [_] => vec![out.clone()],
         _ => seeds.iter().map(|seed| out.join(format!("seed-{seed}"))).collect(),
@@ -130,6 +132,6 @@ fn describe(preset: &Preset, seeds: &[u64], observations: usize) -> String {
     let head = format!("{model}, {sites} sites, {assimilated_times} of {times} times assimilated, operator {operator}");
     match seeds {
         [seed] => format!("{head}, {observations} observations, seed {seed}"),
-        _ => format!("{head}, mean over {} twins", seeds.len()),
+        _ => format!("{head}, mean over the twins of seeds {} to {}", seeds[0], seeds[seeds.len() - 1]),
     }
 }

@@ -49,7 +49,9 @@ impl MeanField {
             ));
         }
         let log_std = std.mapv(f64::ln);
-        Ok(Self { theta: ndarray::concatenate![Axis(1), *mean, log_std] })
+        let theta = ndarray::concatenate![Axis(1), *mean, log_std];
+        // Concatenating columns leaves the rows apart in memory; the optimiser wants one slice.
+        Ok(Self { theta: theta.as_standard_layout().into_owned() })
     }
 
     /// P.
