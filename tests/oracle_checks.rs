@@ -35,7 +35,8 @@ fn oracle_gradient_matches_central_differences_of_each_term() {
         let difference = |term: fn(&Oracle<f64>, &[f64]) -> f64| -> Array1<f64> {
             (0..x.len())
                 .map(|i| {
-                    let moved = |by: f64| (0..x.len()).map(|k| if k == i { x[k] + by } else { x[k] }).collect::<Vec<_>>();
+                    let moved =
+                        |by: f64| (0..x.len()).map(|k| if k == i { x[k] + by } else { x[k] }).collect::<Vec<_>>();
                     (term(&oracle, &moved(step)) - term(&oracle, &moved(-step))) / (2.0 * step)
                 })
                 .collect()

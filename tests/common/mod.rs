@@ -90,6 +90,14 @@ impl Report {
         }
     }
 
+    /// Notes a figure that was judged elsewhere.
+    pub fn figure(&mut self, kind: &str, error: f64, bound: f64) {
+        let worst = self.worst.entry(kind.to_owned()).or_insert((0.0, bound));
+        if error.is_nan() || error / bound > worst.0 / worst.1 {
+            *worst = (error, bound);
+        }
+    }
+
     /// The largest error of each kind beside its bound, one a line.
     pub fn figures(&self) -> String {
         self.worst.iter().fold(String::new(), |mut text, (kind, (error, bound))| {
@@ -117,10 +125,7 @@ impl Comparison {
 
     /// Hands the outcome to a report.
     pub fn note(self, report: &mut Report) {
-        let worst = report.worst.entry(self.kind).or_insert((0.0, self.bound));
-        if self.error.is_nan() || self.error / self.bound > worst.0 / worst.1 {
-            *worst = (self.error, self.bound);
-        }
+        report.figure(&self.kind, self.error, self.bound);
         report.failures.extend(self.failure);
     }
 
@@ -535,7 +540,8 @@ impl<'a> Truth<'a> {
 
     /// The cost terms alone.
     pub fn costs<T: Real>(&self) -> (Array1<f64>, Array1<f64>) {
-        let (mut background, mut observation) = (Array1::zeros(self.members.nrows()), Array1::zeros(self.members.nrows()));
+        let (mut background, mut observation) =
+            (Array1::zeros(self.members.nrows()), Array1::zeros(self.members.nrows()));
         self.each::<T>(|row, oracle, x0| {
             let cost = oracle.cost(x0);
             (background[row], observation[row]) = (cost.background.wide(), cost.observation.wide());
