@@ -33,7 +33,9 @@ const MEMBER_COUNTS: [usize; 5] = [1, 63, 64, 65, 513];
 /// The smallest state, one lane group, an odd size, the case study's, the field's, and two beyond registers.
 const SIZES: [usize; 7] = [4, 8, 13, 16, 40, 64, 128];
 
-const BODIES: &[(&str, fn(&Bench, &mut Report))] = &[
+type Body = fn(&Bench, &mut Report);
+
+const BODIES: &[(&str, Body)] = &[
     ("trajectory_sizes", trajectory_sizes),
     ("gradient_matrix", gradient_matrix),
     ("gradient_operators_and_averages", gradient_operators_and_averages),
@@ -622,7 +624,7 @@ fn everything(engine: &Engine, recipe: &Recipe, count: usize) -> Vec<(&'static s
         ("cost", flat_costs(&loaded.cost(given, Terms::ALL).unwrap())),
         ("gradient", flat_gradients(&loaded.gradient(given, Terms::ALL).unwrap())),
         ("gradient of drawn members", flat_gradients(&loaded.gradient(Members::Drawn(&drawn), Terms::ALL).unwrap())),
-        ("moments", moments.iter().flat_map(|m| flat_moments(m)).collect()),
+        ("moments", moments.iter().flat_map(flat_moments).collect()),
         ("tangent", flat(loaded.tangent(given, v.view()).unwrap().iter())),
         ("adjoint", flat(loaded.adjoint(given, w.view()).unwrap().iter())),
     ]

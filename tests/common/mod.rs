@@ -383,10 +383,10 @@ impl Recipe {
             row.iter_mut().zip(&truths[p][0]).for_each(|(b, x)| *b = x + 0.4 * dice.normal());
         }
         let mut exists: Vec<bool> = Vec::new();
-        for p in 0..rows(own.observations) {
+        for (p, truth) in truths.iter().enumerate().take(rows(own.observations)) {
             let oracle = Oracle::<f64>::new(&problem, p);
-            for t in 0..times {
-                for (j, h) in oracle.observe(&truths[p][t]).into_iter().enumerate() {
+            for (t, x) in truth.iter().enumerate() {
+                for (j, h) in oracle.observe(x).into_iter().enumerate() {
                     // The mask is shared wherever the deviations are, which are NaN where nothing was observed.
                     let slot = t * blocks + j;
                     if slot >= exists.len() {
