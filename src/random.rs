@@ -126,12 +126,7 @@ pub struct StreamRng {
 impl StreamRng {
     /// The stream's generator under `seed`, from its beginning.
     pub fn new(seed: u64, stream: Stream) -> Self {
-        Self {
-            key: [seed as u32, (seed >> 32) as u32],
-            counter: [0, 0, 0, stream as u32],
-            buffer: [0; 4],
-            used: 4,
-        }
+        Self { key: [seed as u32, (seed >> 32) as u32], counter: [0, 0, 0, stream as u32], buffer: [0; 4], used: 4 }
     }
 }
 
@@ -180,7 +175,9 @@ mod tests {
 
     #[test]
     fn log_and_sin_cos_are_accurate_over_their_whole_domain() {
-        let ulp = |a: f32, exact: f64| (f64::from(a) - exact).abs() / f64::from((exact as f32).abs().next_up() - (exact as f32).abs());
+        let ulp = |a: f32, exact: f64| {
+            (f64::from(a) - exact).abs() / f64::from((exact as f32).abs().next_up() - (exact as f32).abs())
+        };
         let (mut worst_log, mut worst_trig) = (0.0f64, 0.0f64);
         for k in (1..=1 << 24).step_by(37).chain((1 << 24) - 2000..=1 << 24) {
             let u = k as f32 / 16_777_216.0;

@@ -81,13 +81,7 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self {
-            backend: Backend::Auto,
-            adapter: None,
-            precision: Precision::F32,
-            threads: None,
-            memory_mib: 1024,
-        }
+        Self { backend: Backend::Auto, adapter: None, precision: Precision::F32, threads: None, memory_mib: 1024 }
     }
 }
 
@@ -219,6 +213,30 @@ pub struct Moments {
     pub epsilon_squared: Vec<f64>,
     /// Sum of g eps, the pattern of a diagonal S.
     pub gradient_epsilon: Vec<f64>,
+}
+
+impl Moments {
+    /// Adds another block's sums. Blocks are merged in their order, so that a result has one value.
+    pub(crate) fn merge(&mut self, block: &Moments) {
+        let valid = |m: &Moments| (m.count - m.diverged) as f64;
+        let (a, b) = (valid(self), valid(block));
+        if a > 0.0 && b > 0.0 {
+            let mean = |m: &Moments, n: f64| (m.cost_background + m.cost_observation) / n;
+            let gap = mean(block, b) - mean(self, a);
+            self.cost_deviation += gap * gap * a * b / (a + b);
+        }
+        self.cost_deviation += block.cost_deviation;
+        self.count += block.count;
+        self.diverged += block.diverged;
+        self.cost_background += block.cost_background;
+        self.cost_observation += block.cost_observation;
+        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        add(&mut self.gradient, &block.gradient);
+        add(&mut self.gradient_squared, &block.gradient_squared);
+        add(&mut self.epsilon, &block.epsilon);
+        add(&mut self.epsilon_squared, &block.epsilon_squared);
+        add(&mut self.gradient_epsilon, &block.gradient_epsilon);
+    }
 }
 
 /// Work done since the problem was loaded.

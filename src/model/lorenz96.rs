@@ -11,7 +11,8 @@ impl Dynamics for Lorenz96 {
     fn tendency<R: Number>(parameters: &[R], x: &[R], mut emit: impl FnMut(usize, R)) {
         let (n, forcing) = (x.len(), parameters[0]);
         let (mut back2, mut back1, mut here) = (x[n - 2], x[n - 1], x[0]);
-        for (i, &next) in x[1..].iter().chain(&x[..1]).enumerate() {
+        for i in 0..n {
+            let next = if i + 1 < n { x[i + 1] } else { x[0] };
             emit(i, (next - back2).mul_add(back1, forcing - here));
             (back2, back1, here) = (back1, here, next);
         }

@@ -73,15 +73,19 @@ impl Model {
         }
     }
 
-    /// Integrates one state on the host in f64. `x: [sites]`, overwritten by the state `steps` RK4 steps of `dt` later.
+    /// Integrates one state on the host in f64: `x: [sites]` becomes the state `steps` RK4 steps of `dt` later.
     pub fn integrate(self, parameters: &[f64], x: &mut [f64], dt: f64, steps: usize) {
         match self {
-            Self::Lorenz96 => {
-                let mut rk4 = Rk4::<f64>::new((), x.len(), dt);
-                for _ in 0..steps {
-                    rk4.step::<Lorenz96>(parameters, x);
-                }
-            }
+            Self::Lorenz96 => integrate::<Lorenz96>(parameters, x, dt, steps),
         }
+    }
+}
+
+fn integrate<M: Dynamics>(parameters: &[f64], x: &mut [f64], dt: f64, steps: usize) {
+    let mut rk4 = Rk4::<f64>::new((), x.len(), dt);
+    let (mut stages, mut next) = (vec![0.0; 3 * x.len()], x.to_vec());
+    for _ in 0..steps {
+        rk4.step::<M>(parameters, x, &mut stages, &mut next);
+        x.copy_from_slice(&next);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::{Add, Mul, Sub};
 /// A real number, or one lane per member of them. Arithmetic is lane-wise.
 pub trait Number: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
     /// What is needed to make a number from nothing: the proof that the instruction set is there.
-    type Context: Copy;
+    type Context: Copy + Send;
     /// The value in every lane.
     fn splat(context: Self::Context, value: f64) -> Self;
     /// self * a + b, rounded once.

@@ -3,13 +3,13 @@
 
 use super::{Dynamics, Number};
 
-/// Scratch of the scheme for one state size and step.
+/// The scheme's constants and scratch for one state size and one step dt.
+///
+/// A step's three inner stage states y2, y3, y4 live in a slice `[3 * sites]` of the caller's, who may keep them for
+/// the adjoint.
 pub struct Rk4<R: Number> {
-    /// The stage states y2, y3, y4 of the last [`Self::stages`].
-    stage: [Vec<R>; 3],
-    /// Accumulators of a step, and the two running stage cotangents of an adjoint step.
     sum: Vec<R>,
-    v: [Vec<R>; 2],
+    v: Vec<R>,
     half: R,
     full: R,
     sixth: R,
@@ -17,13 +17,12 @@ pub struct Rk4<R: Number> {
 }
 
 impl<R: Number> Rk4<R> {
-    /// Scratch for `sites` sites and a step of `dt`.
+    /// For `sites` sites and a step of `dt` model time units.
     pub fn new(context: R::Context, sites: usize, dt: f64) -> Self {
-        let zeros = || vec![R::splat(context, 0.0); sites];
+        let zero = R::splat(context, 0.0);
         Self {
-            stage: [zeros(), zeros(), zeros()],
-            sum: zeros(),
-            v: [zeros(), zeros()],
+            sum: vec![zero; sites],
+            v: vec![zero; 2 * sites],
             half: R::splat(context, dt / 2.0),
             full: R::splat(context, dt),
             sixth: R::splat(context, dt / 6.0),
@@ -31,10 +30,13 @@ impl<R: Number> Rk4<R> {
         }
     }
 
-    /// One step: `x: [sites]` is overwritten by the state dt later.
+    /// One step from `x` to `next`, leaving the stage states in `stages`. `x, next: [sites]`, `stages: [3 * sites]`.
     #[inline(always)]
-    pub fn step<M: Dynamics>(&mut self, parameters: &[R], x: &mut [R]) {
-        let Self { stage: [y2, y3, y4], sum, half, full, sixth, third, .. } = self;
+    pub fn step<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], next: &mut [R]) {
+        let n = x.len();
+        let (half, full, sixth, third) = (self.half, self.full, self.sixth, self.third);
+        let sum = &mut self.sum[..n];
+        let [y2, y3, y4] = split(stages, n);
         M::tendency(parameters, x, |i, k| {
             y2[i] = half.mul_add(k, x[i]);
             sum[i] = sixth.mul_add(k, x[i]);
@@ -47,14 +49,18 @@ impl<R: Number> Rk4<R> {
             y4[i] = full.mul_add(k, x[i]);
             sum[i] = third.mul_add(k, sum[i]);
         });
-        M::tendency(parameters, y4, |i, k| x[i] = sixth.mul_add(k, sum[i]));
+        let next = &mut next[..n];
+        M::tendency(parameters, y4, |i, k| next[i] = sixth.mul_add(k, sum[i]));
     }
 
-    /// The tangent step: advances `x` and the perturbation `dx` together. `x, dx: [sites]`.
+    /// The tangent of a step: advances the perturbation `dx: [sites]`, given the step's start and stage states.
     #[inline(always)]
-    pub fn tangent_step<M: Dynamics>(&mut self, parameters: &[R], x: &mut [R], dx: &mut [R]) {
-        self.stages::<M>(parameters, x);
-        let Self { stage: [y2, y3, y4], sum, v: [v1, v2], half, full, sixth, third, .. } = self;
+    pub fn tangent<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], dx: &mut [R]) {
+        let n = x.len();
+        let (half, full, sixth, third) = (self.half, self.full, self.sixth, self.third);
+        let sum = &mut self.sum[..n];
+        let [y2, y3, y4] = split(stages, n);
+        let (v1, v2) = self.v.split_at_mut(n);
         M::tangent(parameters, x, dx, |i, k| {
             v1[i] = half.mul_add(k, dx[i]);
             sum[i] = sixth.mul_add(k, dx[i]);
@@ -68,17 +74,22 @@ impl<R: Number> Rk4<R> {
             sum[i] = third.mul_add(k, sum[i]);
         });
         M::tangent(parameters, y4, v1, |i, k| dx[i] = sixth.mul_add(k, sum[i]));
-        self.step::<M>(parameters, x);
     }
 
-    /// The adjoint step: `w: [sites]`, a cotangent of the step's result, becomes one of its start `x: [sites]`.
+    /// The adjoint of a step: `w: [sites]`, a cotangent of the step's result, becomes one of its start, given the
+    /// step's start and stage states.
     ///
-    /// The adjoint of RK4 is shaped like RK4: with J_s the Jacobian at stage s, v4 = J4' w, v3 = J3'(w + dt/2 v4),
-    /// and so on in reverse, the weights dt/6, dt/3, dt/3, dt/6 staying in place.
+    /// The adjoint of RK4 is shaped like RK4 (derived): with J_s the Jacobian at stage s, g4 = J4' w,
+    /// g3 = J3' (w + dt/2 g4), g2 = J2' (w + dt/2 g3), g1 = J1' (w + dt g2), and the result is
+    /// w + dt/6 (g1 + 2 g2 + 2 g3 + g4).
     #[inline(always)]
-    pub fn adjoint_step<M: Dynamics>(&mut self, parameters: &[R], x: &[R], w: &mut [R]) {
-        self.stages::<M>(parameters, x);
-        let Self { stage: [y2, y3, y4], sum, v: [v1, v2], half, full, sixth, third, .. } = self;
+    pub fn adjoint<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], w: &mut [R]) {
+        let n = x.len();
+        let (half, full, sixth, third) = (self.half, self.full, self.sixth, self.third);
+        let sum = &mut self.sum[..n];
+        let [y2, y3, y4] = split(stages, n);
+        let (v1, v2) = self.v.split_at_mut(n);
+        let w = &mut w[..n];
         M::adjoint(parameters, y4, w, |i, g| {
             v1[i] = half.mul_add(g, w[i]);
             sum[i] = sixth.mul_add(g, w[i]);
@@ -93,13 +104,12 @@ impl<R: Number> Rk4<R> {
         });
         M::adjoint(parameters, x, v1, |i, g| w[i] = sixth.mul_add(g, sum[i]));
     }
+}
 
-    /// The stage states y2, y3, y4 of the step from `x`.
-    #[inline(always)]
-    fn stages<M: Dynamics>(&mut self, parameters: &[R], x: &[R]) {
-        let Self { stage: [y2, y3, y4], half, full, .. } = self;
-        M::tendency(parameters, x, |i, k| y2[i] = half.mul_add(k, x[i]));
-        M::tendency(parameters, y2, |i, k| y3[i] = half.mul_add(k, x[i]));
-        M::tendency(parameters, y3, |i, k| y4[i] = full.mul_add(k, x[i]));
-    }
+/// The stage states y2, y3, y4.
+#[inline(always)]
+fn split<R>(stages: &mut [R], n: usize) -> [&mut [R]; 3] {
+    let (y2, rest) = stages.split_at_mut(n);
+    let (y3, y4) = rest.split_at_mut(n);
+    [y2, y3, &mut y4[..n]]
 }

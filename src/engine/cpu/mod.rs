@@ -1,20 +1,133 @@
-//! stub
-use super::*;
+//! The CPU engine: SIMD lanes over members, threads over blocks of members, a block's whole sweep inside the cache.
+
+mod batch;
+mod data;
+mod lanes;
+mod sums;
+mod sweep;
+
+use super::{Costs, Counters, Draw, EngineSettings, Gradients, Hardware, Members, Moments, Precision, Terms};
+use crate::error::{Error, Result};
+use crate::problem::Problem;
+use batch::{Batch, Job};
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3};
+use std::sync::Arc;
+
+/// The CPU engine.
 #[derive(Clone, Debug)]
-pub struct CpuEngine { hardware: Hardware }
-impl CpuEngine {
-    pub(super) fn new(_s: &EngineSettings) -> Result<Self> { todo!() }
-    pub(super) fn hardware(&self) -> &Hardware { &self.hardware }
-    pub(super) fn load(&self, _p: &Problem) -> Result<LoadedCpu> { todo!() }
+pub struct CpuEngine {
+    hardware: Hardware,
+    pool: Arc<rayon::ThreadPool>,
 }
+
+impl CpuEngine {
+    pub(super) fn new(settings: &EngineSettings) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(settings.threads.unwrap_or(0))
+            .thread_name(|i| format!("vi4dvar-{i}"))
+            .build()
+            .map_err(|e| Error::Hardware {
+                message: format!("the system refused the threads of the CPU engine: {e}"),
+                help: "ask for fewer with --threads".into(),
+            })?;
+        let threads = pool.current_num_threads();
+        let hardware = Hardware {
+            backend: "cpu".into(),
+            adapter: format!(
+                "CPU, {}, {threads} thread{}",
+                lanes::instruction_set(),
+                if threads == 1 { "" } else { "s" }
+            ),
+            driver: String::new(),
+            precision: settings.precision,
+            software: false,
+        };
+        Ok(Self { hardware, pool: Arc::new(pool) })
+    }
+
+    pub(super) fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
+    pub(super) fn load(&self, problem: &Problem) -> Result<LoadedCpu> {
+        Ok(match self.hardware.precision {
+            Precision::F32 => LoadedCpu::F32(Batch::new(self.pool.clone(), problem)),
+            Precision::F64 => LoadedCpu::F64(Batch::new(self.pool.clone(), problem)),
+        })
+    }
+}
+
+/// A problem set on the CPU engine, in its number type.
 #[derive(Debug)]
-pub(super) struct LoadedCpu;
+pub(super) enum LoadedCpu {
+    F32(Batch<f32>),
+    F64(Batch<f64>),
+}
+
+macro_rules! on_batch {
+    ($self:ident, $batch:ident => $call:expr) => {
+        match $self {
+            LoadedCpu::F32($batch) => $call,
+            LoadedCpu::F64($batch) => $call,
+        }
+    };
+}
+
 impl LoadedCpu {
-    pub(super) fn forecast(&mut self, _m: Members) -> Result<Array3<f64>> { todo!() }
-    pub(super) fn cost(&mut self, _m: Members, _t: Terms) -> Result<Costs> { todo!() }
-    pub(super) fn gradient(&mut self, _m: Members, _t: Terms) -> Result<Gradients> { todo!() }
-    pub(super) fn moments(&mut self, _d: &Draw, _t: Terms) -> Result<Vec<Moments>> { todo!() }
-    pub(super) fn tangent(&mut self, _m: Members, _d: ArrayView2<f64>) -> Result<Array3<f64>> { todo!() }
-    pub(super) fn adjoint(&mut self, _m: Members, _f: ArrayView3<f64>) -> Result<Array2<f64>> { todo!() }
-    pub(super) fn counters(&self) -> Counters { todo!() }
+    pub(super) fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
+        on_batch!(self, b => {
+            let mut out = Array3::zeros((members.count(b.problems()), b.times(), b.sites()));
+            b.run(members, Job::Forecast, None, out.as_slice_mut().expect("standard layout"));
+            Ok(out)
+        })
+    }
+
+    pub(super) fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
+        on_batch!(self, b => {
+            let mut costs = empty_costs(members.count(b.problems()));
+            b.run(members, Job::Cost(terms), Some(&mut costs), &mut []);
+            Ok(costs)
+        })
+    }
+
+    pub(super) fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
+        on_batch!(self, b => {
+            let count = members.count(b.problems());
+            let mut costs = empty_costs(count);
+            let mut gradient = Array2::zeros((count, b.sites()));
+            b.run(members, Job::Gradient(terms), Some(&mut costs), gradient.as_slice_mut().expect("standard layout"));
+            Ok(Gradients { costs, gradient })
+        })
+    }
+
+    pub(super) fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
+        on_batch!(self, b => Ok(b.moments(draw, terms)))
+    }
+
+    pub(super) fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {
+        on_batch!(self, b => {
+            let mut out = Array3::zeros((members.count(b.problems()), b.times(), b.sites()));
+            let directions = directions.as_standard_layout();
+            let directions = directions.as_slice().expect("standard layout");
+            b.run(members, Job::Tangent(directions), None, out.as_slice_mut().expect("standard layout"));
+            Ok(out)
+        })
+    }
+
+    pub(super) fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
+        on_batch!(self, b => {
+            let mut out = Array2::zeros((members.count(b.problems()), b.sites()));
+            let forcing = forcing.as_standard_layout();
+            b.run(members, Job::Adjoint(forcing.as_slice().expect("standard layout")), None, out.as_slice_mut().expect("standard layout"));
+            Ok(out)
+        })
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        on_batch!(self, b => b.counters())
+    }
+}
+
+fn empty_costs(count: usize) -> Costs {
+    Costs { background: Array1::zeros(count), observation: Array1::zeros(count), diverged: vec![false; count] }
 }

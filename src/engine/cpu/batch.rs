@@ -1,0 +1,506 @@
+//! A batch on the CPU: cut into blocks for the threads, each block into groups of lanes, each group swept alone.
+
+use super::data::{MOST_LANES, ManyProblems, OneProblem, Prepared, Source};
+use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
+use super::sums::Block;
+use super::sweep::{AtTimes, CostTerms, Sweep};
+use crate::engine::schedule::Segments;
+use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Scale, Terms};
+use crate::model::{Dynamics, Lorenz96, Model};
+use crate::problem::Problem;
+use crate::random;
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+use std::any::Any;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
+const CACHE_BUDGET: usize = 640 << 10;
+
+/// What to compute for each member.
+#[derive(Clone, Copy)]
+pub enum Job<'a> {
+    Forecast,
+    Cost(Terms),
+    Gradient(Terms),
+    /// Directions `[members, control]`.
+    Tangent(&'a [f64]),
+    /// Forcing `[members, times, sites]`.
+    Adjoint(&'a [f64]),
+    Moments(Terms),
+}
+
+/// A problem set in the number type T, with the scratch of each thread.
+#[derive(Debug)]
+pub struct Batch<T> {
+    data: Prepared<T>,
+    pool: Arc<rayon::ThreadPool>,
+    /// One per thread; a [`Workspace`] of the lanes that the processor has.
+    workspaces: Vec<Mutex<Option<Box<dyn Any + Send>>>>,
+    counters: Counters,
+}
+
+/// The members of a batch as the lanes read them.
+#[derive(Clone, Copy)]
+enum Rows<'a, T> {
+    /// `[rows, control]`
+    Given(&'a [f64]),
+    /// Mean and scale `[P, control]`.
+    Drawn { draw: &'a Draw, mean: &'a [T], scale: &'a [T] },
+}
+
+/// A run of rows that one thread takes at a time, with the places of its results (empty where a job has none).
+struct Item<'a> {
+    rows: Range<usize>,
+    costs: [&'a mut [f64]; 2],
+    diverged: &'a mut [bool],
+    /// Whatever the job returns per row.
+    values: &'a mut [f64],
+    /// One per problem in the rows.
+    moments: &'a mut [Moments],
+}
+
+impl<T: Scalar> Batch<T> {
+    pub fn new(pool: Arc<rayon::ThreadPool>, problem: &Problem) -> Self {
+        let workspaces = (0..pool.current_num_threads()).map(|_| Mutex::new(None)).collect();
+        Self { data: Prepared::new(problem), pool, workspaces, counters: Counters::default() }
+    }
+
+    pub fn problems(&self) -> usize {
+        self.data.seeds.len()
+    }
+
+    pub fn sites(&self) -> usize {
+        self.data.sites
+    }
+
+    pub fn times(&self) -> usize {
+        self.data.times
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Runs a job whose results are per row: `values` holds the same number of values for each.
+    pub fn run(&mut self, members: Members, job: Job, costs: Option<&mut Costs>, values: &mut [f64]) {
+        let count = members.count(self.problems());
+        let per_row = values.len() / count;
+        let (mut background, mut observation, mut diverged): (&mut [f64], &mut [f64], &mut [bool]) = match costs {
+            Some(c) => (
+                c.background.as_slice_mut().expect("standard layout"),
+                c.observation.as_slice_mut().expect("standard layout"),
+                &mut c.diverged,
+            ),
+            None => (&mut [], &mut [], &mut []),
+        };
+        let mut values = values;
+        let items = self
+            .ranges(count)
+            .map(|rows| {
+                let len = rows.len();
+                Item {
+                    costs: [take(&mut background, len), take(&mut observation, len)],
+                    diverged: take(&mut diverged, len),
+                    values: take(&mut values, len * per_row),
+                    moments: &mut [],
+                    rows,
+                }
+            })
+            .collect();
+        self.run_items(members, job, items);
+        self.count_steps(job, count);
+    }
+
+    /// The moments of each problem.
+    pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Vec<Moments> {
+        let (control, problems) = (self.sites(), self.problems());
+        let count = problems * draw.count;
+        let empty = Moments {
+            gradient: vec![0.0; control],
+            gradient_squared: vec![0.0; control],
+            epsilon: vec![0.0; control],
+            epsilon_squared: vec![0.0; control],
+            gradient_epsilon: vec![0.0; control],
+            ..Moments::default()
+        };
+        let mut totals = vec![empty.clone(); problems];
+        let ranges: Vec<_> = self.ranges(count).collect();
+        let problem_of = |row: usize| row / draw.count;
+        // Waves bound the memory of the block sums.
+        for wave in ranges.chunks(1024) {
+            let per_item: Vec<usize> = wave.iter().map(|r| problem_of(r.end - 1) - problem_of(r.start) + 1).collect();
+            let mut blocks = vec![empty.clone(); per_item.iter().sum()];
+            let mut rest = blocks.as_mut_slice();
+            let items = wave
+                .iter()
+                .zip(&per_item)
+                .map(|(rows, n)| Item {
+                    rows: rows.clone(),
+                    costs: [&mut [], &mut []],
+                    diverged: &mut [],
+                    values: &mut [],
+                    moments: take(&mut rest, *n),
+                })
+                .collect();
+            self.run_items(Members::Drawn(draw), Job::Moments(terms), items);
+            let mut blocks = blocks.iter();
+            for (rows, n) in wave.iter().zip(&per_item) {
+                for p in (problem_of(rows.start)..).take(*n) {
+                    totals[p].merge(blocks.next().expect("one block per item and problem"));
+                }
+            }
+        }
+        self.count_steps(Job::Moments(terms), count);
+        totals
+    }
+
+    /// Rows by the item: a block of one problem, or several whole problems where each is smaller than a few lanes.
+    fn ranges(&self, count: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
+        let per_problem = count / self.problems();
+        let whole = if per_problem < MOST_LANES { BLOCK / per_problem * per_problem } else { per_problem };
+        (0..count).step_by(whole).flat_map(move |start| {
+            let end = (start + whole).min(count);
+            (start..end).step_by(BLOCK).map(move |s| s..(s + BLOCK).min(end))
+        })
+    }
+
+    fn run_items(&self, members: Members, job: Job, items: Vec<Item>) {
+        let (mean, scale): (Vec<T>, Vec<T>) = match members {
+            Members::Given(_) => (Vec::new(), Vec::new()),
+            Members::Drawn(draw) => {
+                let Scale::Diagonal(scale) = &draw.map.scale;
+                let convert = |a: &ndarray::Array2<f64>| a.iter().map(|v| T::from_f64(*v)).collect();
+                (convert(&draw.map.mean), convert(scale))
+            }
+        };
+        let given = match &members {
+            Members::Given(array) => array.as_standard_layout(),
+            Members::Drawn(_) => ArrayView2::from_shape((0, 0), &[]).expect("an empty shape").into(),
+        };
+        let rows = match members {
+            Members::Given(_) => Rows::Given(given.as_slice().expect("standard layout")),
+            Members::Drawn(draw) => Rows::Drawn { draw, mean: &mean, scale: &scale },
+        };
+        let per_problem = members.count(self.problems()) / self.problems();
+        let work = |thread: usize, item: Item| {
+            let mut workspace = self.workspaces[thread].lock().expect("no thread panics while it sweeps");
+            dispatch(Work { data: &self.data, rows, per_problem, job, item, workspace: &mut workspace });
+        };
+        if items.len() == 1 || self.workspaces.len() == 1 {
+            items.into_iter().for_each(|item| work(0, item));
+        } else {
+            self.pool.install(|| {
+                items
+                    .into_par_iter()
+                    .with_max_len(1)
+                    .for_each(|item| work(rayon::current_thread_index().unwrap_or(0), item));
+            });
+        }
+    }
+
+    fn count_steps(&mut self, job: Job, count: usize) {
+        let (assimilated, stored) = (self.data.assimilated_steps(), self.data.stored_steps());
+        let again = |steps: usize| {
+            let segments = segments(&self.data, steps);
+            segments.range(segments.count() - 1).start
+        };
+        let (model, adjoint, tangent) = match job {
+            Job::Forecast => (stored, 0, 0),
+            Job::Cost(_) => (assimilated, 0, 0),
+            Job::Gradient(_) | Job::Moments(_) => (assimilated + again(assimilated), assimilated, 0),
+            Job::Adjoint(_) => (stored + again(stored), stored, 0),
+            Job::Tangent(_) => (stored, 0, stored),
+        };
+        self.counters.model_steps += (model * count) as u64;
+        self.counters.adjoint_steps += (adjoint * count) as u64;
+        self.counters.tangent_steps += (tangent * count) as u64;
+    }
+}
+
+/// The first `n` of a slice, or none of an empty one; `rest` keeps the others.
+fn take<'a, X>(rest: &mut &'a mut [X], n: usize) -> &'a mut [X] {
+    let n = n.min(rest.len());
+    rest.split_off_mut(..n).expect("n is within the slice")
+}
+
+/// The segments of a reverse sweep over `steps`. They depend on the state size alone, never on the lanes.
+fn segments<T>(data: &Prepared<T>, steps: usize) -> Segments {
+    let state = data.sites * MOST_LANES * size_of::<f32>();
+    Segments::choose(steps, 4 * state, state, CACHE_BUDGET, usize::MAX)
+}
+
+/// The scratch of one thread.
+struct Workspace<V: Lanes> {
+    sweep: Sweep<V>,
+    block: Block<V::Scalar>,
+}
+
+/// One item on one thread.
+struct Work<'a, 'i, 'w, T> {
+    data: &'a Prepared<T>,
+    rows: Rows<'a, T>,
+    per_problem: usize,
+    job: Job<'a>,
+    item: Item<'i>,
+    workspace: &'w mut Option<Box<dyn Any + Send>>,
+}
+
+impl<T: Scalar> Kernel for Work<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        match self.data.model {
+            Model::Lorenz96 => self.run_model::<T::Lanes<S>, Lorenz96>(simd),
+        }
+    }
+}
+
+impl<T: Scalar> Work<'_, '_, '_, T> {
+    #[inline(always)]
+    fn run_model<V: Lanes<Scalar = T> + Send + 'static, M: Dynamics>(self, context: V::Context) {
+        let Self { data, rows, per_problem, job, mut item, workspace } = self;
+        let Workspace { sweep, block } = workspace
+            .get_or_insert_with(|| {
+                Box::new(Workspace::<V> {
+                    sweep: Sweep::new(context, data.sites, data.parameter_count, data.dt),
+                    block: Block::new(data.sites),
+                })
+            })
+            .downcast_mut::<Workspace<V>>()
+            .expect("a processor's lanes do not change");
+        for first in item.rows.clone().step_by(V::LANES) {
+            let lanes = V::LANES.min(item.rows.end - first);
+            // Spare lanes repeat the last row; their results are dropped.
+            let row = std::array::from_fn(|l| first + l.min(lanes - 1));
+            let problem = row.map(|row| row / per_problem);
+            let group = Group { data, rows, job, context, lanes, row, problem, per_problem };
+            if data.varies() && problem[0] != problem[V::LANES - 1] {
+                group.run::<M>(ManyProblems { context, problems: &problem }, &mut item, sweep, block);
+            } else {
+                group.run::<M>(OneProblem { context, problem: problem[0] }, &mut item, sweep, block);
+            }
+        }
+        if let Job::Moments(_) = job {
+            let first_problem = item.rows.start / per_problem;
+            for (q, moments) in item.moments.iter_mut().enumerate() {
+                let p = first_problem + q;
+                let start = (p * per_problem).max(item.rows.start) - item.rows.start;
+                let end = ((p + 1) * per_problem).min(item.rows.end) - item.rows.start;
+                block.sum_into(start..end, moments);
+            }
+        }
+    }
+}
+
+/// A group of rows, one per lane.
+struct Group<'a, V: Lanes> {
+    data: &'a Prepared<V::Scalar>,
+    rows: Rows<'a, V::Scalar>,
+    job: Job<'a>,
+    context: V::Context,
+    /// Lanes in use.
+    lanes: usize,
+    /// Row and problem of each lane.
+    row: [usize; MOST_LANES],
+    problem: [usize; MOST_LANES],
+    per_problem: usize,
+}
+
+impl<V: Lanes> Group<'_, V> {
+    #[inline(always)]
+    fn run<M: Dynamics>(
+        &self,
+        source: impl Source<V>,
+        item: &mut Item,
+        sweep: &mut Sweep<V>,
+        block: &mut Block<V::Scalar>,
+    ) {
+        let data = self.data;
+        let offset = self.row[0] - item.rows.start;
+        for (k, parameter) in sweep.parameters.iter_mut().enumerate() {
+            *parameter = source.read(&data.parameters, k);
+        }
+        self.load_initial_state(sweep, block, offset);
+        let mut terms = CostTerms::new(data, source, self.context);
+        let zero = V::splat(self.context, 0.0);
+        let per_time = data.steps_per_time;
+        match self.job {
+            Job::Forecast => {
+                sweep.x.copy_from_slice(&sweep.x0);
+                let mut trajectory = Trajectory { group: self, offset, values: item.values };
+                sweep.forward::<M>(0..data.stored_steps(), per_time, &mut trajectory);
+                trajectory.forward(data.times - 1, &sweep.x);
+            }
+            Job::Tangent(directions) => {
+                sweep.x.copy_from_slice(&sweep.x0);
+                self.load(|row, i| directions[row * data.sites + i], &mut sweep.w);
+                let mut trajectory = Trajectory { group: self, offset, values: item.values };
+                sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory);
+            }
+            Job::Adjoint(forcing) => {
+                let segments = segments(data, data.stored_steps());
+                sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing });
+                self.store(0, 1, &sweep.w, offset, item.values);
+            }
+            Job::Cost(wanted) => {
+                sweep.x.copy_from_slice(&sweep.x0);
+                if wanted.observation {
+                    sweep.forward::<M>(0..data.assimilated_steps(), per_time, &mut terms);
+                    terms.forward(data.assimilated - 1, &sweep.x);
+                }
+                let background = if wanted.background { terms.background(&sweep.x0, None) } else { zero };
+                let costs = [background, terms.observation()];
+                let diverged = self.diverged([&costs, &sweep.x, &[]]);
+                self.store_costs(costs, &diverged, offset, item);
+            }
+            Job::Gradient(wanted) | Job::Moments(wanted) => {
+                if wanted.observation {
+                    let segments = segments(data, data.assimilated_steps());
+                    sweep.reverse::<M>(&segments, per_time, &mut terms);
+                } else {
+                    sweep.x.copy_from_slice(&sweep.x0);
+                    sweep.w.fill(zero);
+                }
+                let background = if wanted.background { terms.background(&sweep.x0, Some(&mut sweep.w)) } else { zero };
+                let costs = [background, terms.observation()];
+                let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
+                if let Job::Gradient(_) = self.job {
+                    self.store_costs(costs, &diverged, offset, item);
+                    self.store(0, 1, &sweep.w, offset, item.values);
+                } else {
+                    // Spare lanes land beyond the item's rows, which nothing sums.
+                    block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+                    for (to, cost) in block.cost.iter_mut().zip(costs) {
+                        cost.store(&mut to[offset..]);
+                    }
+                    for (i, w) in sweep.w.iter().enumerate() {
+                        w.store(&mut block.gradient[i * BLOCK + offset..]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// x0 of each lane, drawn or given. Draws of a moments job stay in the block.
+    #[inline(always)]
+    fn load_initial_state(&self, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>, offset: usize) {
+        let (draw, mean, scale) = match self.rows {
+            Rows::Given(array) => return self.load(|row, i| array[row * self.data.sites + i], &mut sweep.x0),
+            Rows::Drawn { draw, mean, scale } => (draw, mean, scale),
+        };
+        let n = sweep.x0.len();
+        let seed = self.problem.map(|p| self.data.seeds[p]);
+        let member: [u32; MOST_LANES] =
+            std::array::from_fn(|l| (self.row[l] - self.problem[l] * self.per_problem) as u32);
+        let mut z = [[V::Scalar::from_f32(0.0); MOST_LANES]; 4];
+        for quad in 0..n.div_ceil(4) {
+            for l in 0..V::LANES {
+                let normals = random::normals(seed[l], draw.stream, draw.iteration, member[l], quad as u32);
+                for k in 0..4 {
+                    z[k][l] = V::Scalar::from_f32(normals[k]);
+                }
+            }
+            for i in quad * 4..n.min(quad * 4 + 4) {
+                let epsilon = V::load(self.context, &z[i - quad * 4]);
+                let of_problem = |values: &[V::Scalar]| {
+                    if self.problem[0] == self.problem[V::LANES - 1] {
+                        return V::fill(self.context, values[self.problem[0] * n + i]);
+                    }
+                    let gathered = self.problem.map(|p| values[p * n + i]);
+                    V::load(self.context, &gathered)
+                };
+                sweep.x0[i] = of_problem(scale).mul_add(epsilon, of_problem(mean));
+                if let Job::Moments(_) = self.job {
+                    epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn gather(&self, value: impl Fn(usize) -> f64) -> V {
+        V::load(self.context, &self.row.map(|row| V::Scalar::from_f64(value(row))))
+    }
+
+    #[inline(always)]
+    fn load(&self, value: impl Fn(usize, usize) -> f64, to: &mut [V]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = self.gather(|row| value(row, i));
+        }
+    }
+
+    /// Writes slice `t` of `slices` per row.
+    #[inline(always)]
+    fn store(&self, t: usize, slices: usize, from: &[V], offset: usize, values: &mut [f64]) {
+        let n = from.len();
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        for (i, v) in from.iter().enumerate() {
+            v.store(&mut lanes);
+            for l in 0..self.lanes {
+                values[((offset + l) * slices + t) * n + i] = lanes[l].to_f64();
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, item: &mut Item) {
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        for (to, cost) in item.costs.iter_mut().zip(costs) {
+            cost.store(&mut lanes);
+            for l in 0..self.lanes {
+                to[offset + l] = lanes[l].to_f64();
+            }
+        }
+        item.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+    }
+
+    /// Which lanes hold a number out of range anywhere.
+    #[inline(always)]
+    fn diverged(&self, arrays: [&[V]; 3]) -> [bool; MOST_LANES] {
+        let mut diverged = [false; MOST_LANES];
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        for array in arrays {
+            for v in array {
+                v.store(&mut lanes);
+                for l in 0..V::LANES {
+                    diverged[l] |= !lanes[l].in_range();
+                }
+            }
+        }
+        diverged
+    }
+}
+
+/// Writes each lane's slices of a trajectory.
+struct Trajectory<'a, 'g, V: Lanes> {
+    group: &'g Group<'g, V>,
+    offset: usize,
+    values: &'a mut [f64],
+}
+
+impl<V: Lanes> AtTimes<V> for Trajectory<'_, '_, V> {
+    #[inline(always)]
+    fn forward(&mut self, t: usize, x: &[V]) {
+        self.group.store(t, self.group.data.times, x, self.offset, self.values);
+    }
+}
+
+/// Forces an adjoint by an array `[rows, times, sites]`.
+struct GivenForcing<'g, V: Lanes> {
+    group: &'g Group<'g, V>,
+    forcing: &'g [f64],
+}
+
+impl<V: Lanes> AtTimes<V> for GivenForcing<'_, V> {
+    #[inline(always)]
+    fn forward(&mut self, _: usize, _: &[V]) {}
+
+    #[inline(always)]
+    fn backward(&mut self, t: usize, _: &[V], w: &mut [V]) {
+        let data = self.group.data;
+        for (i, w) in w.iter_mut().enumerate() {
+            *w = *w + self.group.gather(|row| self.forcing[(row * data.times + t) * data.sites + i]);
+        }
+    }
+}

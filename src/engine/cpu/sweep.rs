@@ -1,0 +1,306 @@
+//! The forward and the reverse sweep of one group of lanes, and the terms of the cost along them.
+
+use super::data::{BackgroundPrecision, Prepared, Source};
+use super::lanes::Lanes;
+use crate::engine::schedule::Segments;
+use crate::model::{Dynamics, Rk4};
+use crate::problem::PointFunction;
+use std::ops::Range;
+
+/// What happens at the stored times of a sweep. (A trait and no closures: only a method can insist on being compiled
+/// for the instruction set of its caller.)
+pub trait AtTimes<V> {
+    /// On the way forward, at each stored time once, in order. `x: [sites]` is the state, in a tangent sweep the
+    /// perturbation.
+    fn forward(&mut self, t: usize, x: &[V]);
+    /// On the way back: adds what enters the cotangent `w: [sites]` at time `t`.
+    fn backward(&mut self, _t: usize, _x: &[V], _w: &mut [V]) {}
+}
+
+/// The scratch of one thread: every state that one group of lanes needs.
+pub struct Sweep<V: Lanes> {
+    context: V::Context,
+    rk4: Rk4<V>,
+    /// Model parameters.
+    pub parameters: Vec<V>,
+    /// The initial state: `[sites]`.
+    pub x0: Vec<V>,
+    /// The state where a forward sweep stands: `[sites]`.
+    pub x: Vec<V>,
+    next: Vec<V>,
+    /// The cotangent of a reverse sweep, or the perturbation of a tangent sweep: `[sites]`.
+    pub w: Vec<V>,
+    /// Start and stage states of each step of a segment `[length, 4 * sites]`, then its end `[sites]`.
+    states: Vec<V>,
+    /// The state at the start of each segment.
+    checkpoints: Vec<V>,
+}
+
+impl<V: Lanes> Sweep<V> {
+    /// Scratch for `sites` sites and a step of `dt`.
+    pub fn new(context: V::Context, sites: usize, parameters: usize, dt: f64) -> Self {
+        let zeros = |n: usize| vec![V::splat(context, 0.0); n];
+        Self {
+            context,
+            rk4: Rk4::new(context, sites, dt),
+            parameters: zeros(parameters),
+            x0: zeros(sites),
+            x: zeros(sites),
+            next: zeros(sites),
+            w: zeros(sites),
+            states: zeros(4 * sites + sites),
+            checkpoints: Vec::new(),
+        }
+    }
+
+    /// Integrates `self.x` over `steps`, stopping at each stored time before its step.
+    #[inline(always)]
+    pub fn forward<M: Dynamics>(&mut self, steps: Range<usize>, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
+        let n = self.x.len();
+        for step in steps {
+            if step.is_multiple_of(steps_per_time) {
+                stop.forward(step / steps_per_time, &self.x);
+            }
+            self.rk4.step::<M>(&self.parameters, &self.x, &mut self.states[..3 * n], &mut self.next);
+            std::mem::swap(&mut self.x, &mut self.next);
+        }
+    }
+
+    /// Integrates `self.x` and the perturbation `self.w` together, stopping at each stored time, the last included.
+    #[inline(always)]
+    pub fn tangent<M: Dynamics>(&mut self, steps: usize, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
+        let n = self.x.len();
+        for step in 0..steps {
+            if step.is_multiple_of(steps_per_time) {
+                stop.forward(step / steps_per_time, &self.w);
+            }
+            let stages = &mut self.states[..3 * n];
+            self.rk4.step::<M>(&self.parameters, &self.x, stages, &mut self.next);
+            self.rk4.tangent::<M>(&self.parameters, &self.x, stages, &mut self.w);
+            std::mem::swap(&mut self.x, &mut self.next);
+        }
+        stop.forward(steps / steps_per_time, &self.w);
+    }
+
+    /// Integrates from `self.x0` and sweeps the adjoint back into `self.w`. Leaves the final state in `self.x`.
+    #[inline(always)]
+    pub fn reverse<M: Dynamics>(&mut self, segments: &Segments, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
+        let n = self.x0.len();
+        let zero = V::splat(self.context, 0.0);
+        let last = segments.count() - 1;
+        self.states.resize(segments.length() * 4 * n + n, zero);
+        self.checkpoints.resize((last + 1) * n, zero);
+        self.x.copy_from_slice(&self.x0);
+        for k in 0..last {
+            self.checkpoints[k * n..(k + 1) * n].copy_from_slice(&self.x);
+            self.forward::<M>(segments.range(k), steps_per_time, stop);
+        }
+        self.checkpoints[last * n..].copy_from_slice(&self.x);
+        for k in (0..=last).rev() {
+            let range = segments.range(k);
+            self.states[..n].copy_from_slice(&self.checkpoints[k * n..(k + 1) * n]);
+            for (i, step) in range.clone().enumerate() {
+                let (kept, next) = self.states[i * 4 * n..].split_at_mut(4 * n);
+                let (x, stages) = kept.split_at_mut(n);
+                if k == last && step.is_multiple_of(steps_per_time) {
+                    stop.forward(step / steps_per_time, x);
+                }
+                self.rk4.step::<M>(&self.parameters, x, stages, next);
+            }
+            if k == last {
+                let end = &self.states[range.len() * 4 * n..][..n];
+                stop.forward(range.end / steps_per_time, end);
+                self.x.copy_from_slice(end);
+                self.w.fill(zero);
+                stop.backward(range.end / steps_per_time, end, &mut self.w);
+            }
+            for (i, step) in range.enumerate().rev() {
+                let (x, stages) = self.states[i * 4 * n..][..4 * n].split_at_mut(n);
+                self.rk4.adjoint::<M>(&self.parameters, x, stages, &mut self.w);
+                if step.is_multiple_of(steps_per_time) {
+                    stop.backward(step / steps_per_time, x, &mut self.w);
+                }
+            }
+        }
+    }
+}
+
+/// A point-wise function h of the observation operator, on lanes.
+trait Point {
+    fn value<V: Lanes>(x: V) -> V;
+    fn derivative<V: Lanes>(context: V::Context, x: V) -> V;
+}
+
+struct Identity;
+struct Square;
+struct Cubic;
+struct Softplus;
+
+impl Point for Identity {
+    #[inline(always)]
+    fn value<V: Lanes>(x: V) -> V {
+        x
+    }
+    #[inline(always)]
+    fn derivative<V: Lanes>(context: V::Context, _: V) -> V {
+        V::splat(context, 1.0)
+    }
+}
+
+impl Point for Square {
+    #[inline(always)]
+    fn value<V: Lanes>(x: V) -> V {
+        x * x
+    }
+    #[inline(always)]
+    fn derivative<V: Lanes>(_: V::Context, x: V) -> V {
+        x + x
+    }
+}
+
+impl Point for Cubic {
+    #[inline(always)]
+    fn value<V: Lanes>(x: V) -> V {
+        x * x * x
+    }
+    #[inline(always)]
+    fn derivative<V: Lanes>(context: V::Context, x: V) -> V {
+        V::splat(context, 3.0) * (x * x)
+    }
+}
+
+impl Point for Softplus {
+    #[inline(always)]
+    fn value<V: Lanes>(x: V) -> V {
+        x.map(|x| PointFunction::Softplus.value(x))
+    }
+    #[inline(always)]
+    fn derivative<V: Lanes>(_: V::Context, x: V) -> V {
+        x.map(|x| PointFunction::Softplus.derivative(x))
+    }
+}
+
+macro_rules! with_point {
+    ($function:expr, $P:ident => $call:expr) => {
+        match $function {
+            PointFunction::Identity => {
+                type $P = Identity;
+                $call
+            }
+            PointFunction::Square => {
+                type $P = Square;
+                $call
+            }
+            PointFunction::Cubic => {
+                type $P = Cubic;
+                $call
+            }
+            PointFunction::Softplus => {
+                type $P = Softplus;
+                $call
+            }
+        }
+    };
+}
+
+/// The terms of the cost: the problem, and how the lanes see it.
+pub struct CostTerms<'a, V: Lanes, S: Source<V>> {
+    data: &'a Prepared<V::Scalar>,
+    source: S,
+    context: V::Context,
+    /// 1 / block size
+    block_share: V,
+    /// Running sums of 2 J_o; one alone would wait for its own additions.
+    sums: [V; 4],
+}
+
+impl<V: Lanes, S: Source<V>> AtTimes<V> for CostTerms<'_, V, S> {
+    /// Adds J_o of time `t`.
+    #[inline(always)]
+    fn forward(&mut self, t: usize, x: &[V]) {
+        with_point!(self.data.operator.function, P => {
+            for j in 0..self.data.per_time {
+                let (departure, precision) = self.departure::<P>(t, j, x);
+                self.sums[j % 4] = (departure * departure).mul_add(precision, self.sums[j % 4]);
+            }
+        });
+    }
+
+    /// Adds dJ_o/dx_t.
+    #[inline(always)]
+    fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
+        let block = self.data.operator.block_size;
+        with_point!(self.data.operator.function, P => {
+            for j in 0..self.data.per_time {
+                let (departure, precision) = self.departure::<P>(t, j, x);
+                let force = departure * precision * self.block_share;
+                for i in j * block..(j + 1) * block {
+                    w[i] = P::derivative(self.context, x[i]).mul_add(force, w[i]);
+                }
+            }
+        });
+    }
+}
+
+impl<'a, V: Lanes, S: Source<V>> CostTerms<'a, V, S> {
+    /// Terms whose sums are zero.
+    #[inline(always)]
+    pub fn new(data: &'a Prepared<V::Scalar>, source: S, context: V::Context) -> Self {
+        let block_share = V::splat(context, 1.0 / data.operator.block_size as f64);
+        Self { data, source, context, block_share, sums: [V::splat(context, 0.0); 4] }
+    }
+
+    /// J_o of the times passed so far.
+    #[inline(always)]
+    pub fn observation(&self) -> V {
+        half_sum(self.context, self.sums)
+    }
+
+    /// H(x)_j - y_j, with its precision.
+    #[inline(always)]
+    fn departure<P: Point>(&self, t: usize, j: usize, x: &[V]) -> (V, V) {
+        let block = self.data.operator.block_size;
+        let at = t * self.data.per_time + j;
+        let mut mean = P::value(x[j * block]);
+        for x in &x[j * block + 1..(j + 1) * block] {
+            mean = mean + P::value(*x);
+        }
+        let observation = self.source.read(&self.data.observation, at);
+        (
+            mean.mul_add(self.block_share, V::splat(self.context, 0.0) - observation),
+            self.source.read(&self.data.precision, at),
+        )
+    }
+
+    /// J_b at `x0`, adding B^-1 (x0 - xb) to the cotangent `w` where there is one.
+    #[inline(always)]
+    pub fn background(&self, x0: &[V], mut w: Option<&mut [V]>) -> V {
+        let n = x0.len();
+        let mut sums = [V::splat(self.context, 0.0); 4];
+        for i in 0..n {
+            let d = x0[i] - self.source.read(&self.data.mean, i);
+            let gradient = match &self.data.background {
+                BackgroundPrecision::Diagonal(precision) => self.source.read(precision, i) * d,
+                BackgroundPrecision::Full { matrix, factor } => {
+                    let mut product = V::splat(self.context, 0.0);
+                    for (j, b) in matrix[i * n..(i + 1) * n].iter().enumerate() {
+                        let d = x0[j] - self.source.read(&self.data.mean, j);
+                        product = V::fill(self.context, *b).mul_add(d, product);
+                    }
+                    product * self.source.read(factor, 0)
+                }
+            };
+            sums[i % 4] = d.mul_add(gradient, sums[i % 4]);
+            if let Some(w) = w.as_deref_mut() {
+                w[i] = w[i] + gradient;
+            }
+        }
+        half_sum(self.context, sums)
+    }
+}
+
+/// Half of four running sums.
+#[inline(always)]
+fn half_sum<V: Lanes>(context: V::Context, sums: [V; 4]) -> V {
+    ((sums[0] + sums[1]) + (sums[2] + sums[3])) * V::splat(context, 0.5)
+}
