@@ -207,8 +207,9 @@ pub(crate) fn shared(rows: usize, p: usize) -> usize {
 
 /// Refuses a shape whose leading axis is neither 1 nor P, or whose other axes differ. `expected[0]` is P.
 pub(crate) fn check_shape(what: &str, found: &[usize], expected: &[usize]) -> Result<()> {
-    let fits =
-        found.len() == expected.len() && (found[0] == 1 || found[0] == expected[0]) && found[1..] == expected[1..];
+    let fits = found.len() == expected.len()
+        && (found[0] == 1 || found[0] == expected[0])
+        && found[1..] == expected[1..];
     if fits {
         return Ok(());
     }
