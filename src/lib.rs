@@ -3,5 +3,7 @@ pub mod engine;
 pub mod error;
 pub mod method;
 pub mod model;
+mod netcdf;
+pub mod output;
 pub mod problem;
 pub mod random;
