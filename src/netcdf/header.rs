@@ -59,11 +59,14 @@ pub(super) fn check(path: &Path, file: &File) -> Result<()> {
     }
     let record = recorded.iter().try_fold(0u64, |sum, bytes| sum.checked_add(padded(*bytes)));
     for (name, begin, bytes, recorded) in &variables {
-        let before_last = if *recorded { records.saturating_sub(1) } else { 0 };
-        let bytes = if *recorded && records == 0 { 0 } else { *bytes };
+        let before_last = match (recorded, records) {
+            (true, 0) => continue,
+            (true, _) => records - 1,
+            (false, _) => 0,
+        };
         let end = record
             .and_then(|record| record.checked_mul(before_last))
-            .and_then(|skipped| skipped.checked_add(bytes)?.checked_add(*begin));
+            .and_then(|skipped| skipped.checked_add(*bytes)?.checked_add(*begin));
         if end.is_none_or(|end| end > length) {
             return Err(Error::file(
                 path,
