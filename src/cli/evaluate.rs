@@ -43,7 +43,7 @@ pub(super) fn flags(command: Command) -> Command {
 }
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-    let Options { problem, members, trajectories, out, hardware, run } = Given::new::<Options>(flags)?.over(Options {
+    let options = Given::new::<Options>(flags)?.over(Options {
         problem: PathBuf::new(),
         members: PathBuf::new(),
         trajectories: false,
@@ -51,21 +51,16 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         hardware: HardwareOptions::default(),
         run: RunOptions::default(),
     });
+    let settings = config::resolved("evaluate PROBLEM.nc --members MEMBERS.nc", &options);
+    let Options { problem, members, trajectories, out, hardware, run } = options;
     if members.as_os_str().is_empty() {
         let help = "give a file with initial_state(member, site)";
         return Err(Error::invalid("--members", "a member file", "nothing", help));
     }
-    #[derive(Serialize)]
-    struct Settings<'a> {
-        trajectories: bool,
-        #[serde(flatten)]
-        hardware: &'a HardwareOptions,
-    }
-    let settings =
-        config::resolved("evaluate PROBLEM.nc --members MEMBERS.nc", &Settings { trajectories, hardware: &hardware });
     output::check(&out, run.force)?;
     let problem = Problem::read(problem)?;
     let states = read_members(members, problem.sites())?;
+    check_size("gradient", states.shape())?;
     if trajectories {
         check_size("trajectory", &[states.nrows(), problem.window.times, problem.sites()])?;
     }

@@ -61,7 +61,12 @@ fn command() -> Command {
     let about = "Ensemble engine for variational data assimilation, on any GPU and on the CPU";
     let command = Command::new("vi4dvar").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true);
     SUBCOMMANDS.iter().fold(command, |command, subcommand| {
-        command.subcommand((subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about))
+        let flags = (subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about);
+        // A number with a sign is a value to be judged, not an unknown flag: `--drop -1`, `--background-noise -5,10`.
+        command.subcommand(flags.mut_args(|flag| {
+            let takes_value = flag.get_long().is_some() && flag.get_action().takes_values();
+            flag.allow_hyphen_values(takes_value && !flag.is_require_equals_set())
+        }))
     })
 }
 

@@ -83,22 +83,22 @@ pub(super) struct MethodOptions {
     #[arg(long, value_name = "N")]
     pub samples: usize,
     /// Share of diverged draws or samples above which there is no answer. Default: 0.5
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE")]
     pub max_diverged_share: f64,
     /// VI: Monte Carlo draws per iteration. Default: 1
     #[arg(long, value_name = "N")]
     pub batch: usize,
     /// VI: Adam's learning rate. Default: 0.01
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE")]
     pub learning_rate: f64,
     /// VI: Adam's schedule. Default: constant
     #[arg(long, value_name = "NAME")]
     pub schedule: Schedule,
     /// VI: standard deviation at the start. Default: 1
-    #[arg(long, value_name = "STD", allow_negative_numbers = true)]
+    #[arg(long, value_name = "STD")]
     pub initial_std: f64,
     /// VI: stop when the smoothed ELBO gains less than this share. Default: never
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
     /// VI: iterations over which the ELBO is smoothed for that. Default: 100
@@ -114,7 +114,7 @@ pub(super) struct MethodOptions {
     #[arg(long, value_name = "NAME")]
     pub minimiser: Minimiser,
     /// 4DVAR by Adam: learning rate, in background deviations. Default: 0.05
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE")]
     pub minimiser_learning_rate: f64,
     /// 4DVAR by Adam: schedule. Default: cosine
     #[arg(long, value_name = "NAME")]
@@ -123,11 +123,11 @@ pub(super) struct MethodOptions {
     #[arg(long, value_name = "N")]
     pub history: usize,
     /// 4DVAR: stop at this share of the gradient's norm at the start. Default: 1e-8 in f64, 1e-5 in f32
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_tolerance: Option<f64>,
     /// 4DVAR: stop when an iteration lowers the cost by less than this share. Default: 1e-13 in f64, 1e-7 in f32
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_tolerance: Option<f64>,
     /// 4DVAR: the Hessian under the Laplace covariance. Default: gauss-newton

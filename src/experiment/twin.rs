@@ -49,24 +49,25 @@ pub struct TwinSettings {
     #[arg(long, value_name = "N")]
     pub assimilated_times: usize,
     /// Share of the observations that is dropped, at random over times and sites. Default: 0.5
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE")]
     pub drop: f64,
     /// Observe every n-th time only. Default: 1
     #[arg(long, value_name = "N")]
     pub time_stride: usize,
     /// Whether time 0, the state that is sought, is observed too. Default: false
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
     pub observe_initial: bool,
     /// Background deviations: an interval of percentages of half the amplitude of the state, from which each site
     /// draws its own. Default: 10,20
-    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
     pub background_noise: [f64; 2],
     /// Observation deviations: an interval of percentages of half the amplitude of what is observed, from which each
     /// time and site draws its own. Default: 5,10
-    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
     pub observation_noise: [f64; 2],
     /// Sites over which background errors are correlated, as exp(-distance / this); 0 for none. Default: 0
-    #[arg(long, value_name = "SITES", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SITES")]
     pub background_correlation: f64,
     /// The point-wise function of the observation operator. Default: square
     #[arg(long, value_name = "NAME", value_parser = PointFunction::from_name)]
@@ -75,13 +76,13 @@ pub struct TwinSettings {
     #[arg(long, value_name = "SITES")]
     pub block_size: usize,
     /// RK4 step in model time units. Default: 0.1
-    #[arg(long, value_name = "STEP", allow_negative_numbers = true)]
+    #[arg(long, value_name = "STEP")]
     pub dt: f64,
     /// RK4 steps between two stored times. Default: 1
     #[arg(long, value_name = "N")]
     pub steps_per_time: usize,
     /// The forcing F of Lorenz-96. Default: 8
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    #[arg(long, value_name = "F")]
     pub forcing: f64,
     /// RK4 steps from a standard normal state to the attractor. Default: 63
     #[arg(long, value_name = "STEPS")]
