@@ -62,10 +62,10 @@ fn command() -> Command {
     let command = Command::new("vi4dvar").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true);
     SUBCOMMANDS.iter().fold(command, |command, subcommand| {
         let flags = (subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about);
-        // A number with a sign is a value to be judged, not an unknown flag: `--drop -1`, `--background-noise -5,10`.
+        // A number with a sign is a value to be judged, not an unknown flag.
         command.subcommand(flags.mut_args(|flag| {
-            let takes_value = flag.get_long().is_some() && flag.get_action().takes_values();
-            flag.allow_hyphen_values(takes_value && !flag.is_require_equals_set())
+            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
+            flag.allow_negative_numbers(takes_value)
         }))
     })
 }

@@ -60,11 +60,11 @@ pub struct TwinSettings {
     pub observe_initial: bool,
     /// Background deviations: an interval of percentages of half the amplitude of the state, from which each site
     /// draws its own. Default: 10,20
-    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
     pub background_noise: [f64; 2],
     /// Observation deviations: an interval of percentages of half the amplitude of what is observed, from which each
     /// time and site draws its own. Default: 5,10
-    #[arg(long, value_name = "LOW,HIGH", value_parser = interval)]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
     pub observation_noise: [f64; 2],
     /// Sites over which background errors are correlated, as exp(-distance / this); 0 for none. Default: 0
     #[arg(long, value_name = "SITES")]
