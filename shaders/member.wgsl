@@ -54,7 +54,7 @@ const BACKGROUND: u32 = 8u;    // compute J_b
 const STORE: u32 = 16u;        // store the state at the stored times
 
 @group(0) @binding(0) var<uniform> params: Params;
-// The problem set: dt/2, dt, dt/6, dt/3, then the fields that `params` places.
+// The problem set: dt/2, dt, dt/6, then the fields that `params` places.
 @group(0) @binding(1) var<storage, read> problem: array<real>;
 // States: [slot, site, capacity], members next to each other.
 @group(0) @binding(2) var<storage, read_write> states: array<real>;

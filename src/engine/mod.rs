@@ -321,7 +321,7 @@ impl Engine {
             },
             inner: match self {
                 Self::Cpu(e) => Inner::Cpu(e.load(problem)?),
-                Self::Gpu(e) => Inner::Gpu(e.load(problem)?),
+                Self::Gpu(e) => Inner::Gpu(Box::new(e.load(problem)?)),
             },
         })
     }
@@ -337,7 +337,7 @@ pub struct LoadedProblem {
 #[derive(Debug)]
 enum Inner {
     Cpu(cpu::LoadedCpu),
-    Gpu(gpu::LoadedGpu),
+    Gpu(Box<gpu::LoadedGpu>),
 }
 
 #[derive(Clone, Copy, Debug)]

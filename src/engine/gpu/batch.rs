@@ -109,7 +109,7 @@ impl LoadedGpu {
             precision,
             layout: MemberLayout::choose(sites, data.operator.block_size, precision, &engine.device.limits)?,
         };
-        let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, data.dt / 3.0];
+        let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0];
         let mut place = |field: &Field<f64>| {
             let at = numbers.len() as u32;
             numbers.extend(&field.values);
