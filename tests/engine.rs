@@ -1,0 +1,1084 @@
+//! One body, all engines: every promise of the engine's contract, checked against the oracle on each engine.
+//!
+//! Each engine is one test, so that all GPU cases of a precision share one process and one device (nextest starts
+//! a process per test, and software Vulkan compiles at the first dispatch). A test runs every body, collects what
+//! fails, and prints the largest errors: `cargo test --test engine -- --nocapture` shows them.
+//! `VI4DVAR_TEST_BODY=name` runs the bodies whose name contains `name`.
+//!
+//! `VI4DVAR_REQUIRE_GPU=1`, which the README's test command sets, turns a missing adapter into a failure.
+
+#[allow(dead_code, reason = "each test target uses a part")]
+mod common;
+#[allow(dead_code, reason = "each test target uses a part")]
+mod oracle;
+
+use common::{
+    NORMAL_ULPS, NORMAL_ULPS_BETWEEN_ENGINES, PerProblem, Quantity, Recipe, Report, Tolerance, Truth, compare,
+    compare_scaled, plain_f32_loss, tolerance, ulps,
+};
+use ndarray::{Array1, Array2, Array3, ArrayView, Axis, Dimension, s};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+use vi4dvar::engine::{
+    AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients, LoadedProblem, Members, Moments,
+    Precision, Scale, Terms, adapters,
+};
+use vi4dvar::error::Result;
+use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
+use vi4dvar::random::Stream;
+
+/// Batches around a lane group, a workgroup and two blocks of a sum.
+const MEMBER_COUNTS: [usize; 5] = [1, 63, 64, 65, 513];
+
+/// The smallest state, one lane group, an odd size, the case study's, the field's, and two beyond registers.
+const SIZES: [usize; 7] = [4, 8, 13, 16, 40, 64, 128];
+
+type Body = fn(&Bench, &mut Report);
+
+const BODIES: &[(&str, Body)] = &[
+    ("trajectory_sizes", trajectory_sizes),
+    ("gradient_matrix", gradient_matrix),
+    ("gradient_operators_and_averages", gradient_operators_and_averages),
+    ("gradient_extreme_states", gradient_extreme_states),
+    ("cost_sizes", cost_sizes),
+    ("tangent_adjoint_sizes", tangent_adjoint_sizes),
+    ("member_counts", member_counts),
+    ("window_edges", window_edges),
+    ("terms_switched_off", terms_switched_off),
+    ("problem_sets", problem_sets),
+    ("taylor_remainders", taylor_remainders),
+    ("central_differences", central_differences),
+    ("draws_match_oracle_and_cpu", draws_match_oracle_and_cpu),
+    ("draws_survive_growth", draws_survive_growth),
+    ("moments_match_oracle", moments_match_oracle),
+    ("invariance_of_chunks", invariance_of_chunks),
+    ("invariance_of_threads", invariance_of_threads),
+    ("invariance_of_batch", invariance_of_batch),
+    ("invariance_of_history", invariance_of_history),
+    ("divergence_is_contained", divergence_is_contained),
+    ("divergence_in_moments", divergence_in_moments),
+    ("long_window_ten_thousand_steps", long_window_ten_thousand_steps),
+    ("long_window_error_growth", long_window_error_growth),
+    ("many_members", many_members),
+    ("counters_are_pinned", counters_are_pinned),
+    ("bad_input_is_refused", bad_input_is_refused),
+];
+
+macro_rules! engines {
+    ($($test:ident: $backend:ident $precision:ident,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                run_all(stringify!($test), Backend::$backend, Precision::$precision);
+            }
+        )*
+    };
+}
+
+engines! {
+    cpu_f64: Cpu F64,
+    cpu_f32: Cpu F32,
+    gpu_f32: Gpu F32,
+    gpu_f64: Gpu F64,
+}
+
+/// An engine under test.
+struct Bench {
+    settings: EngineSettings,
+    engine: Engine,
+}
+
+impl Bench {
+    fn precision(&self) -> Precision {
+        self.settings.precision
+    }
+
+    fn is_gpu(&self) -> bool {
+        self.settings.backend == Backend::Gpu
+    }
+
+    fn bound(&self, quantity: Quantity) -> Tolerance {
+        tolerance(quantity, self.precision())
+    }
+
+    fn load(&self, problem: &Problem) -> LoadedProblem {
+        self.engine.load(problem).expect("a sound problem loads")
+    }
+
+    /// The same kind of engine with other settings.
+    fn variant(&self, change: impl FnOnce(&mut EngineSettings)) -> Engine {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        Engine::new(&settings).expect("a variant of a working engine")
+    }
+}
+
+/// Runs every body on one engine; fails with the list of everything that went wrong.
+fn run_all(test: &str, backend: Backend, precision: Precision) {
+    let settings = EngineSettings { backend, precision, ..EngineSettings::default() };
+    if backend == Backend::Gpu {
+        let found = adapters();
+        let demanded = std::env::var("VI4DVAR_REQUIRE_GPU").is_ok_and(|v| v == "1");
+        if found.is_empty() {
+            assert!(!demanded, "{test}: VI4DVAR_REQUIRE_GPU=1, and no adapter was found");
+            eprintln!("==== SKIPPED {test}: no adapter. Nothing on the GPU was tested. ====");
+            return;
+        }
+        if precision == Precision::F64 && found.iter().all(|a| !a.f64) {
+            eprintln!("==== SKIPPED {test}: no adapter computes in f64. ====");
+            return;
+        }
+    }
+    let engine = Engine::new(&settings).unwrap_or_else(|e| panic!("{test}: {e}"));
+    eprintln!("{test} on {}", engine.hardware());
+    let bench = Bench { settings, engine };
+    let wanted = std::env::var("VI4DVAR_TEST_BODY").unwrap_or_default();
+    let mut report = Report::default();
+    for (name, body) in BODIES.iter().filter(|(name, _)| name.contains(&wanted)) {
+        let (before, start) = (report.failures.len(), Instant::now());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&bench, &mut report))) {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            report.failures.push(format!("panicked: {}", text.unwrap_or_default()));
+        }
+        report.failures[before..].iter_mut().for_each(|f| *f = format!("{name}: {f}"));
+        let verdict = if report.failures.len() == before { "ok" } else { "FAILED" };
+        eprintln!("  {verdict:6} {name:<34} {:6.1} s", start.elapsed().as_secs_f64());
+    }
+    eprint!("{}", report.figures());
+    let count = report.failures.len();
+    assert!(count == 0, "{test}: {count} failures\n{}", report.failures.join("\n"));
+}
+
+// Single operations against the oracle.
+
+fn check_trajectory(bench: &Bench, report: &mut Report, recipe: &Recipe, count: usize) {
+    let problem = recipe.build();
+    let members = recipe.members(&problem, count);
+    let got = bench.load(&problem).forecast(Members::Given(members.view())).unwrap();
+    let want = Truth::new(&problem, &members).trajectories::<f64>();
+    let case = format!("{} M {count}", recipe.label());
+    compare("trajectory", &case, got.view(), want.view(), bench.bound(Quantity::Short)).note(report);
+}
+
+fn check_cost(bench: &Bench, report: &mut Report, recipe: &Recipe, count: usize) {
+    let problem = recipe.build();
+    let members = recipe.members(&problem, count);
+    let got = bench.load(&problem).cost(Members::Given(members.view()), Terms::ALL).unwrap();
+    let want = Truth::new(&problem, &members).costs::<f64>();
+    compare_costs(bench, report, &format!("{} M {count}", recipe.label()), &got, &want);
+}
+
+fn compare_costs(bench: &Bench, report: &mut Report, case: &str, got: &Costs, want: &(Array1<f64>, Array1<f64>)) {
+    let bound = bench.bound(Quantity::Short);
+    compare("J_b", case, got.background.view(), want.0.view(), bound).note(report);
+    compare("J_o", case, got.observation.view(), want.1.view(), bound).note(report);
+    compare("J", case, got.total().view(), (&want.0 + &want.1).view(), bound).note(report);
+    let flagged = got.diverged.iter().filter(|d| **d).count();
+    report.expect(got.diverged.len() == want.0.len() && flagged == 0, || {
+        format!("{case}: {flagged} of {} sound members flagged as diverged", got.diverged.len())
+    });
+}
+
+fn check_gradient(bench: &Bench, report: &mut Report, recipe: &Recipe, count: usize) {
+    let problem = recipe.build();
+    let members = recipe.members(&problem, count);
+    let case = format!("{} M {count}", recipe.label());
+    let got = bench.load(&problem).gradient(Members::Given(members.view()), Terms::ALL).unwrap();
+    let want = Truth::new(&problem, &members).gradients::<f64>();
+    compare_costs(bench, report, &case, &got.costs, &(want.background.clone(), want.observation.clone()));
+    let bound = bench.bound(Quantity::Short);
+    compare("gradient", &case, got.gradient.view(), want.gradient().view(), bound).note(report);
+    if bench.is_gpu() && bench.precision() == Precision::F64 {
+        let cpu = Engine::cpu(Precision::F64).unwrap();
+        let cpu = cpu.load(&problem).unwrap().gradient(Members::Given(members.view()), Terms::ALL).unwrap();
+        compare("gradient, GPU against CPU", &case, got.gradient.view(), cpu.gradient.view(), bound).note(report);
+    }
+}
+
+/// Tangent and adjoint against the oracle, and against each other.
+fn check_tangent_adjoint(bench: &Bench, report: &mut Report, recipe: &Recipe, count: usize) {
+    let problem = recipe.build();
+    let members = recipe.members(&problem, count);
+    let (v, w) = (recipe.directions(members.nrows()), recipe.forcing(members.nrows()));
+    let case = format!("{} M {count}", recipe.label());
+    let truth = Truth::new(&problem, &members);
+    let bound = bench.bound(Quantity::Short);
+    let mut loaded = bench.load(&problem);
+    let forward = loaded.tangent(Members::Given(members.view()), v.view()).unwrap();
+    compare("tangent", &case, forward.view(), truth.tangents::<f64>(&v).view(), bound).note(report);
+    let back = loaded.adjoint(Members::Given(members.view()), w.view()).unwrap();
+    compare("adjoint", &case, back.view(), truth.adjoints::<f64>(&w).view(), bound).note(report);
+
+    let products = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let size = |a: &[f64]| products(a, a).sqrt();
+    for k in 0..members.nrows() {
+        let (f, w) = (forward.slice(s![k, .., ..]), w.slice(s![k, .., ..]));
+        let (f, w): (Vec<f64>, Vec<f64>) = (f.iter().copied().collect(), w.iter().copied().collect());
+        let (b, v) = (back.row(k).to_vec(), v.row(k).to_vec());
+        let (left, right) = (Array1::from(vec![products(&w, &f)]), Array1::from(vec![products(&b, &v)]));
+        let scale = (size(&w) * size(&f)).max(size(&b) * size(&v));
+        let bound = bench.bound(Quantity::DotProduct);
+        compare_scaled("dot product", &format!("{case} row {k}"), left.view(), right.view(), scale, bound).note(report);
+    }
+}
+
+// Bodies.
+
+fn trajectory_sizes(bench: &Bench, report: &mut Report) {
+    for (k, sites) in SIZES.into_iter().enumerate() {
+        let recipe = Recipe { seed: 100 + k as u64, sites, ..Recipe::default() };
+        check_trajectory(bench, report, &recipe, MEMBER_COUNTS[k % 4]);
+        check_trajectory(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, ..recipe }, 3);
+    }
+}
+
+fn gradient_matrix(bench: &Bench, report: &mut Report) {
+    let mut seed = 200;
+    for sites in SIZES {
+        for function in [PointFunction::Identity, PointFunction::Square] {
+            for full_background in [false, true] {
+                for (steps_per_time, dt) in [(1, 0.05), (10, 0.005)] {
+                    seed += 1;
+                    let recipe =
+                        Recipe { seed, sites, function, full_background, steps_per_time, dt, ..Recipe::default() };
+                    let count = if sites > 16 && steps_per_time > 1 { 3 } else { MEMBER_COUNTS[seed as usize % 4] };
+                    check_gradient(bench, report, &recipe, count);
+                }
+            }
+        }
+    }
+}
+
+fn gradient_operators_and_averages(bench: &Bench, report: &mut Report) {
+    for (k, function) in PointFunction::ALL.into_iter().enumerate() {
+        for block_size in [1, 2, 4, 16] {
+            let recipe = Recipe { seed: 300 + k as u64, function, block_size, observed: 0.8, ..Recipe::default() };
+            check_gradient(bench, report, &recipe, 5);
+            if block_size < 4 {
+                let full = Recipe { full_background: true, steps_per_time: 10, dt: 0.005, weighted: true, ..recipe };
+                check_gradient(bench, report, &full, 5);
+            }
+        }
+    }
+    // A block that ends between lanes, and one that covers an odd state whole.
+    for (sites, block_size) in [(40, 5), (13, 13)] {
+        let recipe = Recipe { sites, block_size, function: PointFunction::Square, ..Recipe::default() };
+        check_gradient(bench, report, &recipe, 5);
+    }
+}
+
+/// States far outside the attractor, where a careless softplus overflows.
+fn gradient_extreme_states(bench: &Bench, report: &mut Report) {
+    for function in PointFunction::ALL {
+        let recipe = Recipe { seed: 350, times: 1, function, observed: 1.0, ..Recipe::default() };
+        let problem = recipe.build();
+        let members = recipe.directions(4) * 200.0;
+        let got = bench.load(&problem).gradient(Members::Given(members.view()), Terms::ALL).unwrap();
+        let want = Truth::new(&problem, &members).gradients::<f64>();
+        let bound = bench.bound(Quantity::Short);
+        compare_costs(bench, report, &recipe.label(), &got.costs, &(want.background.clone(), want.observation.clone()));
+        compare("gradient, extreme", &recipe.label(), got.gradient.view(), want.gradient().view(), bound).note(report);
+    }
+}
+
+fn cost_sizes(bench: &Bench, report: &mut Report) {
+    for (k, sites) in SIZES.into_iter().enumerate() {
+        let base = Recipe { seed: 400 + k as u64, sites, full_background: k % 2 == 0, ..Recipe::default() };
+        check_cost(bench, report, &Recipe { function: PointFunction::Square, ..base.clone() }, MEMBER_COUNTS[k % 4]);
+        check_cost(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, weighted: true, ..base }, 3);
+    }
+}
+
+fn tangent_adjoint_sizes(bench: &Bench, report: &mut Report) {
+    for (k, sites) in SIZES.into_iter().enumerate() {
+        let base = Recipe { seed: 500 + k as u64, sites, ..Recipe::default() };
+        check_tangent_adjoint(bench, report, &Recipe { assimilated_times: Some(9), ..base.clone() }, 5);
+        if sites <= 40 {
+            check_tangent_adjoint(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, ..base }, 3);
+        }
+    }
+}
+
+fn member_counts(bench: &Bench, report: &mut Report) {
+    for count in MEMBER_COUNTS {
+        let recipe = Recipe { seed: 600 + count as u64, times: 9, full_background: true, ..Recipe::default() };
+        check_trajectory(bench, report, &recipe, count);
+        check_cost(bench, report, &recipe, count);
+        check_gradient(bench, report, &recipe, count);
+        check_tangent_adjoint(bench, report, &recipe, count);
+        check_moments(bench, report, &recipe, count, Terms::ALL);
+    }
+}
+
+fn window_edges(bench: &Bench, report: &mut Report) {
+    let base = Recipe { seed: 700, function: PointFunction::Square, observed: 1.0, ..Recipe::default() };
+    for recipe in [
+        Recipe { times: 1, ..base.clone() },
+        Recipe { times: 1, full_background: true, block_size: 4, ..base.clone() },
+        Recipe { times: 2, ..base.clone() },
+        Recipe { assimilated_times: Some(1), ..base.clone() },
+        Recipe { assimilated_times: Some(12), steps_per_time: 2, dt: 0.025, ..base.clone() },
+        Recipe { observed: 0.0, ..base.clone() },
+        Recipe { observed: 0.0, times: 1, full_background: true, ..base.clone() },
+        Recipe { observed: 0.02, times: 5, ..base.clone() },
+        Recipe { weighted: true, ..base.clone() },
+        Recipe { weighted: true, assimilated_times: Some(7), full_background: true, ..base },
+    ] {
+        check_trajectory(bench, report, &recipe, 5);
+        check_cost(bench, report, &recipe, 5);
+        check_gradient(bench, report, &recipe, 5);
+        check_tangent_adjoint(bench, report, &recipe, 5);
+        check_moments(bench, report, &recipe, 5, Terms::ALL);
+    }
+}
+
+fn terms_switched_off(bench: &Bench, report: &mut Report) {
+    for full_background in [false, true] {
+        let recipe = Recipe { seed: 800, full_background, function: PointFunction::Square, ..Recipe::default() };
+        let problem = recipe.build();
+        let members = recipe.members(&problem, 5);
+        let want = Truth::new(&problem, &members).gradients::<f64>();
+        let mut loaded = bench.load(&problem);
+        for (background, observation) in [(true, false), (false, true), (false, false)] {
+            let terms = Terms { background, observation };
+            let case = format!("{} {terms:?}", recipe.label());
+            let (b, o) = (f64::from(u8::from(background)), f64::from(u8::from(observation)));
+            let costs = (&want.background * b, &want.observation * o);
+            let gradient = &want.background_gradient * b + &want.observation_gradient * o;
+            let got = loaded.gradient(Members::Given(members.view()), terms).unwrap();
+            compare_costs(bench, report, &case, &got.costs, &costs);
+            let bound = bench.bound(Quantity::Short);
+            compare("gradient", &case, got.gradient.view(), gradient.view(), bound).note(report);
+            let got = loaded.cost(Members::Given(members.view()), terms).unwrap();
+            compare_costs(bench, report, &case, &got, &costs);
+            check_moments(bench, report, &recipe, 65, terms);
+        }
+    }
+}
+
+fn problem_sets(bench: &Bench, report: &mut Report) {
+    let base =
+        Recipe { seed: 900, sites: 8, times: 7, problems: 3, weighted: true, observed: 0.7, ..Recipe::default() };
+    let only = |change: fn(&mut PerProblem)| {
+        let mut own = PerProblem::NONE;
+        change(&mut own);
+        own
+    };
+    for per_problem in [
+        PerProblem::NONE,
+        PerProblem::ALL,
+        only(|o| o.background = true),
+        only(|o| o.deviations = true),
+        only(|o| o.scale = true),
+        only(|o| o.observations = true),
+        only(|o| o.observation_std = true),
+        only(|o| o.weights = true),
+        only(|o| o.parameters = true),
+    ] {
+        for full_background in [false, true] {
+            let recipe = Recipe { per_problem, full_background, ..base.clone() };
+            check_gradient(bench, report, &recipe, 5);
+            check_cost(bench, report, &recipe, 5);
+            check_moments(bench, report, &recipe, 5, Terms::ALL);
+        }
+    }
+    // Each problem's members and sums straddle lanes and blocks, and each problem has its own data and one member.
+    for (problems, count) in [(3, 257), (65, 1)] {
+        let recipe = Recipe { problems, per_problem: PerProblem::ALL, ..base.clone() };
+        check_trajectory(bench, report, &recipe, count);
+        check_gradient(bench, report, &recipe, count);
+        check_cost(bench, report, &recipe, count);
+        check_tangent_adjoint(bench, report, &recipe, count);
+        check_moments(bench, report, &recipe, count, Terms::ALL);
+    }
+}
+
+/// What is left of M(x + a v) - M(x) - a M'v, and of J, shrinks with a^2. Rounding hides it in f32.
+fn taylor_remainders(bench: &Bench, report: &mut Report) {
+    if bench.precision() == Precision::F32 {
+        return;
+    }
+    for (sites, function) in [(13, PointFunction::Cubic), (40, PointFunction::Square)] {
+        let recipe = Recipe { seed: 1000, sites, times: 9, function, ..Recipe::default() };
+        let problem = recipe.build();
+        let x = recipe.members(&problem, 3);
+        let v = recipe.directions(3);
+        let mut loaded = bench.load(&problem);
+        let base = loaded.forecast(Members::Given(x.view())).unwrap();
+        let tangent = loaded.tangent(Members::Given(x.view()), v.view()).unwrap();
+        let at_x = loaded.gradient(Members::Given(x.view()), Terms::ALL).unwrap();
+        let slopes = (&at_x.gradient * &v).sum_axis(Axis(1));
+        let mut remainders = |a: f64| {
+            let moved = &x + &(&v * a);
+            let states = loaded.forecast(Members::Given(moved.view())).unwrap() - &base - &tangent * a;
+            let cost = loaded.cost(Members::Given(moved.view()), Terms::ALL).unwrap().total();
+            let cost = cost - at_x.costs.total() - &slopes * a;
+            (states.map(|r| r * r).sum().sqrt(), cost.map(|r| r.abs()).sum())
+        };
+        let (coarse, fine) = (remainders(1e-3), remainders(1e-4));
+        for (what, ratio) in [("trajectory", coarse.0 / fine.0), ("cost", coarse.1 / fine.1)] {
+            report.expect((90.0..110.0).contains(&ratio), || {
+                format!("Taylor remainder of the {what} [{}] fell by {ratio}, not by 100", recipe.label())
+            });
+        }
+    }
+}
+
+/// Each term of the gradient against central differences of the same engine's cost.
+fn central_differences(bench: &Bench, report: &mut Report) {
+    if bench.precision() == Precision::F32 {
+        return;
+    }
+    for function in PointFunction::ALL {
+        let recipe = Recipe { seed: 1100, times: 7, function, full_background: true, ..Recipe::default() };
+        let problem = recipe.build();
+        let (x, n, step) = (recipe.members(&problem, 1), recipe.sites, 1e-4);
+        let moved = Array2::from_shape_fn((2 * n, n), |(row, i)| {
+            x[[0, i]]
+                + if row % n != i {
+                    0.0
+                } else if row < n {
+                    step
+                } else {
+                    -step
+                }
+        });
+        let mut loaded = bench.load(&problem);
+        for (background, observation) in [(true, false), (false, true)] {
+            let terms = Terms { background, observation };
+            let cost = loaded.cost(Members::Given(moved.view()), terms).unwrap().total();
+            let want = (&cost.slice(s![..n]) - &cost.slice(s![n..])) / (2.0 * step);
+            let got = loaded.gradient(Members::Given(x.view()), terms).unwrap().gradient;
+            let case = format!("{} {terms:?}", recipe.label());
+            compare("central differences", &case, got.row(0), want.view(), bench.bound(Quantity::Differences))
+                .note(report);
+        }
+    }
+}
+
+/// A draw around the background, with a scale that differs per site and problem.
+fn draw(recipe: &Recipe, problem: &Problem, count: usize, iteration: u32) -> Draw {
+    let shape = (recipe.problems, recipe.sites);
+    let mean = Array2::from_shape_fn(shape, |(p, i)| problem.background.mean_of(p)[i]);
+    let scale = Array2::from_shape_fn(shape, |(p, i)| 0.2 + 0.02 * (i % 7) as f64 + 0.05 * (p % 3) as f64);
+    Draw { map: AffineMap { mean, scale: Scale::Diagonal(scale) }, stream: Stream::MonteCarlo, iteration, count }
+}
+
+/// The same draw with m = 0 and S = I: the normals themselves.
+fn normals_of(draw: &Draw) -> Draw {
+    let shape = draw.map.mean.raw_dim();
+    let map = AffineMap { mean: Array2::zeros(shape), scale: Scale::Diagonal(Array2::ones(shape)) };
+    Draw { map, ..draw.clone() }
+}
+
+/// The drawn members as the engine sees them: `[P * M, sites]`.
+fn members_of(loaded: &mut LoadedProblem, draw: &Draw) -> Array2<f64> {
+    loaded.forecast(Members::Drawn(draw)).unwrap().index_axis(Axis(1), 0).to_owned()
+}
+
+fn draws_match_oracle_and_cpu(bench: &Bench, report: &mut Report) {
+    for (sites, problems, count, stream, iteration) in [
+        (4, 1, 1000, Stream::MonteCarlo, 0),
+        (13, 3, 65, Stream::Posterior, 1499),
+        (16, 1, 513, Stream::Starts, u32::MAX),
+        (40, 2, 63, Stream::MonteCarlo, 7),
+    ] {
+        let recipe = Recipe { seed: 0xFACE_0000_0000 + sites as u64, sites, times: 1, problems, ..Recipe::default() };
+        let problem = recipe.build();
+        let drawn = Draw { stream, ..draw(&recipe, &problem, count, iteration) };
+        let mut loaded = bench.load(&problem);
+        let eps = members_of(&mut loaded, &normals_of(&drawn));
+        let exact = Array2::from_shape_fn(eps.raw_dim(), |(row, i)| {
+            let (p, member) = (row / count, (row % count) as u32);
+            oracle::normals(problem.seeds[p], stream as u32, iteration, member, i + 1)[i]
+        });
+        let cpu = Engine::cpu(Precision::F32).unwrap().load(&problem);
+        let cpu = members_of(&mut cpu.unwrap(), &normals_of(&drawn));
+        for (other, name, allowed) in
+            [(&exact, "the oracle", NORMAL_ULPS), (&cpu, "cpu-f32", NORMAL_ULPS_BETWEEN_ENGINES)]
+        {
+            let worst = eps.iter().zip(other).map(|(a, b)| ulps(*a, *b)).max().unwrap();
+            report.figure(&format!("normals against {name}, ulp"), f64::from(worst), f64::from(allowed));
+            report.expect(eps.dim() == other.dim() && worst <= allowed, || {
+                format!("n {sites} P {problems} M {count}: normals {worst} ulp from {name}, {allowed} allowed")
+            });
+        }
+        let narrow = eps.iter().all(|e| f64::from(*e as f32) == *e);
+        report.expect(narrow, || format!("n {sites}: normals are not those of f32"));
+        let Scale::Diagonal(scale) = &drawn.map.scale;
+        let want = Array2::from_shape_fn(eps.raw_dim(), |(row, i)| {
+            drawn.map.mean[[row / count, i]] + scale[[row / count, i]] * exact[[row, i]]
+        });
+        let got = members_of(&mut loaded, &drawn);
+        let case = format!("n {sites} P {problems} M {count}");
+        compare("m + S eps", &case, got.view(), want.view(), bench.bound(Quantity::Draws)).note(report);
+    }
+}
+
+fn draws_survive_growth(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1200, times: 3, problems: 2, per_problem: PerProblem::ALL, ..Recipe::default() };
+    let problem = recipe.build();
+    let mut loaded = bench.load(&problem);
+    let [small, large] = [100, 1000].map(|m| loaded.forecast(Members::Drawn(&draw(&recipe, &problem, m, 5))).unwrap());
+    for p in 0..2 {
+        let (s, l) =
+            (small.slice(s![p * 100..(p + 1) * 100, .., ..]), large.slice(s![p * 1000..p * 1000 + 100, .., ..]));
+        same_bytes(report, &format!("batch 1000 begins with batch 100, problem {p}"), s, l);
+    }
+    let other = loaded.forecast(Members::Drawn(&draw(&recipe, &problem, 100, 6))).unwrap();
+    let repeated = small.iter().zip(&other).filter(|(a, b)| a == b).count();
+    report
+        .expect(repeated < small.len() / 100, || format!("{repeated} values of iteration 5 came again in iteration 6"));
+}
+
+/// Moments against the oracle's sums over the same members, and against the engine's own gradients.
+fn check_moments(bench: &Bench, report: &mut Report, recipe: &Recipe, count: usize, terms: Terms) {
+    let problem = recipe.build();
+    let drawn = draw(recipe, &problem, count, 3);
+    let case = format!("{} M {count} {terms:?}", recipe.label());
+    let mut loaded = bench.load(&problem);
+    let eps = members_of(&mut loaded, &normals_of(&drawn));
+    let members = members_of(&mut loaded, &drawn);
+    let got = loaded.moments(&drawn, terms).unwrap();
+    report.expect(got.len() == recipe.problems, || format!("{case}: {} moments", got.len()));
+    let own = loaded.gradient(Members::Drawn(&drawn), terms).unwrap();
+    let truth = Truth::new(&problem, &members).gradients::<f64>();
+    let (b, o) = (f64::from(u8::from(terms.background)), f64::from(u8::from(terms.observation)));
+    let truth_gradient = &truth.background_gradient * b + &truth.observation_gradient * o;
+    for (p, got) in got.iter().enumerate() {
+        let rows = p * count..(p + 1) * count;
+        report.expect(got.count == count && got.diverged == 0, || {
+            format!("{case}: count {} and diverged {}, expected {count} and 0", got.count, got.diverged)
+        });
+        let eps: Vec<Vec<f64>> = rows.clone().map(|k| eps.row(k).to_vec()).collect();
+        let costs: Vec<_> = rows.clone().map(|k| (b * truth.background[k], o * truth.observation[k])).collect();
+        let gradients: Vec<_> = rows.clone().map(|k| truth_gradient.row(k).to_vec()).collect();
+        let want = oracle::sums(&costs, &gradients, &eps);
+        compare_sums(report, "moments", &case, got, &want, bench.bound(Quantity::Sums));
+        let costs: Vec<_> = rows.clone().map(|k| (own.costs.background[k], own.costs.observation[k])).collect();
+        let gradients: Vec<_> = rows.map(|k| own.gradient.row(k).to_vec()).collect();
+        let want = oracle::sums(&costs, &gradients, &eps);
+        compare_sums(report, "moments, own", &case, got, &want, bench.bound(Quantity::OwnSums));
+    }
+}
+
+/// Sums may cancel, so each is measured against what it could be at most: by Cauchy-Schwarz from the squares.
+fn compare_sums(report: &mut Report, kind: &str, case: &str, got: &Moments, want: &oracle::Sums, bound: Tolerance) {
+    let largest = |v: &[f64]| v.iter().fold(0.0f64, |a, v| a.max(v.abs()));
+    let count = (got.count - got.diverged) as f64;
+    let (g2, e2) = (largest(&want.gradient_squared), largest(&want.epsilon_squared));
+    let cost = want.cost_background + want.cost_observation;
+    let one = |v: f64| vec![v];
+    for (name, got, want, scale) in [
+        ("J_b", one(got.cost_background), one(want.cost_background), cost),
+        ("J_o", one(got.cost_observation), one(want.cost_observation), cost),
+        (
+            "J deviation",
+            one(got.cost_deviation),
+            one(want.cost_deviation),
+            want.cost_deviation.max(cost * cost / count * 1e-3),
+        ),
+        ("g", got.gradient.clone(), want.gradient.clone(), (count * g2).sqrt()),
+        ("g^2", got.gradient_squared.clone(), want.gradient_squared.clone(), g2),
+        ("eps", got.epsilon.clone(), want.epsilon.clone(), (count * e2).sqrt()),
+        ("eps^2", got.epsilon_squared.clone(), want.epsilon_squared.clone(), e2),
+        ("g eps", got.gradient_epsilon.clone(), want.gradient_epsilon.clone(), (g2 * e2).sqrt()),
+    ] {
+        let (got, want) = (Array1::from(got), Array1::from(want));
+        compare_scaled(&format!("{kind}: {name}"), case, got.view(), want.view(), scale, bound).note(report);
+    }
+}
+
+fn moments_match_oracle(bench: &Bench, report: &mut Report) {
+    for (sites, count) in [(4, 257), (13, 65), (40, 65), (64, 5)] {
+        let recipe = Recipe { seed: 1300, sites, function: PointFunction::Square, ..Recipe::default() };
+        check_moments(bench, report, &recipe, count, Terms::ALL);
+    }
+    for function in PointFunction::ALL {
+        let recipe = Recipe { seed: 1301, function, full_background: true, block_size: 2, ..Recipe::default() };
+        check_moments(bench, report, &recipe, 300, Terms::ALL);
+    }
+}
+
+/// Notes a failure where two arrays differ in any bit.
+fn same_bytes<D: Dimension>(report: &mut Report, case: &str, a: ArrayView<f64, D>, b: ArrayView<f64, D>) {
+    let differing = a.iter().zip(&b).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    report.expect(a.shape() == b.shape() && differing == 0, || {
+        let first = a.iter().zip(&b).find(|(a, b)| a.to_bits() != b.to_bits());
+        format!("{case}: {differing} of {} values differ, the first {first:?}", a.len())
+    });
+}
+
+/// Every number that cost, gradient, moments, tangent and adjoint return for one batch, in one array each.
+fn everything(engine: &Engine, recipe: &Recipe, count: usize) -> Vec<(&'static str, Array1<f64>)> {
+    let problem = recipe.build();
+    let drawn = draw(recipe, &problem, count, 11);
+    let members = recipe.members(&problem, count);
+    let given = Members::Given(members.view());
+    let (v, w) = (recipe.directions(members.nrows()), recipe.forcing(members.nrows()));
+    let mut loaded = engine.load(&problem).unwrap();
+    let moments = loaded.moments(&drawn, Terms::ALL).unwrap();
+    vec![
+        ("forecast", flat(loaded.forecast(given).unwrap().iter())),
+        ("cost", flat_costs(&loaded.cost(given, Terms::ALL).unwrap())),
+        ("gradient", flat_gradients(&loaded.gradient(given, Terms::ALL).unwrap())),
+        ("gradient of drawn members", flat_gradients(&loaded.gradient(Members::Drawn(&drawn), Terms::ALL).unwrap())),
+        ("moments", moments.iter().flat_map(flat_moments).collect()),
+        ("tangent", flat(loaded.tangent(given, v.view()).unwrap().iter())),
+        ("adjoint", flat(loaded.adjoint(given, w.view()).unwrap().iter())),
+    ]
+}
+
+fn flat<'v>(values: impl Iterator<Item = &'v f64>) -> Array1<f64> {
+    values.copied().collect()
+}
+
+fn flat_costs(costs: &Costs) -> Array1<f64> {
+    let flags = costs.diverged.iter().map(|d| f64::from(u8::from(*d)));
+    costs.background.iter().chain(&costs.observation).copied().chain(flags).collect()
+}
+
+fn flat_gradients(gradients: &Gradients) -> Array1<f64> {
+    flat_costs(&gradients.costs).into_iter().chain(gradients.gradient.iter().copied()).collect()
+}
+
+fn flat_moments(m: &Moments) -> Vec<f64> {
+    let mut out = vec![m.count as f64, m.diverged as f64, m.cost_background, m.cost_observation, m.cost_deviation];
+    for sums in [&m.gradient, &m.gradient_squared, &m.epsilon, &m.epsilon_squared, &m.gradient_epsilon] {
+        out.extend(sums);
+    }
+    out
+}
+
+fn same_everything(report: &mut Report, case: &str, a: &[(&str, Array1<f64>)], b: &[(&str, Array1<f64>)]) {
+    for ((operation, a), (_, b)) in a.iter().zip(b) {
+        same_bytes(report, &format!("{operation}, {case}"), a.view(), b.view());
+    }
+}
+
+/// A budget of 1 MiB splits these batches by members; the answer is the same to the byte.
+fn invariance_of_chunks(bench: &Bench, report: &mut Report) {
+    let tight = bench.variant(|s| s.memory_mib = 1);
+    for (recipe, count) in [
+        (Recipe { seed: 1400, function: PointFunction::Square, ..Recipe::default() }, 1025),
+        (Recipe { seed: 1401, problems: 3, per_problem: PerProblem::ALL, ..Recipe::default() }, 300),
+        (
+            Recipe { seed: 1402, sites: 40, steps_per_time: 10, dt: 0.005, full_background: true, ..Recipe::default() },
+            65,
+        ),
+    ] {
+        let (wide, narrow) = (everything(&bench.engine, &recipe, count), everything(&tight, &recipe, count));
+        same_everything(report, &format!("1 MiB against 1024 MiB, {}", recipe.label()), &narrow, &wide);
+    }
+}
+
+fn invariance_of_threads(bench: &Bench, report: &mut Report) {
+    if bench.is_gpu() {
+        return;
+    }
+    let [one, two, three] = [1, 2, 3].map(|t| bench.variant(|s| s.threads = Some(t)));
+    for (recipe, count) in [
+        (Recipe { seed: 1500, function: PointFunction::Square, ..Recipe::default() }, 1025),
+        (Recipe { seed: 1501, problems: 3, per_problem: PerProblem::ALL, times: 9, ..Recipe::default() }, 300),
+        (Recipe { seed: 1502, problems: 65, per_problem: PerProblem::ALL, times: 9, ..Recipe::default() }, 1),
+    ] {
+        let alone = everything(&one, &recipe, count);
+        same_everything(report, &format!("2 threads, {}", recipe.label()), &everything(&two, &recipe, count), &alone);
+        same_everything(report, &format!("3 threads, {}", recipe.label()), &everything(&three, &recipe, count), &alone);
+    }
+}
+
+/// A member's numbers do not depend on who else is in the batch.
+fn invariance_of_batch(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1600, function: PointFunction::Square, ..Recipe::default() };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 513);
+    let mut loaded = bench.load(&problem);
+    let all = loaded.gradient(Members::Given(members.view()), Terms::ALL).unwrap();
+    for (start, count) in [(0, 1), (0, 63), (64, 65), (512, 1), (255, 2)] {
+        let rows = s![start..start + count, ..];
+        let part = loaded.gradient(Members::Given(members.slice(rows)), Terms::ALL).unwrap();
+        let case = format!("gradient of members {start} to {} alone and among 513", start + count);
+        same_bytes(report, &case, part.gradient.view(), all.gradient.slice(rows));
+        same_bytes(report, &case, part.costs.total().view(), all.costs.total().slice(s![start..start + count]));
+    }
+}
+
+/// Nothing left over from an earlier batch, garbage included, reaches a later one.
+fn invariance_of_history(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1700, function: PointFunction::Square, full_background: true, ..Recipe::default() };
+    let problem = recipe.build();
+    let fresh = everything(&bench.engine, &recipe, 65);
+    let mut loaded = bench.load(&problem);
+    let wild = recipe.members(&problem, 513) * 1e12;
+    loaded.gradient(Members::Given(wild.view()), Terms::ALL).unwrap();
+    loaded.cost(Members::Given(wild.view()), Terms::ALL).unwrap();
+    loaded.tangent(Members::Given(wild.view()), recipe.directions(513).view()).unwrap();
+    let (members, drawn) = (recipe.members(&problem, 65), draw(&recipe, &problem, 65, 11));
+    let given = Members::Given(members.view());
+    let again = [
+        ("forecast", flat(loaded.forecast(given).unwrap().iter())),
+        ("cost", flat_costs(&loaded.cost(given, Terms::ALL).unwrap())),
+        ("gradient", flat_gradients(&loaded.gradient(given, Terms::ALL).unwrap())),
+        ("gradient of drawn members", flat_gradients(&loaded.gradient(Members::Drawn(&drawn), Terms::ALL).unwrap())),
+        ("moments", Array1::from(flat_moments(&loaded.moments(&drawn, Terms::ALL).unwrap()[0]))),
+        ("tangent", flat(loaded.tangent(given, recipe.directions(65).view()).unwrap().iter())),
+        ("adjoint", flat(loaded.adjoint(given, recipe.forcing(65).view()).unwrap().iter())),
+    ];
+    same_everything(report, "after a batch of garbage", &again, &fresh);
+}
+
+fn divergence_is_contained(bench: &Bench, report: &mut Report) {
+    let lost = [0, 5, 64, 129];
+    for (times, size) in [(9, 1e10), (9, 1e300), (1, 1e300)] {
+        let recipe = Recipe { seed: 1800, times, function: PointFunction::Square, observed: 1.0, ..Recipe::default() };
+        let problem = recipe.build();
+        let sound = recipe.members(&problem, 130);
+        let mut mixed = sound.clone();
+        lost.iter().for_each(|&k| mixed.row_mut(k).mapv_inplace(|x| x * size));
+        let case = format!("{} with members of size {size:e}", recipe.label());
+        let mut loaded = bench.load(&problem);
+        let want = loaded.gradient(Members::Given(sound.view()), Terms::ALL).unwrap();
+        let got = loaded.gradient(Members::Given(mixed.view()), Terms::ALL).unwrap();
+        let cost = loaded.cost(Members::Given(mixed.view()), Terms::ALL).unwrap();
+        let (states, sound_states) = (
+            loaded.forecast(Members::Given(mixed.view())).unwrap(),
+            loaded.forecast(Members::Given(sound.view())).unwrap(),
+        );
+        for (operation, flags) in [("gradient", &got.costs.diverged), ("cost", &cost.diverged)] {
+            let flagged: Vec<usize> = (0..130).filter(|&k| flags[k]).collect();
+            report.expect(flagged == lost, || format!("{operation} flags {flagged:?}, expected {lost:?}: {case}"));
+        }
+        for k in (0..130).filter(|k| !lost.contains(k)) {
+            same_bytes(report, &format!("gradient of member {k}: {case}"), got.gradient.row(k), want.gradient.row(k));
+            same_bytes(
+                report,
+                &format!("trajectory of member {k}: {case}"),
+                states.index_axis(Axis(0), k),
+                sound_states.index_axis(Axis(0), k),
+            );
+            let (a, b) = (got.costs.total()[k], want.costs.total()[k]);
+            report.expect(a.to_bits() == b.to_bits(), || format!("cost of member {k} is {a}, alone {b}: {case}"));
+        }
+    }
+}
+
+fn divergence_in_moments(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1900, sites: 8, times: 9, problems: 3, ..Recipe::default() };
+    let problem = recipe.build();
+    let mut drawn = draw(&recipe, &problem, 300, 0);
+    let Scale::Diagonal(scale) = &mut drawn.map.scale;
+    // Problem 0 keeps all its members, problem 1 loses some, problem 2 all.
+    scale.row_mut(1).fill(20.0);
+    scale.row_mut(2).fill(1e15);
+    let mut loaded = bench.load(&problem);
+    let eps = members_of(&mut loaded, &normals_of(&drawn));
+    let own = loaded.gradient(Members::Drawn(&drawn), Terms::ALL).unwrap();
+    let got = loaded.moments(&drawn, Terms::ALL).unwrap();
+    for (p, got) in got.iter().enumerate() {
+        let kept: Vec<usize> = (300 * p..300 * (p + 1)).filter(|&k| !own.costs.diverged[k]).collect();
+        let case = format!("{} problem {p}: {} of 300 kept", recipe.label(), kept.len());
+        let expected = [kept.len() == 300, !kept.is_empty() && kept.len() < 300, kept.is_empty()][p];
+        report.expect(expected, || format!("{case}: not the share of divergence that this test wants"));
+        report.expect(got.count == 300 && got.diverged == 300 - kept.len(), || {
+            format!("{case}: count {}, diverged {}", got.count, got.diverged)
+        });
+        if kept.is_empty() {
+            let sums = flat_moments(got);
+            report.expect(sums[2..].iter().all(|v| *v == 0.0), || format!("{case}: sums over nobody are {sums:?}"));
+            continue;
+        }
+        let pick = |a: &Array2<f64>| -> Vec<Vec<f64>> { kept.iter().map(|&k| a.row(k).to_vec()).collect() };
+        let costs: Vec<_> = kept.iter().map(|&k| (own.costs.background[k], own.costs.observation[k])).collect();
+        let want = oracle::sums(&costs, &pick(&own.gradient), &pick(&eps));
+        compare_sums(report, "moments without the diverged", &case, got, &want, bench.bound(Quantity::OwnSums));
+    }
+}
+
+/// What the oracle's plain f32 evaluation may lose, else the fixed bound.
+fn long_bound(bench: &Bench, loss: impl FnOnce() -> f64) -> Tolerance {
+    match bench.precision() {
+        Precision::F64 => bench.bound(Quantity::Long),
+        Precision::F32 => plain_f32_loss(loss()),
+    }
+}
+
+/// The largest |difference| over the largest |wanted value|.
+fn loss<D: Dimension>(got: ArrayView<f64, D>, want: ArrayView<f64, D>) -> f64 {
+    compare("", "", got, want, Tolerance { bound: f64::INFINITY, reason: "a measurement" }).error()
+}
+
+/// 10,000 steps to the last observation: more loop iterations than software Vulkan runs in one invocation.
+fn long_window_ten_thousand_steps(bench: &Bench, report: &mut Report) {
+    let tight = bench.variant(|s| s.memory_mib = 16);
+    for (seed, times, steps_per_time, function) in
+        [(2000, 11, 1000, PointFunction::Identity), (2001, 401, 25, PointFunction::Square)]
+    {
+        let recipe = Recipe { seed, sites: 40, times, steps_per_time, dt: 2e-4, function, ..Recipe::default() };
+        let problem = recipe.build();
+        let members = recipe.members(&problem, 3);
+        let given = Members::Given(members.view());
+        let case = recipe.label();
+        let truth = Truth::new(&problem, &members);
+        let mut loaded = bench.load(&problem);
+
+        let want = truth.trajectories::<f64>();
+        let bound = long_bound(bench, || loss(truth.trajectories::<f32>().view(), want.view()));
+        let got = loaded.forecast(given).unwrap();
+        compare("10,000 steps: trajectory", &case, got.view(), want.view(), bound).note(report);
+
+        let want = truth.gradients::<f64>();
+        let plain = (bench.precision() == Precision::F32).then(|| truth.gradients::<f32>());
+        let total = &want.background + &want.observation;
+        let bound = long_bound(bench, || {
+            let plain = plain.as_ref().unwrap();
+            loss((&plain.background + &plain.observation).view(), total.view())
+        });
+        let got = loaded.gradient(given, Terms::ALL).unwrap();
+        let cost = loaded.cost(given, Terms::ALL).unwrap();
+        compare("10,000 steps: cost", &case, cost.total().view(), total.view(), bound).note(report);
+        compare("10,000 steps: cost", &case, got.costs.total().view(), total.view(), bound).note(report);
+        let bound = long_bound(bench, || loss(plain.as_ref().unwrap().gradient().view(), want.gradient().view()));
+        compare("10,000 steps: gradient", &case, got.gradient.view(), want.gradient().view(), bound).note(report);
+        report.expect(got.costs.diverged.iter().chain(&cost.diverged).all(|d| !d), || format!("diverged: {case}"));
+
+        let less = tight.load(&problem).unwrap().gradient(given, Terms::ALL).unwrap();
+        same_bytes(report, &format!("16 MiB against 1024 MiB, {case}"), less.gradient.view(), got.gradient.view());
+
+        if steps_per_time == 1000 {
+            // The last observation still reaches x0: only the last time is forced.
+            let mut forcing = Array3::zeros((3, times, 40));
+            let last = recipe.directions(3);
+            forcing.index_axis_mut(Axis(1), times - 1).assign(&last);
+            let want = truth.adjoints::<f64>(&forcing);
+            let growth = want.map(|v| v * v).sum().sqrt() / last.map(|v| v * v).sum().sqrt();
+            report.expect(growth > 1.0, || format!("the adjoint shrank to {growth} over the window: {case}"));
+            let bound = long_bound(bench, || loss(truth.adjoints::<f32>(&forcing).view(), want.view()));
+            let got = loaded.adjoint(given, forcing.view()).unwrap();
+            compare("10,000 steps: adjoint", &case, got.view(), want.view(), bound).note(report);
+            let v = recipe.directions(3);
+            let want = truth.tangents::<f64>(&v);
+            let bound = long_bound(bench, || loss(truth.tangents::<f32>(&v).view(), want.view()));
+            let got = loaded.tangent(given, v.view()).unwrap();
+            compare("10,000 steps: tangent", &case, got.view(), want.view(), bound).note(report);
+        }
+    }
+}
+
+/// The gradient's error against the window's length, beside the loss of a plain f32 evaluation.
+fn long_window_error_growth(bench: &Bench, report: &mut Report) {
+    eprintln!("    gradient's error, n 40, dt 0.05: time units, this engine, plain f32 oracle, ratio");
+    for times in [1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41] {
+        let recipe = Recipe { seed: 2100, sites: 40, times, function: PointFunction::Square, ..Recipe::default() };
+        let problem = recipe.build();
+        let members = recipe.members(&problem, 16);
+        let truth = Truth::new(&problem, &members);
+        let want = truth.gradients::<f64>().gradient();
+        let plain = loss(truth.gradients::<f32>().gradient().view(), want.view());
+        let got = bench.load(&problem).gradient(Members::Given(members.view()), Terms::ALL).unwrap().gradient;
+        let bound = long_bound(bench, || plain);
+        let comparison = compare("error growth: gradient", &recipe.label(), got.view(), want.view(), bound);
+        let error = comparison.error();
+        eprintln!("    {:5.1} {error:9.2e} {plain:9.2e} {:8.3}", 0.05 * (times - 1) as f64, error / plain);
+        comparison.note(report);
+    }
+}
+
+/// Two million members in one call: more workgroups than one dimension of a dispatch holds.
+fn many_members(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2200, sites: 4, times: 2, function: PointFunction::Square, ..Recipe::default() };
+    let problem = recipe.build();
+    let count = 4_300_000;
+    let drawn = draw(&recipe, &problem, count, 0);
+    let mut loaded = bench.load(&problem);
+    let moments = loaded.moments(&drawn, Terms::ALL).unwrap().remove(0);
+    report.expect(moments.count == count && moments.diverged == 0, || {
+        format!("moments of {} members, {} of them diverged; expected {count} and 0", moments.count, moments.diverged)
+    });
+    let costs = loaded.cost(Members::Drawn(&drawn), Terms::ALL).unwrap();
+    let members = members_of(&mut loaded, &drawn);
+    let probes: Vec<usize> = (0..count).step_by(42_961).chain([count - 1, 65_535 * 64, 65_535 * 64 - 1]).collect();
+    let probed = members.select(Axis(0), &probes);
+    let want = Truth::new(&problem, &probed).costs::<f64>();
+    let got = costs.total().select(Axis(0), &probes);
+    let bound = bench.bound(Quantity::Short);
+    compare("J of 4.3 million members", "probes", got.view(), (want.0 + want.1).view(), bound).note(report);
+    let want = Array1::from(vec![costs.total().sum()]);
+    let got = Array1::from(vec![moments.cost_background + moments.cost_observation]);
+    let bound = bench.bound(Quantity::OwnSums);
+    compare("sum of J of 4.3 million members", "", got.view(), want.view(), bound).note(report);
+}
+
+/// The exact work of each operation on a small case: 5 members of 8 sites, 4 times of 2 steps, 3 assimilated.
+fn counters_are_pinned(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe {
+        seed: 2300,
+        sites: 8,
+        times: 4,
+        steps_per_time: 2,
+        dt: 0.025,
+        assimilated_times: Some(3),
+        ..Recipe::default()
+    };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 5);
+    let given = Members::Given(members.view());
+    let mut loaded = bench.load(&problem);
+    let start = loaded.counters();
+    report.expect((start.model_steps, start.adjoint_steps, start.tangent_steps) == (0, 0, 0), || {
+        format!("work before the first operation: {start:?}")
+    });
+    let (all, assimilated) = (5 * 6, 5 * 4);
+    type Operation<'a> = Box<dyn Fn(&mut LoadedProblem) + 'a>;
+    let drawn = draw(&recipe, &problem, 5, 0);
+    let (v, w) = (recipe.directions(5), recipe.forcing(5));
+    let operations: [(&str, Operation, [u64; 3]); 6] = [
+        ("forecast", Box::new(|l| drop(l.forecast(given).unwrap())), [all, 0, 0]),
+        ("cost", Box::new(|l| drop(l.cost(given, Terms::ALL).unwrap())), [assimilated, 0, 0]),
+        ("gradient", Box::new(|l| drop(l.gradient(given, Terms::ALL).unwrap())), [assimilated, assimilated, 0]),
+        ("moments", Box::new(|l| drop(l.moments(&drawn, Terms::ALL).unwrap())), [assimilated, assimilated, 0]),
+        ("tangent", Box::new(|l| drop(l.tangent(given, v.view()).unwrap())), [all, 0, all]),
+        ("adjoint", Box::new(|l| drop(l.adjoint(given, w.view()).unwrap())), [all, all, 0]),
+    ];
+    for (name, run, want) in &operations {
+        let before = loaded.counters();
+        run(&mut loaded);
+        let after = loaded.counters();
+        let got = [
+            after.model_steps - before.model_steps,
+            after.adjoint_steps - before.adjoint_steps,
+            after.tangent_steps - before.tangent_steps,
+        ];
+        report.expect(got == *want, || format!("{name}: model, adjoint and tangent steps {got:?}, expected {want:?}"));
+        check_traffic(bench, report, name, before, after);
+    }
+}
+
+/// A CPU engine moves nothing; a GPU engine submits once and brings back no more than was asked for.
+fn check_traffic(bench: &Bench, report: &mut Report, name: &str, before: Counters, after: Counters) {
+    let submissions = after.submissions - before.submissions;
+    let dispatches = after.dispatches - before.dispatches;
+    let (up, down) = (after.bytes_up - before.bytes_up, after.bytes_down - before.bytes_down);
+    if !bench.is_gpu() {
+        let still = submissions + dispatches + up + down == 0;
+        report.expect(still, || format!("{name}: a CPU engine reports {after:?}"));
+        return;
+    }
+    report.expect(submissions == 1, || format!("{name}: {submissions} submissions, expected 1"));
+    report.expect((1..=6).contains(&dispatches), || format!("{name}: {dispatches} dispatches, expected a few"));
+    let fits = if name == "moments" { up <= 1024 && down <= 1024 } else { up > 0 && down > 0 };
+    report.expect(fits, || format!("{name}: {up} bytes up, {down} bytes down"));
+}
+
+fn bad_input_is_refused(bench: &Bench, report: &mut Report) {
+    fn refuse<T>(report: &mut Report, what: &str, result: Result<T>) {
+        match result {
+            Ok(_) => report.expect(false, || format!("{what} was accepted")),
+            Err(e) => {
+                report.expect(e.exit_code() == 2, || format!("{what}: exit code {}, expected 2: {e}", e.exit_code()));
+            }
+        }
+    }
+    let recipe =
+        Recipe { seed: 2400, sites: 8, times: 3, problems: 2, per_problem: PerProblem::ALL, ..Recipe::default() };
+    let problem = recipe.build();
+    let mut loaded = bench.load(&problem);
+
+    let good = recipe.members(&problem, 2);
+    let with = |value: f64| {
+        let mut members = good.clone();
+        members[[3, 7]] = value;
+        members
+    };
+    for (what, members) in [
+        ("no members", Array2::zeros((0, 8))),
+        ("three members for two problems", Array2::zeros((3, 8))),
+        ("members of seven sites", Array2::zeros((4, 7))),
+        ("members of no sites", Array2::zeros((4, 0))),
+        ("a NaN among the members", with(f64::NAN)),
+        ("an infinity among the members", with(f64::NEG_INFINITY)),
+    ] {
+        let given = Members::Given(members.view());
+        refuse(report, &format!("forecast: {what}"), loaded.forecast(given));
+        refuse(report, &format!("cost: {what}"), loaded.cost(given, Terms::ALL));
+        refuse(report, &format!("gradient: {what}"), loaded.gradient(given, Terms::ALL));
+        let (v, w) = (Array2::zeros(members.raw_dim()), Array3::zeros((members.nrows(), 3, 8)));
+        refuse(report, &format!("tangent: {what}"), loaded.tangent(given, v.view()));
+        refuse(report, &format!("adjoint: {what}"), loaded.adjoint(given, w.view()));
+    }
+    let given = Members::Given(good.view());
+    for (what, directions) in [
+        ("too few directions", Array2::zeros((3, 8))),
+        ("short directions", Array2::zeros((4, 7))),
+        ("a NaN among the directions", with(f64::NAN)),
+    ] {
+        refuse(report, what, loaded.tangent(given, directions.view()));
+    }
+    for (what, forcing) in [
+        ("too little forcing", Array3::zeros((3, 3, 8))),
+        ("forcing of the assimilated times alone", Array3::zeros((4, 2, 8))),
+        ("NaN forcing", Array3::from_elem((4, 3, 8), f64::NAN)),
+    ] {
+        refuse(report, what, loaded.adjoint(given, forcing.view()));
+    }
+    let drawn = draw(&recipe, &problem, 2, 0);
+    let map = |mean: Array2<f64>, scale: Array2<f64>| AffineMap { mean, scale: Scale::Diagonal(scale) };
+    let fine = Array2::ones((2, 8));
+    for (what, drawn) in [
+        ("a draw of no members", Draw { count: 0, ..drawn.clone() }),
+        ("a mean for one of two problems", Draw { map: map(Array2::ones((1, 8)), fine.clone()), ..drawn.clone() }),
+        ("a short scale", Draw { map: map(fine.clone(), Array2::ones((2, 7))), ..drawn.clone() }),
+        ("a NaN mean", Draw { map: map(&fine * f64::NAN, fine.clone()), ..drawn.clone() }),
+        ("an infinite scale", Draw { map: map(fine.clone(), &fine * f64::INFINITY), ..drawn }),
+    ] {
+        refuse(report, &format!("moments: {what}"), loaded.moments(&drawn, Terms::ALL));
+        refuse(report, &format!("forecast: {what}"), loaded.forecast(Members::Drawn(&drawn)));
+    }
+
+    type Spoil = fn(&mut Problem);
+    let spoiled: [(&str, Spoil); 17] = [
+        ("no problems", |p| p.seeds.clear()),
+        ("three seeds for two problems' data", |p| p.seeds.push(3)),
+        ("no times", |p| p.window.times = 0),
+        ("more assimilated times than times", |p| p.window.assimilated_times = 4),
+        ("no assimilated times", |p| p.window.assimilated_times = 0),
+        ("no steps", |p| p.window.steps_per_time = 0),
+        ("a negative step", |p| p.window.dt = -0.05),
+        ("a NaN step", |p| p.window.dt = f64::NAN),
+        ("a NaN background", |p| p.background.mean[[0, 0]] = f64::NAN),
+        ("a background deviation of 0", |p| p.background.error = BackgroundError::Diagonal(Array2::zeros((1, 8)))),
+        ("a negative background scale", |p| p.background.scale.fill(-1.0)),
+        ("an infinite observation", |p| p.observations[[0, 1, 1]] = f64::INFINITY),
+        ("an observation without a deviation", |p| {
+            p.observations[[0, 1, 1]] = 1.0;
+            p.observation_std[[0, 1, 1]] = f64::NAN;
+        }),
+        ("a negative weight", |p| p.weights.fill(-1.0)),
+        ("a NaN forcing parameter", |p| p.parameters.fill(f64::NAN)),
+        ("blocks that do not divide the sites", |p| p.operator.block_size = 3),
+        ("blocks of no sites", |p| p.operator.block_size = 0),
+    ];
+    for (what, spoil) in spoiled {
+        let mut bad = problem.clone();
+        spoil(&mut bad);
+        refuse(report, what, bench.engine.load(&bad));
+    }
+    let mut small = Recipe { sites: 4, ..recipe.clone() }.build();
+    small.background.mean = Array2::zeros((1, 3));
+    refuse(report, "three sites", bench.engine.load(&small));
+
+    let mut settings = bench.settings.clone();
+    settings.threads = Some(0);
+    refuse(report, "no threads", Engine::new(&settings));
+    settings = EngineSettings { memory_mib: 0, ..bench.settings.clone() };
+    refuse(report, "no memory", Engine::new(&settings));
+    if bench.is_gpu() {
+        settings = EngineSettings { adapter: Some("an adapter that nobody made".into()), ..bench.settings.clone() };
+        refuse(report, "an unknown adapter", Engine::new(&settings));
+    }
+    // The refusals left the loaded problem as it was.
+    let after = loaded.gradient(given, Terms::ALL).unwrap();
+    let fresh = bench.load(&problem).gradient(given, Terms::ALL).unwrap();
+    same_bytes(report, "gradient after refusals", after.gradient.view(), fresh.gradient.view());
+}

@@ -1,0 +1,456 @@
+//! The oracle: one member at a time, straight from the equations, sharing no code with the engines or the model.
+//!
+//! Where the engines sweep cotangents back through the four stages of a step, the oracle writes out the dense
+//! Jacobian of every step and multiplies by it or by its transpose. It is generic over the number type: f64 is the
+//! truth, and f32 is the plain evaluation whose loss bounds what an f32 engine may lose.
+
+use std::fmt::Debug;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
+
+/// f32 or f64.
+pub trait Real:
+    Copy
+    + Debug
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+{
+    fn of(value: f64) -> Self;
+    fn wide(self) -> f64;
+    fn exp(self) -> Self;
+    fn ln_1p(self) -> Self;
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+    fn exp(self) -> Self {
+        self.exp()
+    }
+    fn ln_1p(self) -> Self {
+        self.ln_1p()
+    }
+}
+
+impl Real for f32 {
+    fn of(value: f64) -> Self {
+        value as f32
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+    fn exp(self) -> Self {
+        self.exp()
+    }
+    fn ln_1p(self) -> Self {
+        self.ln_1p()
+    }
+}
+
+/// One assimilated observation.
+#[derive(Clone, Copy, Debug)]
+struct Observed<T> {
+    time: usize,
+    block: usize,
+    value: T,
+    weight: T,
+}
+
+/// One problem of a set.
+#[derive(Clone, Debug)]
+pub struct Oracle<T> {
+    sites: usize,
+    times: usize,
+    steps_per_time: usize,
+    dt: T,
+    forcing: T,
+    background: Vec<T>,
+    precision: Vec<Vec<T>>,
+    function: PointFunction,
+    block_size: usize,
+    observed: Vec<Observed<T>>,
+}
+
+/// The two terms of a cost, or of its gradient.
+#[derive(Clone, Debug)]
+pub struct Split<V> {
+    pub background: V,
+    pub observation: V,
+}
+
+impl<T: Real> Oracle<T> {
+    /// Reads problem `p` of the set.
+    pub fn new(problem: &Problem, p: usize) -> Self {
+        let row = |rows: usize| if rows == 1 { 0 } else { p };
+        let sites = problem.background.mean.ncols();
+        let window = problem.window;
+        let background = problem.background.mean.row(row(problem.background.mean.nrows()));
+        let scale = problem.background.scale[row(problem.background.scale.len())];
+        let precision = match &problem.background.error {
+            BackgroundError::Diagonal(std) => {
+                let std = std.row(row(std.nrows()));
+                let entry = |i: usize, j: usize| if i == j { 1.0 / (scale * std[i] * std[i]) } else { 0.0 };
+                (0..sites).map(|i| (0..sites).map(|j| entry(i, j)).collect()).collect()
+            }
+            BackgroundError::Full(factor) => {
+                let b = &factor.covariance;
+                inverse((0..sites).map(|i| (0..sites).map(|j| scale * b[[i, j]]).collect()).collect())
+            }
+        };
+        let mut observed = Vec::new();
+        let (y, std, w) = (&problem.observations, &problem.observation_std, &problem.weights);
+        for time in 0..window.assimilated_times {
+            for block in 0..y.shape()[2] {
+                let value = y[[row(y.shape()[0]), time, block]];
+                let weight = w[[row(w.nrows()), time]];
+                if !value.is_nan() && weight > 0.0 {
+                    let deviation = std[[row(std.shape()[0]), time, block]];
+                    let weight = T::of(weight / (deviation * deviation));
+                    observed.push(Observed { time, block, value: T::of(value), weight });
+                }
+            }
+        }
+        Self {
+            sites,
+            times: window.times,
+            steps_per_time: window.steps_per_time,
+            dt: T::of(window.dt),
+            forcing: T::of(problem.parameters[[row(problem.parameters.nrows()), 0]]),
+            background: background.iter().map(|v| T::of(*v)).collect(),
+            precision: precision.iter().map(|r: &Vec<f64>| r.iter().map(|v| T::of(*v)).collect()).collect(),
+            function: problem.operator.function,
+            block_size: problem.operator.block_size,
+            observed,
+        }
+    }
+
+    /// dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F
+    pub fn tendency(&self, x: &[T]) -> Vec<T> {
+        let n = self.sites;
+        (0..n).map(|i| (x[(i + 1) % n] - x[(i + n - 2) % n]) * x[(i + n - 1) % n] - x[i] + self.forcing).collect()
+    }
+
+    /// The points at which a step from `x` evaluates the tendency, and the state after it.
+    fn stages(&self, x: &[T]) -> ([Vec<T>; 4], Vec<T>) {
+        let (h, half) = (self.dt, self.dt * T::of(0.5));
+        let moved = |k: &[T], by: T| -> Vec<T> { x.iter().zip(k).map(|(x, k)| *x + by * *k).collect() };
+        let k1 = self.tendency(x);
+        let x2 = moved(&k1, half);
+        let k2 = self.tendency(&x2);
+        let x3 = moved(&k2, half);
+        let k3 = self.tendency(&x3);
+        let x4 = moved(&k3, h);
+        let k4 = self.tendency(&x4);
+        let two = T::of(2.0);
+        let sum: Vec<T> = (0..self.sites).map(|i| k1[i] + two * k2[i] + two * k3[i] + k4[i]).collect();
+        let end = moved(&sum, h / T::of(6.0));
+        ([x.to_vec(), x2, x3, x4], end)
+    }
+
+    /// The state after `steps` RK4 steps.
+    pub fn integrate(&self, x: &[T], steps: usize) -> Vec<T> {
+        let mut x = x.to_vec();
+        for _ in 0..steps {
+            x = self.stages(&x).1;
+        }
+        x
+    }
+
+    /// The state after every RK4 step of the window, the initial one included.
+    fn path(&self, x0: &[T]) -> Vec<Vec<T>> {
+        let mut path = vec![x0.to_vec()];
+        for step in 0..(self.times - 1) * self.steps_per_time {
+            path.push(self.stages(&path[step]).1);
+        }
+        path
+    }
+
+    /// The states at the stored times.
+    pub fn trajectory(&self, x0: &[T]) -> Vec<Vec<T>> {
+        self.path(x0).into_iter().step_by(self.steps_per_time).collect()
+    }
+
+    /// The Jacobian of one step from `x`, less the identity: h/6 (K1 + 2 K2 + 2 K3 + K4), where K1 = A(x),
+    /// K2 = A(x2) (I + h/2 K1), K3 = A(x3) (I + h/2 K2), K4 = A(x4) (I + h K3) and A is the tendency's Jacobian.
+    ///
+    /// The identity stays out because in f32 rounding 1 + O(dt) would bias every step alike.
+    fn step_jacobian(&self, x: &[T]) -> Dense<T> {
+        let n = self.sites;
+        let (h, half, two) = (self.dt, self.dt * T::of(0.5), T::of(2.0));
+        let ([x1, x2, x3, x4], _) = self.stages(x);
+        let k1 = self.jacobian_times(&x1, &Dense::identity(n));
+        let k2 = self.jacobian_times(&x2, &Dense::identity(n).plus(half, &k1));
+        let k3 = self.jacobian_times(&x3, &Dense::identity(n).plus(half, &k2));
+        let k4 = self.jacobian_times(&x4, &Dense::identity(n).plus(h, &k3));
+        let sum = k1.plus(two, &k2).plus(two, &k3).plus(T::of(1.0), &k4);
+        Dense { n, rows: sum.rows.into_iter().map(|v| v * (h / T::of(6.0))).collect() }
+    }
+
+    /// A(x) K, with the four entries of each row of A: x_{i-1} in column i+1, -x_{i-1} in column i-2,
+    /// x_{i+1} - x_{i-2} in column i-1 and -1 in column i.
+    fn jacobian_times(&self, x: &[T], k: &Dense<T>) -> Dense<T> {
+        let n = self.sites;
+        let mut rows = Vec::with_capacity(n * n);
+        for i in 0..n {
+            let (ahead, one_back, two_back) = ((i + 1) % n, (i + n - 1) % n, (i + n - 2) % n);
+            let (a, b) = (x[one_back], x[ahead] - x[two_back]);
+            let (ahead, one_back, two_back, here) = (k.row(ahead), k.row(one_back), k.row(two_back), k.row(i));
+            rows.extend((0..n).map(|j| a * ahead[j] - a * two_back[j] + b * one_back[j] - here[j]));
+        }
+        Dense { n, rows }
+    }
+
+    /// M_t v at the stored times.
+    pub fn tangent(&self, x0: &[T], direction: &[T]) -> Vec<Vec<T>> {
+        let path = self.path(x0);
+        let mut v = direction.to_vec();
+        let mut out = vec![v.clone()];
+        for (step, x) in path[..path.len() - 1].iter().enumerate() {
+            let increment = self.step_jacobian(x).times(&v);
+            v.iter_mut().zip(increment).for_each(|(v, d)| *v += d);
+            if (step + 1).is_multiple_of(self.steps_per_time) {
+                out.push(v.clone());
+            }
+        }
+        out
+    }
+
+    /// sum_t M_t' w_t for a forcing w at the stored times.
+    pub fn adjoint(&self, x0: &[T], forcing: &[Vec<T>]) -> Vec<T> {
+        self.adjoint_along(&self.path(x0), forcing)
+    }
+
+    fn adjoint_along(&self, path: &[Vec<T>], forcing: &[Vec<T>]) -> Vec<T> {
+        let mut g = forcing[self.times - 1].clone();
+        for step in (0..path.len() - 1).rev() {
+            if g.iter().any(|g| *g != T::of(0.0)) {
+                let increment = self.step_jacobian(&path[step]).transposed_times(&g);
+                g.iter_mut().zip(increment).for_each(|(g, d)| *g += d);
+            }
+            if step.is_multiple_of(self.steps_per_time) {
+                g.iter_mut().zip(&forcing[step / self.steps_per_time]).for_each(|(g, w)| *g += *w);
+            }
+        }
+        g
+    }
+
+    /// h(x)
+    fn point(&self, x: T) -> T {
+        let (zero, one) = (T::of(0.0), T::of(1.0));
+        match self.function {
+            PointFunction::Identity => x,
+            PointFunction::Square => x * x,
+            PointFunction::Cubic => x * x * x,
+            PointFunction::Softplus if x > zero => x + (one / x.exp()).ln_1p(),
+            PointFunction::Softplus => x.exp().ln_1p(),
+        }
+    }
+
+    /// h'(x)
+    fn point_derivative(&self, x: T) -> T {
+        let (zero, one) = (T::of(0.0), T::of(1.0));
+        match self.function {
+            PointFunction::Identity => one,
+            PointFunction::Square => x + x,
+            PointFunction::Cubic => T::of(3.0) * x * x,
+            PointFunction::Softplus if x > zero => one / (one + (-x).exp()),
+            PointFunction::Softplus => x.exp() / (one + x.exp()),
+        }
+    }
+
+    /// H(x)_j, the mean of h over the sites of block j.
+    pub fn observe(&self, x: &[T]) -> Vec<T> {
+        let size = self.block_size;
+        (0..self.sites / size)
+            .map(|j| {
+                let mut sum = T::of(0.0);
+                (j * size..(j + 1) * size).for_each(|i| sum += self.point(x[i]));
+                sum / T::of(size as f64)
+            })
+            .collect()
+    }
+
+    /// J_b = 1/2 (x0 - xb)' B^-1 (x0 - xb) and J_o = 1/2 sum_t w_t (H(x_t) - y_t)' R_t^-1 (H(x_t) - y_t)
+    pub fn cost(&self, x0: &[T]) -> Split<T> {
+        self.cost_along(x0, &self.trajectory(x0))
+    }
+
+    fn cost_along(&self, x0: &[T], stored: &[Vec<T>]) -> Split<T> {
+        let (mut background, mut observation) = (T::of(0.0), T::of(0.0));
+        let departure = self.departure(x0);
+        departure.iter().zip(self.weighted(&departure)).for_each(|(d, w)| background += *d * w);
+        for o in &self.observed {
+            let r = self.observe(&stored[o.time])[o.block] - o.value;
+            observation += o.weight * r * r;
+        }
+        Split { background: background * T::of(0.5), observation: observation * T::of(0.5) }
+    }
+
+    /// Both terms of the cost, and the gradient of each.
+    pub fn gradient(&self, x0: &[T]) -> (Split<T>, Split<Vec<T>>) {
+        let path = self.path(x0);
+        let stored: Vec<Vec<T>> = path.iter().step_by(self.steps_per_time).cloned().collect();
+        let mut forcing = vec![vec![T::of(0.0); self.sites]; self.times];
+        for o in &self.observed {
+            let x = &stored[o.time];
+            let r = o.weight * (self.observe(x)[o.block] - o.value) / T::of(self.block_size as f64);
+            for i in o.block * self.block_size..(o.block + 1) * self.block_size {
+                forcing[o.time][i] += r * self.point_derivative(x[i]);
+            }
+        }
+        let background = self.weighted(&self.departure(x0));
+        (self.cost_along(x0, &stored), Split { background, observation: self.adjoint_along(&path, &forcing) })
+    }
+
+    fn departure(&self, x0: &[T]) -> Vec<T> {
+        x0.iter().zip(&self.background).map(|(x, b)| *x - *b).collect()
+    }
+
+    /// B^-1 d
+    fn weighted(&self, d: &[T]) -> Vec<T> {
+        self.precision
+            .iter()
+            .map(|row| {
+                let mut sum = T::of(0.0);
+                row.iter().zip(d).for_each(|(p, d)| sum += *p * *d);
+                sum
+            })
+            .collect()
+    }
+}
+
+/// A square matrix by rows.
+struct Dense<T> {
+    n: usize,
+    rows: Vec<T>,
+}
+
+impl<T: Real> Dense<T> {
+    fn identity(n: usize) -> Self {
+        let entry = |e: usize| if e / n == e % n { T::of(1.0) } else { T::of(0.0) };
+        Self { n, rows: (0..n * n).map(entry).collect() }
+    }
+
+    fn row(&self, i: usize) -> &[T] {
+        &self.rows[i * self.n..(i + 1) * self.n]
+    }
+
+    /// self + factor * other
+    fn plus(mut self, factor: T, other: &Self) -> Self {
+        self.rows.iter_mut().zip(&other.rows).for_each(|(a, b)| *a += factor * *b);
+        self
+    }
+
+    fn times(&self, v: &[T]) -> Vec<T> {
+        let mut out = vec![T::of(0.0); self.n];
+        for (i, out) in out.iter_mut().enumerate() {
+            self.row(i).iter().zip(v).for_each(|(m, v)| *out += *m * *v);
+        }
+        out
+    }
+
+    fn transposed_times(&self, w: &[T]) -> Vec<T> {
+        let mut out = vec![T::of(0.0); self.n];
+        for (i, w) in w.iter().enumerate() {
+            out.iter_mut().zip(self.row(i)).for_each(|(out, m)| *out += *m * *w);
+        }
+        out
+    }
+}
+
+/// The inverse by Gauss-Jordan elimination with row pivots.
+fn inverse(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let n = a.len();
+    let mut b: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    for column in 0..n {
+        let pivot = (column..n).max_by(|&i, &j| a[i][column].abs().total_cmp(&a[j][column].abs())).unwrap();
+        a.swap(column, pivot);
+        b.swap(column, pivot);
+        let divisor = a[column][column];
+        for j in 0..n {
+            a[column][j] /= divisor;
+            b[column][j] /= divisor;
+        }
+        for i in (0..n).filter(|&i| i != column) {
+            let factor = a[i][column];
+            for j in 0..n {
+                a[i][j] -= factor * a[column][j];
+                b[i][j] -= factor * b[column][j];
+            }
+        }
+    }
+    b
+}
+
+/// Sums over the members of one problem, as the engine's moments define them.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    pub cost_background: f64,
+    pub cost_observation: f64,
+    pub cost_deviation: f64,
+    pub gradient: Vec<f64>,
+    pub gradient_squared: Vec<f64>,
+    pub epsilon: Vec<f64>,
+    pub epsilon_squared: Vec<f64>,
+    pub gradient_epsilon: Vec<f64>,
+}
+
+/// The sums over members with costs (J_b, J_o), gradients and normals.
+pub fn sums(costs: &[(f64, f64)], gradients: &[Vec<f64>], epsilons: &[Vec<f64>]) -> Sums {
+    let control = gradients.first().map_or(0, Vec::len);
+    let mean = costs.iter().map(|c| c.0 + c.1).sum::<f64>() / costs.len() as f64;
+    let over_members = |term: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+        (0..control).map(|i| (0..costs.len()).map(|k| term(k, i)).sum()).collect()
+    };
+    Sums {
+        cost_background: costs.iter().map(|c| c.0).sum(),
+        cost_observation: costs.iter().map(|c| c.1).sum(),
+        cost_deviation: costs.iter().map(|c| (c.0 + c.1 - mean).powi(2)).sum(),
+        gradient: over_members(&|k, i| gradients[k][i]),
+        gradient_squared: over_members(&|k, i| gradients[k][i].powi(2)),
+        epsilon: over_members(&|k, i| epsilons[k][i]),
+        epsilon_squared: over_members(&|k, i| epsilons[k][i].powi(2)),
+        gradient_epsilon: over_members(&|k, i| gradients[k][i] * epsilons[k][i]),
+    }
+}
+
+/// Philox4x32-10 from the paper's definition: ten rounds, the key bumped between them.
+pub fn philox(seed: u64, counter: [u32; 4]) -> [u32; 4] {
+    const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
+    const WEYL: [u64; 2] = [0x9E37_79B9, 0xBB67_AE85];
+    let mut c = counter;
+    for round in 0..10u64 {
+        let key = |half: usize| (((seed >> (32 * half)) % (1 << 32) + round * WEYL[half]) % (1 << 32)) as u32;
+        let (even, odd) = (MULTIPLIERS[0] * u64::from(c[0]), MULTIPLIERS[1] * u64::from(c[2]));
+        let (high, low) = (|p: u64| (p / (1 << 32)) as u32, |p: u64| (p % (1 << 32)) as u32);
+        c = [high(odd) ^ c[1] ^ key(0), low(odd), high(even) ^ c[3] ^ key(1), low(even)];
+    }
+    c
+}
+
+/// The standard normals of one member: for each four sites the words (a, b, c, d) give r cos v and r sin v from
+/// (a, b), then from (c, d), with r = sqrt(-2 log(((a >> 8) + 1) / 2^24)) and v = 2 pi (b >> 8) / 2^24.
+pub fn normals(seed: u64, stream: u32, iteration: u32, member: u32, count: usize) -> Vec<f64> {
+    let mut out = Vec::new();
+    for block in 0..count.div_ceil(4) as u32 {
+        let words = philox(seed, [block, member, iteration, stream]);
+        for pair in words.chunks(2) {
+            let unit = f64::from((pair[0] >> 8) + 1) / f64::from(1 << 24);
+            let turn = f64::from(pair[1] >> 8) / f64::from(1 << 24);
+            let radius = (-2.0 * unit.ln()).sqrt();
+            out.push(radius * (std::f64::consts::TAU * turn).cos());
+            out.push(radius * (std::f64::consts::TAU * turn).sin());
+        }
+    }
+    out.truncate(count);
+    out
+}
