@@ -7,6 +7,7 @@
 
 mod cpu;
 mod gpu;
+mod prepared;
 mod schedule;
 
 pub use cpu::CpuEngine;

@@ -9,6 +9,8 @@ pub use background::{Background, BackgroundError, CovarianceFactor};
 pub use operator::{ObservationOperator, PointFunction};
 pub use window::Window;
 
+pub(crate) use file::VARIABLES;
+
 use crate::error::{Error, Result};
 use crate::model::Model;
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};

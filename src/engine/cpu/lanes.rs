@@ -213,27 +213,5 @@ macro_rules! lanes {
     };
 }
 
-lanes!(
-    F32,
-    f32,
-    f32s,
-    F32_LANES,
-    splat_f32s,
-    add_f32s,
-    sub_f32s,
-    mul_f32s,
-    mul_add_f32s,
-    negate_mul_add_f32s
-);
-lanes!(
-    F64,
-    f64,
-    f64s,
-    F64_LANES,
-    splat_f64s,
-    add_f64s,
-    sub_f64s,
-    mul_f64s,
-    mul_add_f64s,
-    negate_mul_add_f64s
-);
+lanes!(F32, f32, f32s, F32_LANES, splat_f32s, add_f32s, sub_f32s, mul_f32s, mul_add_f32s, negate_mul_add_f32s);
+lanes!(F64, f64, f64s, F64_LANES, splat_f64s, add_f64s, sub_f64s, mul_f64s, mul_add_f64s, negate_mul_add_f64s);

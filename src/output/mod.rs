@@ -1,0 +1,10 @@
+//! What goes into files: one sink per file, with the readers that give it back.
+
+mod analysis;
+mod evaluation;
+mod members;
+
+pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable};
+pub use analysis::{SavedAnalysis, SavedRecord, read_analysis, write_analysis};
+pub use evaluation::write_evaluation;
+pub use members::{read_members, write_members};
