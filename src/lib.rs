@@ -4,6 +4,8 @@ pub mod error;
 pub mod method;
 pub mod model;
 mod netcdf;
+pub mod optimizer;
 pub mod output;
+pub mod posterior;
 pub mod problem;
 pub mod random;

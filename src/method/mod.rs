@@ -1,6 +1,16 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
-use ndarray::{Array2, Array3, ArrayD};
+pub mod four_d_var;
+mod laplace;
+mod samples;
+pub mod vi;
+
+pub use four_d_var::Settings as FourDVarSettings;
+pub use laplace::Hessian;
+pub use vi::{Settings as ViSettings, Units};
+
+use crate::error::{Error, Result};
+use ndarray::{Array, Array2, Array3, ArrayD, Dimension};
 
 /// What a method found out about one problem.
 #[derive(Clone, Debug)]
@@ -34,6 +44,40 @@ pub struct Record {
     pub dimensions: &'static [&'static str],
     /// The values.
     pub values: ArrayD<f64>,
+}
+
+impl Record {
+    /// A record without units.
+    fn new<D: Dimension>(
+        name: &'static str,
+        long_name: &'static str,
+        dimensions: &'static [&'static str],
+        values: Array<f64, D>,
+    ) -> Self {
+        debug_assert_eq!(values.ndim(), dimensions.len(), "{name}");
+        Self { name, long_name, units: "1", dimensions, values: values.into_dyn() }
+    }
+
+    /// A single number.
+    fn scalar(name: &'static str, long_name: &'static str, value: f64) -> Self {
+        Self::new(name, long_name, &[], ndarray::arr0(value))
+    }
+}
+
+/// Refuses a setting that is not a finite number > 0.
+fn check_positive(what: &str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::invalid(what, "a finite number > 0", value.to_string(), "correct the setting"))
+}
+
+/// Refuses a setting below its smallest sensible value.
+fn check_at_least(what: &str, value: usize, least: usize) -> Result<()> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(Error::invalid(what, format!("at least {least}"), value.to_string(), "correct the setting"))
 }
 
 /// Where a running method stands.

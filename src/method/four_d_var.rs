@@ -1,0 +1,370 @@
+//! Strong-constraint 4DVAR: the initial state of least cost, with a Laplace covariance around it.
+//!
+//! The control is z with x0 = xb + L z, L L' = B, so that J(z) = 1/2 z'z + Jo(x0) and dJ/dz = z + L' dJo/dx0: the
+//! background term is exact on the host, the observation term comes from the engine. Every start of every problem is
+//! one member of a batch, one batch per evaluation.
+
+use super::laplace::{self, Hessian, Laplace};
+use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
+use super::{Analysis, Observer, Progress, Record, check_at_least, check_positive};
+use crate::engine::{Engine, LoadedProblem, Members, Precision, Terms};
+use crate::error::{Error, Result};
+use crate::optimizer::{
+    AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Schedule, minimise_adam, minimise_lbfgs,
+};
+use crate::problem::Problem;
+use crate::random::Stream;
+use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate, s};
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// The method's name in tables.
+pub const NAME: &str = "4DVAR";
+
+/// What moves the control to the minimum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Minimiser {
+    /// L-BFGS with a strong-Wolfe line search.
+    #[default]
+    Lbfgs,
+    /// Adam.
+    Adam,
+}
+
+/// Settings of 4DVAR.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Starting points: x_b, then draws from N(x_b, B). The lowest minimum is kept, all are reported. Default: 1.
+    pub starts: usize,
+    /// Default: L-BFGS.
+    pub minimiser: Minimiser,
+    /// Iterations at most. Default: 1500.
+    pub iterations: usize,
+    /// Stop when the gradient's norm, in the whitened control, is below this times its norm at the start. Default:
+    /// 1e-8 on an f64 engine, 1e-5 on an f32 one.
+    pub gradient_tolerance: Option<f64>,
+    /// Stop when an L-BFGS iteration lowers the cost by less than this times max(1, cost). Default: 1e-13 on an f64
+    /// engine, 1e-7 on an f32 one, whose costs are good to about 1e-6.
+    pub cost_tolerance: Option<f64>,
+    /// Pairs that L-BFGS keeps. Default: 10.
+    pub history: usize,
+    /// Adam's learning rate, in background deviations. Default: 0.05.
+    pub learning_rate: f64,
+    /// Adam's schedule. Default: cosine, so that it comes to rest.
+    pub schedule: Schedule,
+    /// The Hessian under the Laplace covariance. Default: Gauss-Newton.
+    pub hessian: Hessian,
+    /// Samples drawn from the Laplace approximation, at least 2. Default: 1000.
+    pub samples: usize,
+    /// Share of diverged samples above which there is no answer. Default: 0.5.
+    pub max_diverged_share: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            starts: 1,
+            minimiser: Minimiser::Lbfgs,
+            iterations: 1500,
+            gradient_tolerance: None,
+            cost_tolerance: None,
+            history: 10,
+            learning_rate: 0.05,
+            schedule: Schedule::Cosine,
+            hessian: Hessian::GaussNewton,
+            samples: 1000,
+            max_diverged_share: MAX_DIVERGED_SHARE,
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses settings that cannot work.
+    ///
+    /// # Errors
+    /// The first setting at fault.
+    pub fn check(&self) -> Result<()> {
+        check_at_least("starts", self.starts, 1)?;
+        check_at_least("iterations", self.iterations, 1)?;
+        check_at_least("history", self.history, 1)?;
+        check_at_least("samples", self.samples, 2)?;
+        check_positive("learning_rate", self.learning_rate)?;
+        check_positive("gradient_tolerance", self.gradient_tolerance.unwrap_or(1.0))?;
+        check_positive("cost_tolerance", self.cost_tolerance.unwrap_or(1.0))?;
+        check_positive("max_diverged_share", self.max_diverged_share)
+    }
+
+    /// Assimilates every problem of the set: one analysis each, whose `seconds` are those of the whole set.
+    ///
+    /// `mean` is the trajectory of the lowest minimum; `samples` are from N(minimum, P) at time 0, carried to the
+    /// last stored time by the model, and `std` is their deviation. Records: `cost` (iteration), `minimum_cost`
+    /// (start), `minimum` (start, site), `initial_state` (site), `laplace_covariance` and `hessian` (site, site_2),
+    /// `smallest_eigenvalue`, `observation_count`, `twice_minimum_cost`, `diverged_samples`.
+    ///
+    /// # Errors
+    /// Settings or a problem that cannot work, an engine's failure, every start diverged, too many samples diverged.
+    pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
+        self.check()?;
+        let clock = Instant::now();
+        let mut loaded = engine.load(problem)?;
+        let precision = engine.hardware().precision;
+        let minima = self.minimise(problem, &mut loaded, precision, observer)?;
+        let groups: Vec<_> = minima.chunks(self.starts).collect();
+        let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
+
+        let n = problem.sites();
+        let mut best = Array2::zeros((problem.count(), n));
+        for (p, (starts, k)) in groups.iter().zip(&lowest).enumerate() {
+            best.row_mut(p).assign(&initial_state(problem, p, &starts[*k].point));
+        }
+        let laplaces = laplace::laplace(problem, &mut loaded, best.view(), self.hessian, precision)?;
+
+        // The minimum and its samples are one batch: row 0 of each problem, then the samples.
+        let mut members = Vec::with_capacity(2 * problem.count());
+        for (p, laplace) in laplaces.iter().enumerate() {
+            let normals = standard_normals(problem.seeds[p], Stream::Posterior, 0, self.samples, n);
+            members.push(best.slice(s![p..p + 1, ..]).to_owned());
+            members.push(laplace::draw(best.row(p), &laplace.square_root, &normals));
+        }
+        let views: Vec<_> = members.iter().map(|m| m.view()).collect();
+        let members = concatenate(Axis(0), &views).expect("rows of one length");
+        let trajectories = loaded.forecast(Members::Given(members.view()))?;
+
+        let mut analyses = Vec::with_capacity(problem.count());
+        for (p, laplace) in laplaces.iter().enumerate() {
+            let first = p * (self.samples + 1);
+            let drawn = trajectories.slice(s![first + 1..first + 1 + self.samples, .., ..]);
+            let samples = Samples::new(drawn, "4DVAR's Laplace approximation", self.max_diverged_share)?;
+            analyses.push(Analysis {
+                method: NAME.into(),
+                mean: trajectories.index_axis(Axis(0), first).to_owned(),
+                std: samples.std,
+                records: self.records(problem, p, groups[p], lowest[p], laplace, samples.diverged),
+                summary: self.summary(problem, p, groups[p], lowest[p], laplace),
+                samples: samples.trajectories,
+                seconds: 0.0,
+            });
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        analyses.iter_mut().for_each(|a| a.seconds = seconds);
+        Ok(analyses)
+    }
+
+    /// The minimum of each start of each problem, problem by problem, in the control z.
+    fn minimise(
+        &self,
+        problem: &Problem,
+        loaded: &mut LoadedProblem,
+        precision: Precision,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Minimum>> {
+        let n = problem.sites();
+        let mut starts = Vec::with_capacity(problem.count() * self.starts);
+        for &seed in &problem.seeds {
+            starts.push(vec![0.0; n]);
+            let drawn = standard_normals(seed, Stream::Starts, 1, self.starts - 1, n);
+            starts.extend(drawn.outer_iter().map(|z| z.to_vec()));
+        }
+        let evaluate = |requests: &[Request]| evaluate(problem, loaded, self.starts, requests);
+        let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
+            let lowest: Vec<f64> =
+                costs.chunks(self.starts).map(|c| c.iter().copied().fold(f64::INFINITY, f64::min)).collect();
+            let mean = lowest.iter().sum::<f64>() / lowest.len() as f64;
+            let figures = [("J", mean)];
+            observer.progress(&Progress { method: NAME, iteration, iterations: self.iterations, figures: &figures })
+        };
+        let (gradient, cost) = match precision {
+            Precision::F32 => (1e-5, 1e-7),
+            Precision::F64 => (1e-8, 1e-13),
+        };
+        let gradient_tolerance = self.gradient_tolerance.unwrap_or(gradient);
+        match self.minimiser {
+            Minimiser::Lbfgs => {
+                let settings = LbfgsSettings {
+                    history: self.history,
+                    iterations: self.iterations,
+                    gradient_tolerance,
+                    cost_tolerance: self.cost_tolerance.unwrap_or(cost),
+                    // One background deviation altogether: no start is thrown off the attractor.
+                    first_step: 1.0,
+                };
+                minimise_lbfgs(&starts, settings, evaluate, &mut watch)
+            }
+            Minimiser::Adam => {
+                let settings = AdamSettings {
+                    learning_rate: self.learning_rate,
+                    schedule: self.schedule,
+                    ..AdamSettings::default()
+                };
+                minimise_adam(&starts, settings, self.iterations, gradient_tolerance, evaluate, &mut watch)
+            }
+        }
+    }
+
+    fn records(
+        &self,
+        problem: &Problem,
+        p: usize,
+        starts: &[Minimum],
+        lowest: usize,
+        laplace: &Laplace,
+        diverged: usize,
+    ) -> Vec<Record> {
+        let best = &starts[lowest];
+        let states: Vec<_> = starts.iter().map(|m| initial_state(problem, p, &m.point)).collect();
+        let rows: Vec<_> = states.iter().map(|x| x.view()).collect();
+        let minima = ndarray::stack(Axis(0), &rows).expect("rows of one length");
+        vec![
+            Record::new(
+                "cost",
+                "cost J of the best start after each iteration",
+                &["iteration"],
+                Array1::from_vec(best.history.clone()),
+            ),
+            Record::new(
+                "minimum_cost",
+                "cost J of each start's minimum; infinite where the start diverged",
+                &["start"],
+                starts.iter().map(|m| m.cost).collect::<Array1<_>>(),
+            ),
+            Record::new("minimum", "initial state at each start's minimum", &["start", "site"], minima),
+            Record::new("initial_state", "initial state of least cost", &["site"], states[lowest].clone()),
+            Record::new(
+                "laplace_covariance",
+                match laplace.kind {
+                    Hessian::GaussNewton => "inverse of the Gauss-Newton Hessian at the minimum",
+                    Hessian::Full => "inverse of the full Hessian at the minimum",
+                },
+                &["site", "site_2"],
+                laplace.covariance.clone(),
+            ),
+            Record::new(
+                "hessian",
+                match laplace.kind {
+                    Hessian::GaussNewton => "Gauss-Newton Hessian of the cost at the minimum",
+                    Hessian::Full => "full Hessian of the cost at the minimum",
+                },
+                &["site", "site_2"],
+                laplace.hessian.clone(),
+            ),
+            Record::scalar(
+                "smallest_eigenvalue",
+                match self.hessian {
+                    Hessian::GaussNewton => "smallest eigenvalue of the Gauss-Newton Hessian whitened by B",
+                    Hessian::Full => "smallest eigenvalue of the full Hessian whitened by B",
+                },
+                laplace.smallest_eigenvalue,
+            ),
+            Record::scalar(
+                "observation_count",
+                "number of assimilated observations",
+                problem.assimilated_count(p) as f64,
+            ),
+            Record::scalar(
+                "twice_minimum_cost",
+                "twice the least cost; chi-squared with observation_count degrees of freedom if linear and Gaussian",
+                2.0 * best.cost,
+            ),
+            Record::scalar("diverged_samples", "samples left out because they diverged", diverged as f64),
+        ]
+    }
+
+    fn summary(&self, problem: &Problem, p: usize, starts: &[Minimum], lowest: usize, laplace: &Laplace) -> String {
+        let best = &starts[lowest];
+        let mut text = format!(
+            "stopped after {} iterations ({} evaluations): {}; J = {:.6}",
+            best.iterations, best.evaluations, best.reason, best.cost
+        );
+        if starts.len() > 1 {
+            // Two minima count as one if a Gaussian posterior would not tell them apart.
+            let same = starts.iter().filter(|m| m.cost - best.cost < 0.01 * best.cost.abs().max(1.0)).count();
+            let diverged = starts.iter().filter(|m| m.cost.is_infinite()).count();
+            text += &format!("; {same} of {} starts ended within 1 % of it", starts.len());
+            if diverged > 0 {
+                text += &format!(", {diverged} diverged");
+            }
+        }
+        let observed = problem.assimilated_count(p) as f64;
+        let spread = (2.0 * observed).sqrt();
+        text += &format!("; 2 J = {:.1} for {observed} observations", 2.0 * best.cost);
+        if 2.0 * best.cost > observed + 5.0 * spread.max(1.0) {
+            text += &format!(
+                " (expected {observed} +- {spread:.0}: a spurious minimum, try more starts, or B and R are too small)"
+            );
+        }
+        text += &format!("; covariance from the {} Hessian", laplace.kind.name());
+        if laplace.kind != self.hessian {
+            text += &format!(
+                ", because the {} one is not positive definite (smallest whitened eigenvalue {:.3e})",
+                self.hessian.name(),
+                laplace.smallest_eigenvalue
+            );
+        }
+        text
+    }
+}
+
+/// x0 = xb + L z: `[sites]`.
+fn initial_state(problem: &Problem, p: usize, z: &[f64]) -> Array1<f64> {
+    problem.background.square_root(p, ArrayView1::from(z)) + problem.background.mean_of(p)
+}
+
+/// Index of the lowest minimum.
+fn lowest(starts: &[Minimum]) -> Result<usize> {
+    let (k, best) = starts.iter().enumerate().min_by(|a, b| a.1.cost.total_cmp(&b.1.cost)).expect("at least one start");
+    if best.cost.is_finite() {
+        return Ok(k);
+    }
+    Err(Error::Diverged { what: "the starts of 4DVAR".into(), diverged: starts.len(), members: starts.len() })
+}
+
+/// J and dJ/dz at the requested controls; request `index` is of problem `index / starts`.
+fn evaluate(
+    problem: &Problem,
+    loaded: &mut LoadedProblem,
+    starts: usize,
+    requests: &[Request],
+) -> Result<Vec<Evaluation>> {
+    // An engine takes as many members of each problem; a problem with fewer requests is filled up with its xb.
+    let mut used = vec![0; problem.count()];
+    let slots: Vec<_> = requests
+        .iter()
+        .map(|r| {
+            let p = r.index / starts;
+            used[p] += 1;
+            (p, used[p] - 1)
+        })
+        .collect();
+    let width = used.iter().copied().max().unwrap_or(0);
+    let mut members = Array2::from_shape_fn((problem.count() * width, problem.sites()), |(row, i)| {
+        problem.background.mean_of(row / width)[i]
+    });
+    // A line search may try a point beyond all numbers; that is its business, not an error of the caller's.
+    let mut beyond = vec![false; requests.len()];
+    for ((request, &(p, slot)), beyond) in requests.iter().zip(&slots).zip(&mut beyond) {
+        let state = initial_state(problem, p, request.point);
+        *beyond = state.iter().any(|x| !x.is_finite());
+        if !*beyond {
+            members.row_mut(p * width + slot).assign(&state);
+        }
+    }
+    let terms = Terms { background: false, observation: true };
+    let result = loaded.gradient(Members::Given(members.view()), terms)?;
+    Ok(requests
+        .iter()
+        .zip(&slots)
+        .zip(&beyond)
+        .map(|((request, &(p, slot)), beyond)| {
+            let row = p * width + slot;
+            let background = 0.5 * request.point.iter().map(|z| z * z).sum::<f64>();
+            let lost = *beyond || result.costs.diverged[row];
+            let observation = if lost { f64::INFINITY } else { result.costs.observation[row] };
+            let mut gradient = problem.background.square_root_transposed(p, result.gradient.row(row)).to_vec();
+            gradient.iter_mut().zip(request.point).for_each(|(g, z)| *g += z);
+            Evaluation { cost: background + observation, gradient }
+        })
+        .collect())
+}
