@@ -320,7 +320,7 @@ impl Engine {
                 times: problem.window.times,
             },
             inner: match self {
-                Self::Cpu(e) => Inner::Cpu(e.load(problem)?),
+                Self::Cpu(e) => Inner::Cpu(Box::new(e.load(problem)?)),
                 Self::Gpu(e) => Inner::Gpu(Box::new(e.load(problem)?)),
             },
         })
@@ -336,7 +336,7 @@ pub struct LoadedProblem {
 
 #[derive(Debug)]
 enum Inner {
-    Cpu(cpu::LoadedCpu),
+    Cpu(Box<cpu::LoadedCpu>),
     Gpu(Box<gpu::LoadedGpu>),
 }
 
