@@ -75,6 +75,7 @@ fn box_muller(a: u32, b: u32) -> (f32, f32) {
 /// log(u) of a normal float u > 0, to about 2 ulp: u = 2^e m with m in [sqrt(1/2), sqrt(2)), Chebyshev fit of
 /// (log(1 + f) - f + f^2/2) / f^3 on f = m - 1.
 #[inline(always)]
+#[expect(clippy::excessive_precision, reason = "written digit for digit as in random.wgsl")]
 fn log(u: f32) -> f32 {
     let bits = u.to_bits();
     let e = (bits.wrapping_sub(0x3F35_04F3) as i32) >> 23;
@@ -95,6 +96,7 @@ fn log(u: f32) -> f32 {
 
 /// (sin, cos) of 2 pi k / 2^24, to about 1 ulp. The reduction to an eighth of a turn is exact, in integers.
 #[inline(always)]
+#[expect(clippy::excessive_precision, reason = "written digit for digit as in random.wgsl")]
 fn sin_cos_turns(k: i32) -> (f32, f32) {
     let quadrant = (k + 0x20_0000) >> 22;
     let f = (k - (quadrant << 22)) as f32 * (1.0 / 16_777_216.0);

@@ -7,6 +7,7 @@
 
 mod cpu;
 mod gpu;
+mod prepared;
 mod schedule;
 
 pub use cpu::CpuEngine;
@@ -319,8 +320,8 @@ impl Engine {
                 times: problem.window.times,
             },
             inner: match self {
-                Self::Cpu(e) => Inner::Cpu(e.load(problem)?),
-                Self::Gpu(e) => Inner::Gpu(e.load(problem)?),
+                Self::Cpu(e) => Inner::Cpu(Box::new(e.load(problem)?)),
+                Self::Gpu(e) => Inner::Gpu(Box::new(e.load(problem)?)),
             },
         })
     }
@@ -335,8 +336,8 @@ pub struct LoadedProblem {
 
 #[derive(Debug)]
 enum Inner {
-    Cpu(cpu::LoadedCpu),
-    Gpu(gpu::LoadedGpu),
+    Cpu(Box<cpu::LoadedCpu>),
+    Gpu(Box<gpu::LoadedGpu>),
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ pub mod vi;
 pub use background::background;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
-pub use vi::Settings as ViSettings;
+pub use vi::{Settings as ViSettings, Units};
 
 use crate::error::{Error, Result};
 use ndarray::{Array, Array2, Array3, ArrayD, Dimension};

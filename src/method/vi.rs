@@ -2,8 +2,8 @@
 //!
 //! One iteration: theta becomes an affine map, the engine draws a batch from it and returns the sums of the adjoint
 //! gradients, the posterior turns them into the gradient of -ELBO, Adam moves theta = (mu, log sigma) of every
-//! problem at once. Adam moves mu and log sigma in physical units. Its steps do not change if the cost is multiplied
-//! by a constant (but for its epsilon), so the division of the loss by J(xb) in the slides' code has no counterpart.
+//! problem at once. Its steps do not change if the cost is multiplied by a constant (but for its epsilon), so the
+//! division of the loss by J(xb) in the slides' code has no counterpart.
 
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{Analysis, Observer, Progress, Record, check_at_least, check_positive};
@@ -23,6 +23,18 @@ pub const NAME: &str = "VI-4DVAR";
 /// Draws at least that the share of diverged ones is taken over: a batch of one may lose its draw now and then.
 const DIVERGENCE_DRAWS: usize = 32;
 
+/// What the learning rate of mu and the initial sigma are counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Units {
+    /// The model's units, as in the slides. Right where the posterior's deviation is well above the learning rate:
+    /// Adam's steps have the size of the learning rate, whatever the posterior's width.
+    #[default]
+    Physical,
+    /// The background's standard deviation at each site. Right for variables of any size.
+    Background,
+}
+
 /// Settings of VI-4DVAR.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -31,12 +43,14 @@ pub struct Settings {
     pub iterations: usize,
     /// Monte Carlo draws per iteration. Default: 1.
     pub batch: usize,
-    /// Adam's learning rate, in physical units of mu and in log sigma. Default: 0.01.
+    /// Adam's learning rate for mu, in `units`, and for log sigma. Default: 0.01.
     pub learning_rate: f64,
     /// Its schedule. Default: constant.
     pub schedule: Schedule,
-    /// sigma at the start, in physical units, at every site; mu starts at x_b. Default: 1.
+    /// sigma at the start, in `units`, at every site; mu starts at x_b. Default: 1.
     pub initial_std: f64,
+    /// What the two are counted in. Default: physical units.
+    pub units: Units,
     /// Stop when the ELBO's mean over a window exceeds that over the window before by less than this times
     /// max(1, |ELBO|), in every problem. Default: never.
     pub tolerance: Option<f64>,
@@ -59,6 +73,7 @@ impl Default for Settings {
             learning_rate: 0.01,
             schedule: Schedule::Constant,
             initial_std: 1.0,
+            units: Units::Physical,
             tolerance: None,
             window: 100,
             samples: 1000,
@@ -160,12 +175,21 @@ impl Settings {
     fn fit(&self, problem: &Problem, loaded: &mut LoadedProblem, observer: &mut dyn Observer) -> Result<Fit> {
         let shape = (problem.count(), problem.sites());
         let mean = Array2::from_shape_fn(shape, |(p, i)| problem.background.mean_of(p)[i]);
-        let mut q = MeanField::new(&mean, &Array2::from_elem(shape, self.initial_std))?;
-        let len = q.parameters().len();
+        let units = match self.units {
+            Units::Physical => Array2::ones(shape),
+            Units::Background => {
+                let std: Vec<_> = (0..shape.0).map(|p| problem.background.std_of(p)).collect();
+                Array2::from_shape_fn(shape, |(p, i)| std[p][i])
+            }
+        };
+        let mut q = MeanField::new(&mean, &(&units * self.initial_std))?;
+        // log sigma has no unit.
+        let units: Vec<f64> =
+            units.outer_iter().flat_map(|u| u.to_vec().into_iter().chain(vec![1.0; shape.1])).collect();
         let settings =
             AdamSettings { learning_rate: self.learning_rate, schedule: self.schedule, ..AdamSettings::default() };
-        let mut adam = Adam::new(settings, len, self.iterations);
-        let mut gradient = vec![0.0; len];
+        let mut gradient = vec![0.0; units.len()];
+        let mut adam = Adam::new(settings, units, self.iterations);
         let mut draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: self.batch };
         let mut tracks: Vec<_> = (0..problem.count())
             .map(|p| Track::new(self.iterations, log_normalizer(problem, p), DIVERGENCE_DRAWS.div_ceil(self.batch)))

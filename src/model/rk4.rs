@@ -1,5 +1,8 @@
 //! The classical Runge-Kutta scheme with a fixed step, its tangent and its exact adjoint (discretise, then
 //! differentiate).
+//!
+//! The increments k1 + 2 k2 + 2 k3 + k4 are summed before they meet the state, so that a step rounds the state once
+//! and not four times: in f32 that halves the error of short steps, at no extra operation.
 
 use super::{Dynamics, Number};
 
@@ -13,7 +16,7 @@ pub struct Rk4<R: Number> {
     half: R,
     full: R,
     sixth: R,
-    third: R,
+    two: R,
 }
 
 impl<R: Number> Rk4<R> {
@@ -26,7 +29,7 @@ impl<R: Number> Rk4<R> {
             half: R::splat(context, dt / 2.0),
             full: R::splat(context, dt),
             sixth: R::splat(context, dt / 6.0),
-            third: R::splat(context, dt / 3.0),
+            two: R::splat(context, 2.0),
         }
     }
 
@@ -34,46 +37,46 @@ impl<R: Number> Rk4<R> {
     #[inline(always)]
     pub fn step<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], next: &mut [R]) {
         let n = x.len();
-        let (half, full, sixth, third) = (self.half, self.full, self.sixth, self.third);
+        let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
         let [y2, y3, y4] = split(stages, n);
         M::tendency(parameters, x, |i, k| {
             y2[i] = half.mul_add(k, x[i]);
-            sum[i] = sixth.mul_add(k, x[i]);
+            sum[i] = k;
         });
         M::tendency(parameters, y2, |i, k| {
             y3[i] = half.mul_add(k, x[i]);
-            sum[i] = third.mul_add(k, sum[i]);
+            sum[i] = two.mul_add(k, sum[i]);
         });
         M::tendency(parameters, y3, |i, k| {
             y4[i] = full.mul_add(k, x[i]);
-            sum[i] = third.mul_add(k, sum[i]);
+            sum[i] = two.mul_add(k, sum[i]);
         });
         let next = &mut next[..n];
-        M::tendency(parameters, y4, |i, k| next[i] = sixth.mul_add(k, sum[i]));
+        M::tendency(parameters, y4, |i, k| next[i] = sixth.mul_add(sum[i] + k, x[i]));
     }
 
     /// The tangent of a step: advances the perturbation `dx: [sites]`, given the step's start and stage states.
     #[inline(always)]
     pub fn tangent<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], dx: &mut [R]) {
         let n = x.len();
-        let (half, full, sixth, third) = (self.half, self.full, self.sixth, self.third);
+        let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
         let [y2, y3, y4] = split(stages, n);
         let (v1, v2) = self.v.split_at_mut(n);
         M::tangent(parameters, x, dx, |i, k| {
             v1[i] = half.mul_add(k, dx[i]);
-            sum[i] = sixth.mul_add(k, dx[i]);
+            sum[i] = k;
         });
         M::tangent(parameters, y2, v1, |i, k| {
             v2[i] = half.mul_add(k, dx[i]);
-            sum[i] = third.mul_add(k, sum[i]);
+            sum[i] = two.mul_add(k, sum[i]);
         });
         M::tangent(parameters, y3, v2, |i, k| {
             v1[i] = full.mul_add(k, dx[i]);
-            sum[i] = third.mul_add(k, sum[i]);
+            sum[i] = two.mul_add(k, sum[i]);
         });
-        M::tangent(parameters, y4, v1, |i, k| dx[i] = sixth.mul_add(k, sum[i]));
+        M::tangent(parameters, y4, v1, |i, k| dx[i] = sixth.mul_add(sum[i] + k, dx[i]));
     }
 
     /// The adjoint of a step: `w: [sites]`, a cotangent of the step's result, becomes one of its start, given the
@@ -85,24 +88,24 @@ impl<R: Number> Rk4<R> {
     #[inline(always)]
     pub fn adjoint<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], w: &mut [R]) {
         let n = x.len();
-        let (half, full, sixth, third) = (self.half, self.full, self.sixth, self.third);
+        let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
         let [y2, y3, y4] = split(stages, n);
         let (v1, v2) = self.v.split_at_mut(n);
         let w = &mut w[..n];
         M::adjoint(parameters, y4, w, |i, g| {
             v1[i] = half.mul_add(g, w[i]);
-            sum[i] = sixth.mul_add(g, w[i]);
+            sum[i] = g;
         });
         M::adjoint(parameters, y3, v1, |i, g| {
             v2[i] = half.mul_add(g, w[i]);
-            sum[i] = third.mul_add(g, sum[i]);
+            sum[i] = two.mul_add(g, sum[i]);
         });
         M::adjoint(parameters, y2, v2, |i, g| {
             v1[i] = full.mul_add(g, w[i]);
-            sum[i] = third.mul_add(g, sum[i]);
+            sum[i] = two.mul_add(g, sum[i]);
         });
-        M::adjoint(parameters, x, v1, |i, g| w[i] = sixth.mul_add(g, sum[i]));
+        M::adjoint(parameters, x, v1, |i, g| w[i] = sixth.mul_add(sum[i] + g, w[i]));
     }
 }
 

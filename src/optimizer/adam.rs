@@ -59,14 +59,18 @@ pub struct Adam {
     done: usize,
     /// beta1^done and beta2^done.
     decay: [f64; 2],
+    /// Each parameter's unit.
+    units: Vec<f64>,
     mean: Vec<f64>,
     square: Vec<f64>,
 }
 
 impl Adam {
-    /// Adam for `len` parameters, its schedule spread over `iterations` steps.
-    pub fn new(settings: AdamSettings, len: usize, iterations: usize) -> Self {
-        Self { settings, iterations, done: 0, decay: [1.0; 2], mean: vec![0.0; len], square: vec![0.0; len] }
+    /// Adam for parameters in the given units, its schedule spread over `iterations` steps. The learning rate of a
+    /// parameter is `learning_rate` of its units: this is Adam on the parameters divided by their units. `units: [len]`.
+    pub fn new(settings: AdamSettings, units: Vec<f64>, iterations: usize) -> Self {
+        let zeros = vec![0.0; units.len()];
+        Self { settings, iterations, done: 0, decay: [1.0; 2], units, mean: zeros.clone(), square: zeros }
     }
 
     /// One step against the gradient. `parameters, gradient: [len]`. Allocates nothing.
@@ -80,10 +84,12 @@ impl Adam {
         self.done += 1;
         self.decay = [self.decay[0] * beta1, self.decay[1] * beta2];
         let [mean_scale, square_scale] = self.decay.map(|d| 1.0 / (1.0 - d));
-        for (((x, g), m), v) in parameters.iter_mut().zip(gradient).zip(&mut self.mean).zip(&mut self.square) {
+        let moments = self.mean.iter_mut().zip(&mut self.square).zip(&self.units);
+        for ((x, g), ((m, v), unit)) in parameters.iter_mut().zip(gradient).zip(moments) {
+            let g = g * unit;
             *m = beta1 * *m + (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * g * g;
-            *x -= rate * (*m * mean_scale) / ((*v * square_scale).sqrt() + epsilon);
+            *x -= rate * unit * (*m * mean_scale) / ((*v * square_scale).sqrt() + epsilon);
         }
     }
 }
@@ -105,7 +111,7 @@ pub fn minimise(
     watch: &mut Watch,
 ) -> Result<Vec<Minimum>> {
     let mut points = starts.to_vec();
-    let mut adams: Vec<_> = starts.iter().map(|s| Adam::new(settings, s.len(), iterations)).collect();
+    let mut adams: Vec<_> = starts.iter().map(|s| Adam::new(settings, vec![1.0; s.len()], iterations)).collect();
     let mut threshold = vec![0.0; starts.len()];
     let mut minima: Vec<_> = starts.iter().map(|s| Minimum::unseen(s.clone())).collect();
     let mut best = vec![f64::INFINITY; starts.len()];
@@ -183,7 +189,7 @@ mod tests {
     /// alpha * g / (|g| + eps); the second step below has m = 0.9 * 0.1 * 2 + 0.1 * (-1), v = 0.999 * 0.001 * 4 + 0.001.
     #[test]
     fn adam_first_two_steps_by_hand() {
-        let mut adam = Adam::new(AdamSettings::default(), 1, 10);
+        let mut adam = Adam::new(AdamSettings::default(), vec![1.0], 10);
         let mut x = [1.0];
         adam.step(&mut x, &[2.0]);
         assert!((x[0] - (1.0 - 0.01 * 2.0 / (2.0 + 1e-8))).abs() < 1e-15);
@@ -192,6 +198,20 @@ mod tests {
         let m = (0.9 * 0.2 - 0.1) / (1.0 - 0.81);
         let v: f64 = (0.999 * 0.004 + 0.001) / (1.0 - 0.998_001);
         assert!((before - x[0] - 0.01 * m / (v.sqrt() + 1e-8)).abs() < 1e-14, "{}", before - x[0]);
+    }
+
+    #[test]
+    fn adam_in_units_is_adam_on_the_divided_parameters() {
+        let units = [1e-3, 1.0, 50.0];
+        let mut scaled = Adam::new(AdamSettings::default(), units.to_vec(), 20);
+        let mut plain = Adam::new(AdamSettings::default(), vec![1.0; 3], 20);
+        let (mut x, mut z) = ([2e-3, 2.0, 100.0], [2.0; 3]);
+        for _ in 0..20 {
+            let gradient = |z: f64, unit: f64| z.powi(3) / unit;
+            scaled.step(&mut x, &[0, 1, 2].map(|i| gradient(x[i] / units[i], units[i])));
+            plain.step(&mut z, &z.map(|z| gradient(z, 1.0)));
+        }
+        assert!((0..3).all(|i| (x[i] / units[i] - z[i]).abs() < 1e-12), "{x:?} {z:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use crate::engine::{AffineMap, Moments, Scale};
 use crate::error::{Error, Result};
 use crate::problem::{BackgroundError, Problem};
-use ndarray::{Array2, ArrayView1, ArrayViewMut1, Axis, Zip, s};
+use ndarray::{Array2, ArrayView1, ArrayViewMut1, Zip, s};
 use std::f64::consts::TAU;
 
 /// One mean-field Gaussian for each of P problems.
@@ -48,10 +48,10 @@ impl MeanField {
                 "correct them",
             ));
         }
-        let log_std = std.mapv(f64::ln);
-        let theta = ndarray::concatenate![Axis(1), *mean, log_std];
-        // Concatenating columns leaves the rows apart in memory; the optimiser wants one slice.
-        Ok(Self { theta: theta.as_standard_layout().into_owned() })
+        let (problems, n) = mean.dim();
+        let theta =
+            Array2::from_shape_fn((problems, 2 * n), |(p, i)| if i < n { mean[[p, i]] } else { std[[p, i - n]].ln() });
+        Ok(Self { theta })
     }
 
     /// P.

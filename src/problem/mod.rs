@@ -186,7 +186,8 @@ impl Problem {
         for k in 0..p.min(self.observations.len_of(Axis(0)).max(self.observation_std.len_of(Axis(0)))) {
             let (y, std) = (self.observations_of(k), self.observation_std_of(k));
             for ((index, y), std) in y.indexed_iter().zip(std.iter()) {
-                if !y.is_nan() && !(std.is_finite() && *std > 0.0) {
+                let usable = std.is_finite() && *std > 0.0;
+                if !(y.is_nan() || usable) {
                     return Err(Error::invalid(
                         format!("observation_std at time {}, observation {}", index.0, index.1),
                         "a finite deviation > 0 wherever something was observed",

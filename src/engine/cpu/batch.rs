@@ -1,9 +1,10 @@
 //! A batch on the CPU: cut into blocks for the threads, each block into groups of lanes, each group swept alone.
 
-use super::data::{MOST_LANES, ManyProblems, OneProblem, Prepared, Source};
+use super::data::{MOST_LANES, ManyProblems, OneProblem, Source};
 use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
+use crate::engine::prepared::Prepared;
 use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Scale, Terms};
 use crate::model::{Dynamics, Lorenz96, Model};
@@ -64,7 +65,7 @@ struct Item<'a> {
 impl<T: Scalar> Batch<T> {
     pub fn new(pool: Arc<rayon::ThreadPool>, problem: &Problem) -> Self {
         let workspaces = (0..pool.current_num_threads()).map(|_| Mutex::new(None)).collect();
-        Self { data: Prepared::new(problem), pool, workspaces, counters: Counters::default() }
+        Self { data: Prepared::new(problem, T::from_f64), pool, workspaces, counters: Counters::default() }
     }
 
     pub fn problems(&self) -> usize {

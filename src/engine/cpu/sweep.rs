@@ -1,7 +1,8 @@
 //! The forward and the reverse sweep of one group of lanes, and the terms of the cost along them.
 
-use super::data::{BackgroundPrecision, Prepared, Source};
+use super::data::Source;
 use super::lanes::Lanes;
+use crate::engine::prepared::{BackgroundPrecision, Prepared};
 use crate::engine::schedule::Segments;
 use crate::model::{Dynamics, Rk4};
 use crate::problem::PointFunction;

@@ -1,67 +1,98 @@
-//! stub
-use super::*;
+//! The GPU engine: WGSL compute kernels through wgpu. The only room that touches wgpu.
+
+mod adapter;
+mod batch;
+mod params;
+mod plan;
+mod shader;
+
+pub use adapter::{AdapterDescription, adapters};
+pub(super) use batch::LoadedGpu;
+
+use super::{EngineSettings, Hardware};
+use crate::error::Result;
+use crate::problem::Problem;
+use adapter::Device;
+use shader::{Binding, Kernel, Shape};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The GPU engine: an open device, and the kernels compiled for it so far.
 #[derive(Clone, Debug)]
 pub struct GpuEngine {
-    hardware: Hardware,
+    device: Arc<Device>,
+    pipelines: Arc<Mutex<HashMap<(Kernel, Shape), wgpu::ComputePipeline>>>,
+    /// Most bytes that a batch may take.
+    memory: u64,
 }
+
 impl GpuEngine {
-    pub(super) fn new(_s: &EngineSettings) -> Result<Self> {
-        todo!()
+    pub(super) fn new(settings: &EngineSettings) -> Result<Self> {
+        Ok(Self::on(Device::open(settings)?, settings))
     }
+
+    /// On the best adapter that is no software rasteriser, if there is one.
+    pub(super) fn best_real(settings: &EngineSettings) -> Result<Option<Self>> {
+        Ok(Device::open_real(settings)?.map(|device| Self::on(device, settings)))
+    }
+
+    fn on(device: Device, settings: &EngineSettings) -> Self {
+        Self { device: Arc::new(device), pipelines: Arc::default(), memory: settings.memory_mib << 20 }
+    }
+
     pub(super) fn hardware(&self) -> &Hardware {
-        &self.hardware
+        &self.device.hardware
     }
-    pub(super) fn load(&self, _p: &Problem) -> Result<LoadedGpu> {
-        todo!()
+
+    pub(super) fn load(&self, problem: &Problem) -> Result<LoadedGpu> {
+        LoadedGpu::new(self.clone(), problem)
     }
-}
-#[derive(Debug)]
-pub(super) struct LoadedGpu;
-impl LoadedGpu {
-    pub(super) fn forecast(&mut self, _m: Members) -> Result<Array3<f64>> {
-        todo!()
+
+    /// A kernel specialised for a shape, compiled on first use.
+    fn pipeline(&self, kernel: Kernel, shape: &Shape) -> Result<wgpu::ComputePipeline> {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = pipelines.get(&(kernel, *shape)) {
+            return Ok(pipeline.clone());
+        }
+        let device = &self.device.device;
+        let label = Some(kernel.entry_point());
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label,
+            source: wgpu::ShaderSource::Wgsl(shader::source(kernel, shape)?.into()),
+        });
+        let entries: Vec<_> = (0..)
+            .zip(kernel.bindings())
+            .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: match kind {
+                        Binding::Uniform => wgpu::BufferBindingType::Uniform,
+                        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                    },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&bindings)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(kernel.entry_point()),
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        self.device.check()?;
+        pipelines.insert((kernel, *shape), pipeline.clone());
+        Ok(pipeline)
     }
-    pub(super) fn cost(&mut self, _m: Members, _t: Terms) -> Result<Costs> {
-        todo!()
-    }
-    pub(super) fn gradient(&mut self, _m: Members, _t: Terms) -> Result<Gradients> {
-        todo!()
-    }
-    pub(super) fn moments(&mut self, _d: &Draw, _t: Terms) -> Result<Vec<Moments>> {
-        todo!()
-    }
-    pub(super) fn tangent(&mut self, _m: Members, _d: ArrayView2<f64>) -> Result<Array3<f64>> {
-        todo!()
-    }
-    pub(super) fn adjoint(&mut self, _m: Members, _f: ArrayView3<f64>) -> Result<Array2<f64>> {
-        todo!()
-    }
-    pub(super) fn counters(&self) -> Counters {
-        todo!()
-    }
-}
-impl GpuEngine {
-    pub(super) fn best_real(_s: &EngineSettings) -> Result<Option<Self>> {
-        Ok(None)
-    }
-}
-/// An adapter, as `vi4dvar devices` shows it.
-#[derive(Clone, Debug)]
-pub struct AdapterDescription {
-    /// Name.
-    pub name: String,
-    /// "vulkan", "metal" or "dx12".
-    pub backend: String,
-    /// Driver and its version.
-    pub driver: String,
-    /// "discrete GPU", "integrated GPU", "software", ...
-    pub kind: String,
-    /// Whether f64 kernels run on it.
-    pub f64: bool,
-    /// Largest storage binding in bytes.
-    pub largest_binding: u64,
-}
-/// All adapters, the one that would be used first.
-pub fn adapters() -> Vec<AdapterDescription> {
-    Vec::new()
 }

@@ -1,0 +1,32 @@
+// Draws members from the affine map x0 = m + s eps: one invocation per member and four sites. Writes x0 into the first
+// slot and eps into the slot `next_state`. CPU: src/engine/cpu/batch.rs, `Group::load_initial_state`.
+
+//% include "member.wgsl"
+//% include "random.wgsl"
+
+// m, then s, of each problem: [problem, 2, site].
+@group(0) @binding(4) var<storage, read> map: array<real>;
+// Stream and iteration, then the two words of each problem's seed.
+@group(0) @binding(5) var<storage, read> keys: array<u32>;
+
+@compute @workgroup_size(64)
+fn draw(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
+    let id = (group.y * params.groups_x + group.x) * 64u + local;
+    let quad = id / params.capacity;
+    let k = id % params.capacity;
+    if (quad * 4u >= N || k >= params.rows) {
+        return;
+    }
+    let row = params.first_row + k;
+    let p = row / params.per_problem;
+    let key = vec2<u32>(keys[2u + 2u * p], keys[3u + 2u * p]);
+    let z = normals(key, vec4<u32>(quad, row % params.per_problem, keys[1], keys[0]));
+    for (var j = 0u; j < 4u; j++) {
+        let i = quad * 4u + j;
+        if (i < N) {
+            let epsilon = real(z[j]);
+            states[i * params.capacity + k] = fma(map[(2u * p + 1u) * N + i], epsilon, map[2u * p * N + i]);
+            states[(params.next_state * N + i) * params.capacity + k] = epsilon;
+        }
+    }
+}

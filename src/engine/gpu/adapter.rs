@@ -1,0 +1,182 @@
+//! Choosing an adapter and opening it as a device.
+
+use crate::engine::{EngineSettings, Hardware, Precision};
+use crate::error::{Error, Result};
+use std::sync::{Arc, Mutex};
+
+/// An adapter, as `vi4dvar devices` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterDescription {
+    /// The adapter's name.
+    pub name: String,
+    /// "vulkan", "metal" or "dx12".
+    pub backend: String,
+    /// The driver with its version.
+    pub driver: String,
+    /// "discrete GPU", "integrated GPU", "virtual GPU", "software" or "other".
+    pub kind: &'static str,
+    /// Whether f64 kernels run on it.
+    pub f64: bool,
+    /// The largest buffer that a kernel can bind, in bytes.
+    pub largest_binding: u64,
+}
+
+/// All adapters, best first: the first is the one that a GPU engine uses.
+pub fn adapters() -> Vec<AdapterDescription> {
+    enumerate().iter().map(describe).collect()
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub limits: wgpu::Limits,
+    pub hardware: Hardware,
+    /// The first error that nobody asked for.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// Adapters, best first.
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(descriptor.with_env());
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let low_power = wgpu::PowerPreference::from_env() == Some(wgpu::PowerPreference::LowPower);
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => u8::from(low_power),
+        wgpu::DeviceType::IntegratedGpu => u8::from(!low_power),
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    adapters
+}
+
+fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
+    let info = adapter.get_info();
+    AdapterDescription {
+        backend: info.backend.to_str().to_owned(),
+        driver: [info.driver, info.driver_info].iter().filter(|s| !s.is_empty()).cloned().collect::<Vec<_>>().join(" "),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+            wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+            wgpu::DeviceType::VirtualGpu => "virtual GPU",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        },
+        f64: adapter.features().contains(wgpu::Features::SHADER_F64),
+        largest_binding: adapter.limits().max_storage_buffer_binding_size,
+        name: info.name,
+    }
+}
+
+impl Device {
+    /// Opens the best adapter that matches the settings.
+    pub fn open(settings: &EngineSettings) -> Result<Self> {
+        let all = enumerate();
+        if all.is_empty() {
+            return Err(Error::Hardware {
+                message: "no GPU adapter: no Vulkan, Metal or DX12 driver answered".into(),
+                help:
+                    "install the GPU's driver (or a software one: Debian's mesa-vulkan-drivers), or use --backend cpu"
+                        .into(),
+            });
+        }
+        let wanted = settings.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let names: Vec<_> = all.iter().map(|a| a.get_info().name).collect();
+        let Some(adapter) = all.into_iter().zip(&names).find_map(|(adapter, name)| match &wanted {
+            None => Some(adapter),
+            Some(wanted) => name.to_lowercase().contains(&wanted.to_lowercase()).then_some(adapter),
+        }) else {
+            return Err(Error::Hardware {
+                message: format!("no adapter named {:?}; found: {}", wanted.unwrap_or_default(), names.join("; ")),
+                help: "give a part of one of these names, or leave --adapter out".into(),
+            });
+        };
+        Self::from_adapter(&adapter, settings.precision)
+    }
+
+    /// The best adapter that is no software rasteriser, if there is one that can do what the settings ask for.
+    pub fn open_real(settings: &EngineSettings) -> Result<Option<Self>> {
+        if settings.adapter.is_some() {
+            return Self::open(settings).map(Some);
+        }
+        let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_lowercase();
+        let usable = |a: &AdapterDescription| {
+            a.kind != "software"
+                && a.name.to_lowercase().contains(&wanted)
+                && (settings.precision == Precision::F32 || a.f64)
+        };
+        let real = enumerate().into_iter().find(|a| usable(&describe(a)));
+        real.map(|adapter| Self::from_adapter(&adapter, settings.precision)).transpose()
+    }
+
+    fn from_adapter(adapter: &wgpu::Adapter, precision: Precision) -> Result<Self> {
+        let description = describe(adapter);
+        let required_features = match precision {
+            Precision::F32 => wgpu::Features::empty(),
+            Precision::F64 if description.f64 => wgpu::Features::SHADER_F64,
+            Precision::F64 => {
+                let able: Vec<_> = adapters().into_iter().filter(|a| a.f64).map(|a| a.name).collect();
+                return Err(Error::Hardware {
+                    message: format!("{} has no 64-bit floats", description.name),
+                    help: if able.is_empty() {
+                        "use --precision f32, or --backend cpu, which has both".into()
+                    } else {
+                        format!(
+                            "use --precision f32, --adapter with one that has them ({}), or --backend cpu",
+                            able.join("; ")
+                        )
+                    },
+                });
+            }
+        };
+        let limits = adapter.limits();
+        let request = wgpu::DeviceDescriptor {
+            label: Some("vi4dvar"),
+            required_features,
+            required_limits: limits.clone(),
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&request)).map_err(|e| Error::Hardware {
+            message: format!("{} refused to open: {e}", description.name),
+            help: "close other programs that use it, choose another --adapter, or use --backend cpu".into(),
+        })?;
+        let failure = Arc::new(Mutex::new(None));
+        let keep = |failure: &Arc<Mutex<Option<String>>>, message: String| {
+            failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(message);
+        };
+        let place = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep(&place, e.to_string())));
+        let place = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                keep(&place, format!("device lost: {message}"));
+            }
+        });
+        let hardware = Hardware {
+            software: description.kind == "software",
+            backend: description.backend,
+            adapter: description.name,
+            driver: description.driver,
+            precision,
+        };
+        Ok(Self { device, queue, limits, hardware, failure })
+    }
+
+    /// The device's failure, if it has had one.
+    pub fn check(&self) -> Result<()> {
+        match self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(message) => Err(Error::Device {
+                message,
+                help:
+                    "try a smaller --memory (a driver resets a GPU that works about 2 s without a pause, or runs out \
+                       of memory), or --backend cpu"
+                        .into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The numbers of one dispatch, as `shaders/member.wgsl` reads them.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Declares a struct of u32 with a table of its fields, which a test compares with the shader's.
+macro_rules! uniform {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+        #[repr(C)]
+        pub struct $name {
+            $(pub $field: u32,)*
+        }
+
+        /// Name and offset of each field.
+        #[cfg(test)]
+        pub const FIELDS: &[(&str, usize)] = &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
+    };
+}
+
+uniform! {
+    /// One dispatch. `shaders/member.wgsl` says what each field means.
+    Params {
+        rows,
+        capacity,
+        first_row,
+        per_problem,
+        groups_x,
+        first_step,
+        steps,
+        steps_per_time,
+        flags,
+        state,
+        next_state,
+        kept,
+        cotangent,
+        background,
+        at_times,
+        parameters,
+        parameters_stride,
+        mean,
+        mean_stride,
+        inverse,
+        inverse_stride,
+        factor,
+        factor_stride,
+        observation,
+        observation_stride,
+        weight,
+        weight_stride,
+    }
+}
+
+/// The segment begins at the initial time.
+pub const FIRST: u32 = 1;
+/// It ends at the last time of the sweep.
+pub const LAST: u32 = 2;
+/// Compute J_o.
+pub const OBSERVATION: u32 = 4;
+/// Compute J_b.
+pub const BACKGROUND: u32 = 8;
+/// Store the state at the stored times.
+pub const STORE: u32 = 16;

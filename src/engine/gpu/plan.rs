@@ -1,0 +1,145 @@
+//! How a call is cut to fit a device: members into chunks by memory and work, the window into segments by time.
+
+use crate::engine::Precision;
+use crate::engine::schedule::Segments;
+use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// Most floating-point operations of one dispatch: 0.4 s at 10 GFLOP/s, where a driver allows about 2 s.
+pub const DISPATCH_WORK: usize = 4_000_000_000;
+
+/// Most RK4 steps of one dispatch. Mesa's software Vulkan silently drops all work of an invocation after 65,535 loop
+/// iterations, and a reverse sweep makes two per step.
+const DISPATCH_STEPS: usize = 8_192;
+
+/// Members that a dispatch has at least before the window is cut instead: enough to fill a large GPU.
+const FEWEST_MEMBERS: usize = 16_384;
+
+/// Operations per member, site and RK4 step of a reverse sweep: forward, stages again, adjoint.
+pub const WORK_PER_SITE: usize = 90;
+
+/// What an operation asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// Members of the whole call.
+    pub count: usize,
+    /// Members of one problem.
+    pub per_problem: usize,
+    /// Members of one problem that a chunk never parts.
+    pub block: usize,
+    pub sites: usize,
+    /// RK4 steps of the sweep.
+    pub steps: usize,
+    /// Whether it sweeps back, and so keeps the states of a segment and a checkpoint for each.
+    pub reverse: bool,
+    /// Slots of states beside those.
+    pub slots: usize,
+    pub precision: Precision,
+}
+
+/// The cut.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Rows of each chunk: whole blocks of members.
+    pub chunks: Vec<Range<usize>>,
+    /// Members between two sites in memory: at least the longest chunk.
+    pub capacity: usize,
+    pub segments: Segments,
+    /// Bytes of the states.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Cuts a call to stay within `memory` bytes and the device's largest binding.
+    ///
+    /// # Errors
+    /// Even one block of members does not fit.
+    pub fn new(need: &Need, memory: u64, limits: &wgpu::Limits) -> Result<Self> {
+        let budget = memory.min(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size) as usize;
+        let slot_bytes = need.sites * need.precision.bytes();
+        let work = need.steps.max(1) * need.sites * WORK_PER_SITE;
+        let least = need.per_problem.min(need.block);
+        let mut capacity = (DISPATCH_WORK / work).max(FEWEST_MEMBERS).min(need.count).next_multiple_of(64);
+        loop {
+            let step_work = capacity * need.sites * WORK_PER_SITE;
+            let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
+            let slots = budget / (capacity * slot_bytes);
+            let (segments, held) = if need.reverse {
+                let segments = Segments::choose(need.steps, 1, 1, slots.saturating_sub(need.slots), longest);
+                (segments, segments.count() + segments.length())
+            } else {
+                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0)
+            };
+            let bytes = (held + need.slots) * slot_bytes * capacity;
+            if bytes <= budget {
+                let chunks = chunks(need, capacity);
+                return Ok(Self { chunks, capacity, segments, bytes: bytes as u64 });
+            }
+            if capacity <= least.next_multiple_of(64) {
+                return Err(Error::invalid(
+                    "memory",
+                    format!("at least {} MiB for {least} members of this window", (bytes >> 20) + 1),
+                    format!("{} MiB (the budget, or the largest buffer of the GPU)", budget >> 20),
+                    "raise --memory, shorten the window, or use --backend cpu",
+                ));
+            }
+            capacity = (capacity / 2).max(least).next_multiple_of(64);
+        }
+    }
+}
+
+/// Runs of whole blocks of at most `capacity` rows.
+fn chunks(need: &Need, capacity: usize) -> Vec<Range<usize>> {
+    let mut chunks: Vec<Range<usize>> = Vec::new();
+    for problem in (0..need.count).step_by(need.per_problem) {
+        let end = problem + need.per_problem;
+        for start in (problem..end).step_by(need.block) {
+            let block = start..(start + need.block).min(end);
+            match chunks.last_mut() {
+                Some(last) if block.end - last.start <= capacity => last.end = block.end,
+                _ => chunks.push(block),
+            }
+        }
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::BLOCK;
+
+    fn need(count: usize, per_problem: usize, steps: usize) -> Need {
+        Need { count, per_problem, block: BLOCK, sites: 40, steps, reverse: true, slots: 3, precision: Precision::F32 }
+    }
+
+    #[test]
+    fn chunks_tile_the_members_in_whole_blocks() {
+        let limits = wgpu::Limits::default();
+        for (count, per_problem) in [(1, 1), (1_000_000, 1_000_000), (3_000, 1_000), (5_000, 1), (7 * 513, 513)] {
+            let plan = Plan::new(&need(count, per_problem, 100), 1 << 26, &limits).unwrap();
+            let mut next = 0;
+            for chunk in &plan.chunks {
+                assert_eq!(chunk.start, next);
+                assert!(chunk.len() <= plan.capacity);
+                assert_eq!((chunk.start % per_problem) % BLOCK, 0);
+                next = chunk.end;
+            }
+            assert_eq!(next, count);
+            assert!(plan.bytes <= 1 << 26);
+        }
+    }
+
+    #[test]
+    fn long_windows_are_cut_below_the_software_drivers_loop_bound() {
+        let plan = Plan::new(&need(3, 3, 1_000_000), 1 << 30, &wgpu::Limits::default()).unwrap();
+        assert!(2 * plan.segments.length() < 65_535 && plan.segments.count() > 100);
+    }
+
+    #[test]
+    fn a_budget_too_small_is_refused_with_the_bytes() {
+        let huge = Need { sites: 100_000, slots: 1_000_000, ..need(1, 1, 10) };
+        let error = Plan::new(&huge, 1 << 20, &wgpu::Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("MiB"), "{error}");
+    }
+}

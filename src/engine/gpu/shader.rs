@@ -1,0 +1,310 @@
+//! From the templates in `shaders/` to WGSL specialised for one problem shape.
+
+use crate::engine::Precision;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::problem::{ObservationOperator, PointFunction};
+use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
+
+const TEMPLATES: [(&str, &str); 14] = [
+    ("member.wgsl", include_str!("../../../shaders/member.wgsl")),
+    ("lorenz96.wgsl", include_str!("../../../shaders/lorenz96.wgsl")),
+    ("rk4.wgsl", include_str!("../../../shaders/rk4.wgsl")),
+    ("operator.wgsl", include_str!("../../../shaders/operator.wgsl")),
+    ("cost.wgsl", include_str!("../../../shaders/cost.wgsl")),
+    ("random.wgsl", include_str!("../../../shaders/random.wgsl")),
+    ("forward.wgsl", include_str!("../../../shaders/forward.wgsl")),
+    ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
+    ("adjoint.wgsl", include_str!("../../../shaders/reverse.wgsl")),
+    ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
+    ("background.wgsl", include_str!("../../../shaders/background.wgsl")),
+    ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
+    ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
+    ("totals.wgsl", include_str!("../../../shaders/totals.wgsl")),
+];
+
+/// The kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    Draw,
+    Background,
+    Forward,
+    Reverse,
+    /// The reverse sweep of a given forcing.
+    Adjoint,
+    Tangent,
+    Sums,
+    Totals,
+}
+
+/// What a binding of a kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    Uniform,
+    Read,
+    ReadWrite,
+}
+
+impl Kernel {
+    #[cfg(test)]
+    pub const ALL: [Self; 8] = [
+        Self::Draw,
+        Self::Background,
+        Self::Forward,
+        Self::Reverse,
+        Self::Adjoint,
+        Self::Tangent,
+        Self::Sums,
+        Self::Totals,
+    ];
+
+    fn template(self) -> &'static str {
+        match self {
+            Self::Draw => "draw.wgsl",
+            Self::Background => "background.wgsl",
+            Self::Forward => "forward.wgsl",
+            Self::Reverse => "reverse.wgsl",
+            Self::Adjoint => "adjoint.wgsl",
+            Self::Tangent => "tangent.wgsl",
+            Self::Sums => "sums.wgsl",
+            Self::Totals => "totals.wgsl",
+        }
+    }
+
+    pub fn entry_point(self) -> &'static str {
+        match self {
+            Self::Draw => "draw",
+            Self::Background => "background",
+            Self::Forward => "forward",
+            Self::Reverse | Self::Adjoint => "reverse",
+            Self::Tangent => "tangent",
+            Self::Sums => "sums",
+            Self::Totals => "add_totals",
+        }
+    }
+
+    /// The bindings of group 0, from 0 on. The first four are those of `member.wgsl`.
+    pub fn bindings(self) -> &'static [Binding] {
+        use Binding::{Read, ReadWrite, Uniform};
+        match self {
+            Self::Draw => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
+            Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
+            _ => &[Uniform, Read, ReadWrite, ReadWrite],
+        }
+    }
+}
+
+/// What the kernels of a problem set are specialised for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    pub model: Model,
+    pub sites: usize,
+    pub operator: ObservationOperator,
+    pub full_background: bool,
+    pub precision: Precision,
+    pub layout: MemberLayout,
+}
+
+/// How a member lies over invocations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MemberLayout {
+    pub sites_per_lane: usize,
+    pub lanes: usize,
+    pub members_per_group: usize,
+}
+
+/// Largest state that one invocation holds in registers.
+const MOST_SITES_ALONE: usize = 48;
+/// Sites per lane where several lanes share a member.
+const SITES_PER_LANE: usize = 16;
+/// Most sites that a lane may hold: beyond it, the unrolled code grows out of hand.
+const MOST_SITES_PER_LANE: usize = 128;
+
+impl MemberLayout {
+    /// The layout for a state: alone in one invocation while it fits registers, else shared by as few lanes as hold
+    /// it in runs of whole observation blocks.
+    ///
+    /// # Errors
+    /// A state, or an observation block, too large for a workgroup of this device.
+    pub fn choose(sites: usize, block: usize, precision: Precision, limits: &wgpu::Limits) -> Result<Self> {
+        if sites <= MOST_SITES_ALONE {
+            return Ok(Self { sites_per_lane: sites, lanes: 1, members_per_group: 64 });
+        }
+        let most_lanes = limits.max_compute_invocations_per_workgroup.min(256) as usize;
+        let sites_per_lane = sites.div_ceil(most_lanes).max(SITES_PER_LANE).next_multiple_of(block);
+        let lanes = sites.div_ceil(sites_per_lane);
+        let bytes = sites * precision.bytes();
+        let memory = limits.max_compute_workgroup_storage_size as usize;
+        if sites_per_lane > MOST_SITES_PER_LANE || bytes > memory {
+            return Err(Error::Hardware {
+                message: format!(
+                    "{sites} sites ({} observed in blocks of {block}) do not fit a workgroup of this GPU: \
+                     expected at most {} sites",
+                    precision.name(),
+                    (memory / precision.bytes()).min(most_lanes * MOST_SITES_PER_LANE)
+                ),
+                help: "use --backend cpu, or --precision f32".into(),
+            });
+        }
+        let members_per_group = (64 / lanes).clamp(1, (memory / bytes).max(1));
+        Ok(Self { sites_per_lane, lanes, members_per_group })
+    }
+
+    /// Invocations per workgroup.
+    pub fn group(&self) -> usize {
+        self.lanes * self.members_per_group
+    }
+}
+
+/// The WGSL of a kernel.
+///
+/// # Errors
+/// A template that does not render: a bug.
+pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
+    let syntax = SyntaxConfig::builder()
+        .variable_delimiters("${", "}")
+        .line_statement_prefix("//%")
+        .build()
+        .map_err(|e| broken(kernel, &e.to_string()))?;
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax);
+    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text).map_err(|e| broken(kernel, &e.to_string()))?;
+    }
+    let MemberLayout { sites_per_lane, lanes, members_per_group } = shape.layout;
+    let strides: Vec<usize> =
+        std::iter::successors(Some(lanes.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect();
+    let numbers = context! {
+        REAL => shape.precision.name(),
+        N => shape.sites,
+        S => sites_per_lane,
+        LANES => lanes,
+        LANE_STRIDES => strides,
+        MEMBERS_PER_GROUP => members_per_group,
+        GROUP => shape.layout.group(),
+        PARAMETERS => shape.model.parameter_names().len(),
+        MODEL => shape.model.name(),
+        FUNCTION => shape.operator.function.name(),
+        BLOCK => shape.operator.block_size,
+        FULL_BACKGROUND => shape.full_background,
+        FORCING => kernel == Kernel::Adjoint,
+        SWEEP => match kernel {
+            Kernel::Reverse | Kernel::Adjoint => "reverse",
+            Kernel::Tangent => "tangent",
+            _ => "forward",
+        },
+    };
+    let series = if shape.operator.function == PointFunction::Softplus {
+        series(shape.precision)
+    } else {
+        context! {}
+    };
+    environment
+        .get_template(kernel.template())
+        .and_then(|t| t.render(context! { ..numbers, ..series }))
+        .map_err(|e| broken(kernel, &format!("{e:#}")))
+}
+
+/// The coefficients of softplus's exponential and logarithm, highest power first, to the precision's last bit.
+fn series(precision: Precision) -> Value {
+    let (exp_terms, log_terms, bits) = match precision {
+        Precision::F32 => (8, 9, 7),
+        Precision::F64 => (15, 19, 10),
+    };
+    let mut factorials = vec![1.0f64];
+    for k in 1..exp_terms {
+        factorials.push(factorials[k - 1] * k as f64);
+    }
+    let text = |v: f64| format!("{v:?}");
+    let exponent_bits: Vec<Value> =
+        (0..bits).map(|b| context! { bit => 1u32 << b, power => text((-f64::from(1u32 << b)).exp2()) }).collect();
+    context! {
+        EXP_COEFFICIENTS => factorials.iter().rev().map(|f| text(1.0 / f)).collect::<Vec<_>>(),
+        LOG_COEFFICIENTS => (0..log_terms).rev().map(|m| text(1.0 / f64::from(2 * m + 1))).collect::<Vec<_>>(),
+        EXPONENT_BITS => exponent_bits,
+        SMALLEST_EXPONENT => if precision == Precision::F32 { 126 } else { 1022 },
+    }
+}
+
+fn broken(kernel: Kernel, message: &str) -> Error {
+    Error::Device {
+        message: format!("the {kernel:?} kernel does not build: {message}"),
+        help: "report this as a bug".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes() -> Vec<Shape> {
+        let limits = wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..wgpu::Limits::default() };
+        let mut shapes = Vec::new();
+        for precision in [Precision::F32, Precision::F64] {
+            for function in PointFunction::ALL {
+                for (sites, block_size, full_background) in
+                    [(4, 1, false), (13, 1, true), (40, 4, false), (64, 1, true), (120, 3, false), (1000, 8, false)]
+                {
+                    shapes.push(Shape {
+                        model: Model::Lorenz96,
+                        sites,
+                        operator: ObservationOperator { function, block_size },
+                        full_background,
+                        precision,
+                        layout: MemberLayout::choose(sites, block_size, precision, &limits).unwrap(),
+                    });
+                }
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn every_kernel_variant_is_valid_wgsl() {
+        let mut failures = Vec::new();
+        for shape in shapes() {
+            for kernel in Kernel::ALL {
+                let text = source(kernel, &shape).unwrap();
+                let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
+                    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::FLOAT64)
+                        .validate(&m)
+                        .map_err(|e| e.emit_to_string(&text))
+                });
+                if let Err(message) = checked {
+                    failures.push(format!("{kernel:?} of {shape:?}:\n{message}"));
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[0]);
+    }
+
+    #[test]
+    fn f64_kernels_use_no_built_in_transcendental() {
+        for shape in shapes().iter().filter(|s| s.precision == Precision::F64) {
+            for kernel in Kernel::ALL {
+                let text = source(kernel, shape).unwrap();
+                for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
+                    for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
+                        let at = line
+                            .find(name)
+                            .filter(|at| !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+                        assert!(at.is_none(), "{kernel:?}: {line}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn params_lie_on_the_device_as_on_the_host() {
+        let text = source(Kernel::Forward, &shapes()[0]).unwrap();
+        let module = naga::front::wgsl::parse_str(&text).unwrap();
+        let (_, params) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Params")).unwrap();
+        let naga::TypeInner::Struct { members, .. } = &params.inner else { panic!("Params is a struct") };
+        let device: Vec<_> = members.iter().map(|m| (m.name.clone().unwrap(), m.offset as usize)).collect();
+        let host: Vec<_> = super::super::params::FIELDS.iter().map(|(n, o)| ((*n).to_owned(), *o)).collect();
+        assert_eq!(device, host);
+    }
+}

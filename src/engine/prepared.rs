@@ -1,0 +1,133 @@
+//! A problem set as an engine reads it: in its number type, each ingredient once where the problems share it.
+
+use crate::model::Model;
+use crate::problem::{BackgroundError, ObservationOperator, Problem};
+
+/// Numbers stored once for all problems, or once per problem.
+#[derive(Debug)]
+pub struct Field<T> {
+    pub values: Vec<T>,
+    /// Numbers per problem, or 0 where the problems share them.
+    pub stride: usize,
+}
+
+impl<T: Copy> Field<T> {
+    /// Number `i` of a problem.
+    #[inline(always)]
+    pub fn at(&self, problem: usize, i: usize) -> T {
+        self.values[problem * self.stride + i]
+    }
+}
+
+/// The inverse of B.
+#[derive(Debug)]
+pub enum BackgroundPrecision<T> {
+    /// Its diagonal: `[sites]`.
+    Diagonal(Field<T>),
+    /// The matrix `[sites, sites]`, shared, and a factor on it for each problem.
+    Full { matrix: Vec<T>, factor: Field<T> },
+}
+
+/// A problem set, converted once.
+#[derive(Debug)]
+pub struct Prepared<T> {
+    pub model: Model,
+    pub sites: usize,
+    /// Observations per time.
+    pub per_time: usize,
+    /// Stored times.
+    pub times: usize,
+    /// Times up to the last one assimilated.
+    pub assimilated: usize,
+    pub steps_per_time: usize,
+    pub dt: f64,
+    pub operator: ObservationOperator,
+    pub parameters: Field<T>,
+    pub parameter_count: usize,
+    pub mean: Field<T>,
+    pub background: BackgroundPrecision<T>,
+    /// y, 0 where nothing is assimilated: `[assimilated, observations]`.
+    pub observation: Field<T>,
+    /// w_t / sigma^2, 0 where nothing is assimilated: `[assimilated, observations]`.
+    pub precision: Field<T>,
+    pub seeds: Vec<u64>,
+}
+
+impl<T: Copy> Prepared<T> {
+    /// Converts a problem set, each number by `convert`.
+    pub fn new(problem: &Problem, convert: impl Fn(f64) -> T) -> Self {
+        let count = problem.count();
+        // From the numbers of each problem, or from those of the first where they are shared.
+        let collect = |shared: bool, row: &dyn Fn(usize) -> Vec<f64>| {
+            let rows = if shared { 1 } else { count };
+            let values: Vec<T> = (0..rows).flat_map(row).map(&convert).collect();
+            Field { stride: if shared { 0 } else { values.len() / rows }, values }
+        };
+        let scales_shared = problem.background.scale.len() == 1;
+        let precisions: Vec<_> = (0..count).map(|p| problem.observation_precision(p)).collect();
+        let assimilated = precisions
+            .iter()
+            .flat_map(|r| r.rows().into_iter().enumerate().filter(|(_, row)| row.iter().any(|r| *r > 0.0)))
+            .map(|(t, _)| t + 1)
+            .max()
+            .unwrap_or(1);
+        let observations_shared = problem.observations.len_of(ndarray::Axis(0)) == 1;
+        let precision_shared = observations_shared
+            && problem.observation_std.len_of(ndarray::Axis(0)) == 1
+            && problem.weights.nrows() == 1;
+        let background = match &problem.background.error {
+            BackgroundError::Diagonal(std) => {
+                BackgroundPrecision::Diagonal(collect(std.nrows() == 1 && scales_shared, &|p| {
+                    problem.background.std_of(p).iter().map(|s| 1.0 / (s * s)).collect()
+                }))
+            }
+            BackgroundError::Full(b) => BackgroundPrecision::Full {
+                matrix: b.precision.iter().map(|v| convert(*v)).collect(),
+                factor: collect(scales_shared, &|p| vec![1.0 / problem.background.scale_of(p)]),
+            },
+        };
+        Self {
+            model: problem.model,
+            sites: problem.sites(),
+            per_time: problem.observations_per_time(),
+            times: problem.window.times,
+            assimilated,
+            steps_per_time: problem.window.steps_per_time,
+            dt: problem.window.dt,
+            operator: problem.operator,
+            parameter_count: problem.parameters.ncols(),
+            parameters: collect(problem.parameters.nrows() == 1, &|p| problem.parameters_of(p).to_vec()),
+            mean: collect(problem.background.mean.nrows() == 1, &|p| problem.background.mean_of(p).to_vec()),
+            background,
+            observation: collect(observations_shared, &|p| {
+                let y = problem.observations_of(p);
+                (0..assimilated).flat_map(|t| y.row(t).to_vec()).map(|y| if y.is_nan() { 0.0 } else { y }).collect()
+            }),
+            precision: collect(precision_shared, &|p| {
+                precisions[p].iter().take(assimilated * problem.observations_per_time()).copied().collect()
+            }),
+            seeds: problem.seeds.clone(),
+        }
+    }
+
+    /// RK4 steps from the initial time to the last assimilated one.
+    pub fn assimilated_steps(&self) -> usize {
+        (self.assimilated - 1) * self.steps_per_time
+    }
+
+    /// RK4 steps from the initial time to the last stored one.
+    pub fn stored_steps(&self) -> usize {
+        (self.times - 1) * self.steps_per_time
+    }
+
+    /// Whether two problems differ in anything but their seed.
+    pub fn varies(&self) -> bool {
+        let background = match &self.background {
+            BackgroundPrecision::Diagonal(f) => f.stride,
+            BackgroundPrecision::Full { factor, .. } => factor.stride,
+        };
+        [self.parameters.stride, self.mean.stride, self.observation.stride, self.precision.stride, background]
+            .iter()
+            .any(|s| *s > 0)
+    }
+}
