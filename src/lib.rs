@@ -68,6 +68,7 @@ pub use posterior::{Elbo, MeanField, log_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.
 pub use method::four_d_var::Minimiser;
+pub use method::vi::Units;
 pub use method::{Analysis, FourDVarSettings, Hessian, Observer, Progress, Record, Silent, ViSettings, background};
 
 // Twin experiments and presets.

@@ -7,6 +7,7 @@ use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision};
 use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
 use vi4dvar::method::four_d_var::Minimiser;
+use vi4dvar::method::vi::Units;
 use vi4dvar::method::{FourDVarSettings, Hessian, ViSettings};
 use vi4dvar::optimizer::Schedule;
 
@@ -88,6 +89,9 @@ pub(super) struct MethodOptions {
     /// VI: Monte Carlo draws per iteration. Default: 1
     #[arg(long, value_name = "N")]
     pub batch: usize,
+    /// VI: what learning rate and initial deviation are counted in. Default: physical
+    #[arg(long, value_name = "NAME")]
+    pub units: Units,
     /// VI: Adam's learning rate. Default: 0.01
     #[arg(long, value_name = "RATE")]
     pub learning_rate: f64,
@@ -144,6 +148,7 @@ impl MethodOptions {
             samples: v.samples,
             max_diverged_share: v.max_diverged_share,
             batch: v.batch,
+            units: v.units,
             learning_rate: v.learning_rate,
             schedule: v.schedule,
             initial_std: v.initial_std,
@@ -183,6 +188,7 @@ impl MethodOptions {
         ViSettings {
             iterations: self.iterations,
             batch: self.batch,
+            units: self.units,
             learning_rate: self.learning_rate,
             schedule: self.schedule,
             initial_std: self.initial_std,

@@ -537,7 +537,8 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused_by_name() {
-        let cases: [(&str, fn(&mut TwinSettings)); 13] = [
+        type Change = fn(&mut TwinSettings);
+        let cases: [(&str, Change); 13] = [
             ("sites", |s| s.sites = 3),
             ("times", |s| s.times = 0),
             ("assimilated_times", |s| s.assimilated_times = 17),

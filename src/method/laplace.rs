@@ -224,5 +224,5 @@ fn from_nalgebra(a: &DMatrix<f64>) -> Array2<f64> {
 
 /// x* + S eps for rows of standard normals: `[count, sites]`.
 pub(super) fn draw(minimum: ArrayView1<f64>, square_root: &Array2<f64>, normals: &Array2<f64>) -> Array2<f64> {
-    normals.dot(&square_root.t()) + &minimum
+    normals.dot(&square_root.t()) + minimum
 }
