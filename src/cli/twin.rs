@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use vi4dvar::error::{Error, Result};
-use vi4dvar::experiment::{Outcome, Preset, TwinSettings};
+use vi4dvar::experiment::{Outcome, Preset, TwinSettings, simulate_set};
 use vi4dvar::output::{check_size, check_writable, write_analysis};
 
 #[derive(Args, Serialize)]
@@ -84,9 +84,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         check_writable(target, force)?;
     }
     check_size("sample", &[preset.vi.samples, preset.twin.times, preset.twin.sites])?;
-    preset.twin.check()?;
     preset.four_d_var.check()?;
     preset.vi.check()?;
+    let problem = simulate_set(&preset.twin, &seeds)?;
     let engine = options.hardware.engine(&options.run)?;
     for directory in &directories {
         std::fs::create_dir_all(directory).map_err(|e| {
@@ -98,7 +98,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
 
     let mut bar = Bar::new(options.run.quiet);
-    let Outcome { problem, analyses, table } = preset.run(&seeds, &engine, &mut bar)?;
+    let Outcome { analyses, table } = preset.assimilate(&problem, &engine, &mut bar)?;
     drop(bar);
 
     let settings = config::resolved("twin", &options);

@@ -31,8 +31,6 @@ pub struct Preset {
 /// What came of an experiment.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The set of twins.
-    pub problem: Problem,
     /// For each method, the background first: one analysis per twin.
     pub analyses: Vec<Vec<Analysis>>,
     /// The scores, averaged over the twins.
@@ -47,21 +45,18 @@ impl Default for Preset {
 }
 
 impl Preset {
-    /// Simulates the twins of `seeds` and assimilates them in lockstep: background, 4DVAR, VI-4DVAR.
+    /// Assimilates a set of twins in lockstep: background, 4DVAR, VI-4DVAR.
     ///
     /// # Errors
     /// Settings that cannot work, an engine's failure, too many members diverged.
-    pub fn run(&self, seeds: &[u64], engine: &Engine, observer: &mut dyn Observer) -> Result<Outcome> {
-        self.four_d_var.check()?;
-        self.vi.check()?;
-        let problem = simulate_set(&self.twin, seeds)?;
+    pub fn assimilate(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Outcome> {
         let analyses = vec![
-            method::background(&problem, engine, self.vi.samples)?,
-            self.four_d_var.run(&problem, engine, observer)?,
-            self.vi.run(&problem, engine, observer)?,
+            method::background(problem, engine, self.vi.samples)?,
+            self.four_d_var.run(problem, engine, observer)?,
+            self.vi.run(problem, engine, observer)?,
         ];
-        let table = ScoreTable::new(&problem, &analyses);
-        Ok(Outcome { problem, analyses, table })
+        let table = ScoreTable::new(problem, &analyses);
+        Ok(Outcome { analyses, table })
     }
 
     /// All presets, in the order in which lists show them.
