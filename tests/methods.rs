@@ -343,7 +343,11 @@ fn small_errors_give_the_gauss_newton_posterior() {
         let b = vi.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
         for i in 0..8 {
             let sd = precision[(i, i)].sqrt().recip();
-            println!("{i} {sd} {} {}", record(&b, "variational_mean")[[i]] - minimum[[i]], record(&b, "variational_std")[[i]]/sd);
+            println!(
+                "{i} {sd} {} {}",
+                record(&b, "variational_mean")[[i]] - minimum[[i]],
+                record(&b, "variational_std")[[i]] / sd
+            );
             let (mean, std) = (record(&b, "variational_mean")[[i]], record(&b, "variational_std")[[i]]);
             assert!(
                 (mean - minimum[[i]]).abs() < 0.05 * sd,
