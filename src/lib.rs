@@ -1,6 +1,38 @@
-//! stub of the tour
+//! Ensemble engine for variational data assimilation: Lorenz-96 members and their adjoints in lockstep, on any GPU and
+//! on the CPU, with 4DVAR and VI-4DVAR as two readings of one cost function.
+//!
+//! ```
+//! use vi4dvar::{Backend, Engine, EngineSettings, FourDVarSettings, Silent, TwinSettings, ViSettings};
+//!
+//! # fn main() -> vi4dvar::Result<()> {
+//! // A problem: the twin experiment of Filoche and Béréziat, or your own (`Problem::read`, or field by field).
+//! let problem = vi4dvar::simulate(&TwinSettings { seed: 3, ..TwinSettings::default() })?;
+//!
+//! // An engine: `Backend::Auto` takes a real GPU where there is one.
+//! let engine = Engine::new(&EngineSettings { backend: Backend::Cpu, ..EngineSettings::default() })?;
+//!
+//! // Two methods, each one analysis per problem of the set: here one.
+//! let map = FourDVarSettings { starts: 16, ..FourDVarSettings::default() }.run(&problem, &engine, &mut Silent)?;
+//! let vi = ViSettings { batch: 64, ..ViSettings::default() }.run(&problem, &engine, &mut Silent)?;
+//!
+//! let truth = problem.truth_of(0).expect("a twin knows its truth");
+//! for analysis in [&map[0], &vi[0]] {
+//!     let error = (&analysis.mean - &truth).mapv(|e| e * e).mean().unwrap_or(f64::NAN).sqrt();
+//!     println!("{:10} RMSE {error:.3}, mean sd {:.3}", analysis.method, analysis.std.mean().unwrap_or(f64::NAN));
+//!     assert!(error < 1.0);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The rooms, from the inside out: [`model`] (the dynamics), [`problem`] (what is assimilated), [`engine`] (the
+//! hardware), [`posterior`] and [`optimizer`], [`diagnostics`], [`method`], [`experiment`], [`output`]. A name below can
+//! be reached by its room's path too.
+
+pub mod diagnostics;
 pub mod engine;
 pub mod error;
+pub mod experiment;
 pub mod method;
 pub mod model;
 mod netcdf;
@@ -9,3 +41,44 @@ pub mod output;
 pub mod posterior;
 pub mod problem;
 pub mod random;
+
+// Errors that say what was expected, what was found and what to do.
+pub use error::{Error, Result};
+
+// The dynamics.
+pub use model::{Dynamics, Lorenz96, Model, Number, Rk4};
+
+// A set of problems: window, background, observations, operator.
+pub use problem::{
+    Background, BackgroundError, ControlLayout, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+};
+
+// An engine, the batches it runs and what comes back.
+pub use engine::{
+    AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients, Hardware,
+    LoadedProblem, Members, Moments, Precision, Scale, Terms, adapters,
+};
+
+// Random numbers, by address.
+pub use random::{Stream, StreamRng, normals, philox};
+
+// How parameters move, and the family that is fitted.
+pub use optimizer::{Adam, AdamSettings, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs};
+pub use posterior::{Elbo, MeanField, log_normalizer};
+
+// Methods: settings whose `run` gives one analysis per problem.
+pub use method::four_d_var::Minimiser;
+pub use method::vi::Units;
+pub use method::{Analysis, FourDVarSettings, Hessian, Observer, Progress, Record, Silent, ViSettings, background};
+
+// Twin experiments and presets.
+pub use experiment::{Outcome, Preset, ScoreRow, ScoreTable, TwinKind, TwinSettings, scores, simulate, simulate_set};
+
+// Scores against a truth.
+pub use diagnostics::Scores;
+
+// Files.
+pub use output::{
+    AttributeValue, Attributes, SavedAnalysis, SavedRecord, check_size, check_writable, read_analysis, read_members,
+    write_analysis, write_evaluation, write_members,
+};

@@ -19,6 +19,8 @@ pub enum Stream {
     Posterior = 1,
     /// Starting points of a minimisation.
     Starts = 2,
+    /// Draws from the background, N(xb, B).
+    Background = 3,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

@@ -614,7 +614,7 @@ fn vi_stops_when_the_elbo_no_longer_rises() {
     let settings = ViSettings { tolerance: Some(1e-3), batch: 256, ..ViSettings::default() };
     let a = settings.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
     let done = record(&a, "elbo").len();
-    assert!((200..1500).contains(&done) && done % 100 == 0, "{done}");
+    assert!((200..1500).contains(&done) && done.is_multiple_of(100), "{done}");
     assert!(a.summary.contains("no longer rose"), "{}", a.summary);
     assert!(number(&a, "final_elbo") > exact(&problem).log_evidence - 0.2, "{}", a.summary);
 }

@@ -23,8 +23,8 @@ use std::time::Instant;
 pub const NAME: &str = "4DVAR";
 
 /// What moves the control to the minimum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Minimiser {
     /// L-BFGS with a strong-Wolfe line search.
     #[default]

@@ -11,8 +11,8 @@ use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 /// The Hessian of the cost that a Laplace covariance inverts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Hessian {
     /// B^-1 + sum_t w_t M_t' H' R_t^-1 H M_t, from tangents along n directions: leaves out the second derivatives
     /// of model and operator; always positive definite.
@@ -224,5 +224,5 @@ fn from_nalgebra(a: &DMatrix<f64>) -> Array2<f64> {
 
 /// x* + S eps for rows of standard normals: `[count, sites]`.
 pub(super) fn draw(minimum: ArrayView1<f64>, square_root: &Array2<f64>, normals: &Array2<f64>) -> Array2<f64> {
-    normals.dot(&square_root.t()) + &minimum
+    normals.dot(&square_root.t()) + minimum
 }

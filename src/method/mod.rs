@@ -1,10 +1,12 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
+mod background;
 pub mod four_d_var;
 mod laplace;
 mod samples;
 pub mod vi;
 
+pub use background::background;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use vi::{Settings as ViSettings, Units};

@@ -24,8 +24,8 @@ pub const NAME: &str = "VI-4DVAR";
 const DIVERGENCE_DRAWS: usize = 32;
 
 /// What the learning rate of mu and the initial sigma are counted in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Units {
     /// The model's units, as in the slides. Right where the posterior's deviation is well above the learning rate:
     /// Adam's steps have the size of the learning rate, whatever the posterior's width.

@@ -9,6 +9,7 @@ pub use number::Number;
 pub use rk4::Rk4;
 
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// A dynamical system dx/dt = f(x; parameters), with its Jacobian applied forwards and backwards.
 ///
@@ -24,7 +25,8 @@ pub trait Dynamics: Copy + Default + Send + Sync + 'static {
 }
 
 /// The models that a problem can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Model {
     /// Lorenz-96 (Lorenz 1996), one parameter: `forcing`.
     Lorenz96,

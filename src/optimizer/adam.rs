@@ -5,8 +5,8 @@ use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
 /// The learning rate's factor over the course of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// 1 throughout.
     #[default]
@@ -208,8 +208,10 @@ mod tests {
         let (mut x, mut z) = ([2e-3, 2.0, 100.0], [2.0; 3]);
         for _ in 0..20 {
             let gradient = |z: f64, unit: f64| z.powi(3) / unit;
-            scaled.step(&mut x, &[0, 1, 2].map(|i| gradient(x[i] / units[i], units[i])));
-            plain.step(&mut z, &z.map(|z| gradient(z, 1.0)));
+            let slopes = [0, 1, 2].map(|i| gradient(x[i] / units[i], units[i]));
+            scaled.step(&mut x, &slopes);
+            let slopes = z.map(|z| gradient(z, 1.0));
+            plain.step(&mut z, &slopes);
         }
         assert!((0..3).all(|i| (x[i] / units[i] - z[i]).abs() < 1e-12), "{x:?} {z:?}");
     }

@@ -1,0 +1,91 @@
+//! `vi4dvar assimilate`: assimilate a problem file by one method.
+
+use super::config::{self, Given};
+use super::options::{HardwareOptions, MethodOptions, RunOptions};
+use super::progress::Bar;
+use super::{output, print};
+use clap::{ArgMatches, Args, Command, ValueEnum};
+use serde::Serialize;
+use std::path::PathBuf;
+use vi4dvar::error::{Error, Result};
+use vi4dvar::experiment::{Preset, ScoreTable};
+use vi4dvar::output::{check_size, write_analysis};
+use vi4dvar::problem::Problem;
+
+#[derive(Clone, Copy, Serialize, ValueEnum)]
+enum Method {
+    /// 4DVAR: the most probable initial state, with a Laplace covariance
+    #[serde(rename = "4dvar")]
+    #[value(name = "4dvar")]
+    FourDVar,
+    /// VI-4DVAR: the mean-field Gaussian of largest ELBO
+    #[serde(rename = "vi")]
+    Vi,
+}
+
+#[derive(Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Options {
+    /// The problem file
+    #[arg(value_name = "PROBLEM.nc")]
+    #[serde(skip)]
+    problem: PathBuf,
+    /// The method
+    #[arg(long, value_name = "NAME")]
+    method: Option<Method>,
+    /// The seed of the method's draws. Default: that of the problem
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// The analysis file to write. Default: analysis.nc
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    out: PathBuf,
+    #[command(flatten)]
+    #[serde(flatten)]
+    methods: MethodOptions,
+    #[command(flatten)]
+    #[serde(flatten)]
+    hardware: HardwareOptions,
+    #[command(flatten)]
+    #[serde(skip)]
+    run: RunOptions,
+}
+
+pub(super) fn flags(command: Command) -> Command {
+    Options::augment_args_for_update(command).mut_arg("problem", |a| a.required(true))
+}
+
+pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+    let mut options = Given::new::<Options>(flags)?.over(Options {
+        problem: PathBuf::new(),
+        method: None,
+        seed: None,
+        out: "analysis.nc".into(),
+        methods: MethodOptions::new(&Preset::default()),
+        hardware: HardwareOptions::default(),
+        run: RunOptions::default(),
+    });
+    let Some(method) = options.method else {
+        return Err(Error::invalid("--method", "one of 4dvar, vi", "nothing", "choose a method"));
+    };
+    let (out, force) = (&options.out, options.run.force);
+    output::check(out, force)?;
+    let mut problem = Problem::read(&options.problem)?;
+    // The settings that are saved name the seed that was used.
+    problem.seeds = vec![*options.seed.get_or_insert(problem.seeds[0])];
+    check_size("sample", &[options.methods.samples, problem.window.times, problem.sites()])?;
+    let settings = config::resolved("assimilate PROBLEM.nc", &options);
+    let engine = options.hardware.engine(&options.run)?;
+    let mut bar = Bar::new(options.run.quiet);
+    let analyses = match method {
+        Method::FourDVar => options.methods.four_d_var().run(&problem, &engine, &mut bar)?,
+        Method::Vi => options.methods.vi().run(&problem, &engine, &mut bar)?,
+    };
+    drop(bar);
+    let attributes = output::analysis_attributes("assimilate", &settings, &engine, &problem, &analyses[0]);
+    write_analysis(out, &problem, &analyses[0], &attributes, force)?;
+    output::save_settings(out, &settings)?;
+    let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses));
+    let summary = &analyses[0].summary;
+    print(&format!("{table}{}: {summary}\non {}\n{}\n", analyses[0].method, engine.hardware(), out.display()))
+}

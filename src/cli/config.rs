@@ -1,0 +1,113 @@
+//! Settings from flags, a TOML file and a preset, and the resolved settings written back.
+//!
+//! A configuration file is read as the flags that it stands for (`sites = 40` is `--sites=40`), so files and flags
+//! have one parser, one set of names and one set of messages. A flag wins over the file, the file over the preset.
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde::Serialize;
+use std::path::Path;
+use toml::{Table, Value};
+use vi4dvar::error::{Error, Result};
+
+/// Flags that mean nothing inside a file.
+const FLAGS_ONLY: [&str; 3] = ["config", "help", "version"];
+
+/// The settings of one run, as far as given: what the flags say, and what the file says.
+pub(super) struct Given {
+    flags: ArgMatches,
+    file: Option<ArgMatches>,
+}
+
+impl Given {
+    /// Reads the file named by `--config`, where there is one. Keys of other subcommands are passed over, so one file
+    /// serves them all; keys of none are refused.
+    pub(super) fn new<T: Args>(flags: &ArgMatches) -> Result<Self> {
+        let file = match flags.get_one::<std::path::PathBuf>("config") {
+            None => None,
+            Some(path) => Some(read::<T>(path)?),
+        };
+        Ok(Self { flags: flags.clone(), file })
+    }
+
+    /// The text of a flag, or else of the file's key.
+    pub(super) fn text(&self, id: &str) -> Option<&String> {
+        self.flags.get_one(id).or_else(|| self.file.as_ref().and_then(|file| file.get_one(id)))
+    }
+
+    /// `base` with the file laid over it, and the flags over that.
+    pub(super) fn over<T: FromArgMatches>(self, mut base: T) -> T {
+        for matches in self.file.iter().chain([&self.flags]) {
+            base.update_from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+        }
+        base
+    }
+}
+
+/// The matches of the flags that the file stands for.
+fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
+    let help = "a configuration holds `flag = value` lines, with the flags' names";
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::file(path, format!("cannot be read: {error}"), "check the path"))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+        Error::file(path, format!("line {line}: not TOML: {}", error.message().trim_end()), help)
+    })?;
+    let names = |command: &Command| -> Vec<String> {
+        command.get_arguments().filter_map(|a| a.get_long()).map(String::from).collect()
+    };
+    let mut known: Vec<_> = super::command().get_subcommands().flat_map(names).collect();
+    known.retain(|name| !FLAGS_ONLY.contains(&name.as_str()));
+    let command = T::augment_args_for_update(Command::new("config").no_binary_name(true));
+    let mine = names(&command);
+    let mut flags = Vec::new();
+    for (key, value) in &table {
+        if !known.contains(key) {
+            let near = |name: &&String| strsim::jaro_winkler(name, key);
+            let closest = known.iter().max_by(|a, b| near(a).total_cmp(&near(b))).expect("there are flags");
+            return Err(Error::file(
+                path,
+                format!("unknown key `{key}`"),
+                format!("the closest known one is `{closest}`"),
+            ));
+        }
+        if mine.contains(key) {
+            let Some(value) = flag_value(value) else {
+                return Err(Error::file(path, format!("key `{key}` holds a table or a date"), help));
+            };
+            flags.push(format!("--{key}={value}"));
+        }
+    }
+    command.try_get_matches_from(flags).map_err(|error| {
+        let message = error.render().to_string();
+        let first = message.lines().next().unwrap_or_default();
+        Error::file(path, first.trim_start_matches("error: "), "correct the value")
+    })
+}
+
+/// The value as it would stand behind a flag; lists are joined by commas.
+fn flag_value(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        Value::Boolean(yes) => Some(yes.to_string()),
+        Value::Array(values) => Some(values.iter().map(flag_value).collect::<Option<Vec<_>>>()?.join(",")),
+        Value::Datetime(_) | Value::Table(_) => None,
+    }
+}
+
+/// The resolved settings as a configuration file that repeats the run.
+pub(super) fn resolved(subcommand: &str, settings: &impl Serialize) -> String {
+    let body = toml::to_string(settings).expect("settings are plain numbers and names");
+    let mut text = format!("# Every setting of this run. `vi4dvar {subcommand} --config THIS_FILE` repeats it.\n");
+    for line in body.lines() {
+        // TOML's integers have a sign: a larger seed is written as text, which reads back as the same flag.
+        match line.split_once(" = ") {
+            Some((key, value)) if value.parse::<u64>().is_ok_and(|v| i64::try_from(v).is_err()) => {
+                text.push_str(&format!("{key} = \"{value}\"\n"));
+            }
+            _ => text.push_str(&format!("{line}\n")),
+        }
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! `vi4dvar devices`: the adapters, and which one would be used.
+
+use super::config::Given;
+use super::options::{HardwareOptions, RunOptions};
+use super::print;
+use clap::{ArgMatches, Args, Command};
+use std::fmt::Write;
+use vi4dvar::engine::{Engine, adapters};
+use vi4dvar::error::Result;
+
+#[derive(Args, Default)]
+struct Options {
+    #[command(flatten)]
+    hardware: HardwareOptions,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+pub(super) fn flags(command: Command) -> Command {
+    Options::augment_args_for_update(command)
+}
+
+pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+    let Options { hardware, .. } = Given::new::<Options>(flags)?.over(Options::default());
+    let mut text = String::new();
+    for adapter in adapters() {
+        let f64 = if adapter.f64 { "f32, f64" } else { "f32" };
+        let mib = adapter.largest_binding >> 20;
+        writeln!(
+            text,
+            "{}\n    {}, {}, {}; {f64}; bindings up to {mib} MiB",
+            adapter.name, adapter.kind, adapter.backend, adapter.driver
+        )
+        .expect("strings take everything");
+    }
+    if text.is_empty() {
+        text.push_str("no GPU adapter\n");
+    }
+    print(&text)?;
+    // The list stays on the screen when what is asked for is not in it.
+    let engine = Engine::new(&hardware.settings())?;
+    print(&format!("{}\n    would be used\n", engine.hardware()))
+}

@@ -1,0 +1,109 @@
+//! The subcommands, one file each, and what they share.
+
+mod assimilate;
+mod config;
+mod devices;
+mod evaluate;
+mod options;
+mod output;
+mod progress;
+mod simulate;
+mod twin;
+
+use clap::{ArgMatches, Command};
+use std::io::Write;
+use vi4dvar::error::{Error, Result};
+use vi4dvar::experiment::Preset;
+
+/// A subcommand: its name, what it does in one line, its flags, and what runs it.
+struct Subcommand {
+    name: &'static str,
+    about: &'static str,
+    flags: fn(Command) -> Command,
+    run: fn(&ArgMatches) -> Result<()>,
+}
+
+const SUBCOMMANDS: [Subcommand; 5] = [
+    Subcommand {
+        name: "twin",
+        about: "The whole case study: simulate, assimilate by 4DVAR and VI-4DVAR, compare with the truth",
+        flags: twin::flags,
+        run: twin::run,
+    },
+    Subcommand {
+        name: "simulate",
+        about: "Make a twin problem and write its file",
+        flags: simulate::flags,
+        run: simulate::run,
+    },
+    Subcommand {
+        name: "assimilate",
+        about: "Assimilate a problem file by one method",
+        flags: assimilate::flags,
+        run: assimilate::run,
+    },
+    Subcommand {
+        name: "evaluate",
+        about: "Cost and gradient of given members of a problem",
+        flags: evaluate::flags,
+        run: evaluate::run,
+    },
+    Subcommand {
+        name: "devices",
+        about: "List the adapters, and which one would be used",
+        flags: devices::flags,
+        run: devices::run,
+    },
+];
+
+/// The whole command line.
+fn command() -> Command {
+    let about = "Ensemble engine for variational data assimilation, on any GPU and on the CPU";
+    let command = Command::new("vi4dvar").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true);
+    SUBCOMMANDS.iter().fold(command, |command, subcommand| {
+        let flags = (subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about);
+        // A number with a sign is a value to be judged, not an unknown flag.
+        command.subcommand(flags.mut_args(|flag| {
+            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
+            flag.allow_negative_numbers(takes_value)
+        }))
+    })
+}
+
+/// Parses the process's arguments. Wrong use ends the process with exit code 2, `--help` with 0.
+pub(crate) fn parse() -> ArgMatches {
+    command().get_matches()
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Whatever it could not do.
+pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
+    let (name, flags) = matches.subcommand().expect("a subcommand is required");
+    let subcommand = SUBCOMMANDS.iter().find(|s| s.name == name).expect("only these are declared");
+    (subcommand.run)(flags)
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Write { path: "standard output".into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The preset that the flags or the file name, `isda-16` where they name none. `--preset list` prints them all, and
+/// then there is nothing left to do.
+fn preset(given: &config::Given) -> Result<Option<Preset>> {
+    match given.text("preset").map(String::as_str) {
+        None => Ok(Some(Preset::default())),
+        Some("list") => {
+            let lines: Vec<_> = Preset::all().iter().map(|p| format!("{:16} {}\n", p.name, p.about)).collect();
+            print(&lines.concat()).map(|()| None)
+        }
+        Some(name) => Preset::from_name(name).map(Some),
+    }
+}

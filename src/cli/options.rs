@@ -1,0 +1,236 @@
+//! Options that several subcommands share.
+
+use clap::{ArgAction, Args};
+use serde::Serialize;
+use std::path::PathBuf;
+use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision};
+use vi4dvar::error::Result;
+use vi4dvar::experiment::Preset;
+use vi4dvar::method::four_d_var::Minimiser;
+use vi4dvar::method::vi::Units;
+use vi4dvar::method::{FourDVarSettings, Hessian, ViSettings};
+use vi4dvar::optimizer::Schedule;
+
+/// Where and how to compute.
+#[derive(Args, Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Hardware")]
+pub(super) struct HardwareOptions {
+    /// Where to compute: auto (a real GPU, else the CPU), gpu, cpu. Default: auto
+    #[arg(long, value_name = "BACKEND", value_parser = backend)]
+    pub backend: Backend,
+    /// Part of the name of the adapter to use. Default: the best one
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
+    /// The number type: f32, f64. Default: f32
+    #[arg(long, value_name = "TYPE", value_parser = precision)]
+    pub precision: Precision,
+    /// Threads of the CPU engine. Default: all cores
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Most memory that a batch in flight may take, in MiB. Default: 1024
+    #[arg(long, value_name = "MIB")]
+    pub memory: u64,
+}
+
+impl Default for HardwareOptions {
+    fn default() -> Self {
+        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory } = EngineSettings::default();
+        Self { backend, adapter, precision, threads, memory }
+    }
+}
+
+impl HardwareOptions {
+    /// What an engine is made from.
+    pub(super) fn settings(&self) -> EngineSettings {
+        EngineSettings {
+            backend: self.backend,
+            adapter: self.adapter.clone(),
+            precision: self.precision,
+            threads: self.threads,
+            memory_mib: self.memory,
+        }
+    }
+
+    /// The engine asked for; a software rasteriser is announced.
+    pub(super) fn engine(&self, run: &RunOptions) -> Result<Engine> {
+        let engine = Engine::new(&self.settings())?;
+        if !run.quiet {
+            eprintln!("on {}", engine.hardware());
+        }
+        announce(engine.hardware());
+        Ok(engine)
+    }
+}
+
+/// Says so where the adapter is a software rasteriser, even to those who asked for quiet.
+fn announce(hardware: &Hardware) {
+    if hardware.software {
+        eprintln!("note: {} is a software rasteriser, no faster than --backend cpu", hardware.adapter);
+    }
+}
+
+/// Which values the methods' settings take. Those of both methods come first.
+#[derive(Args, Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Methods")]
+pub(super) struct MethodOptions {
+    /// Iterations of the optimisation; the most that 4DVAR makes. Default: 1500
+    #[arg(long, value_name = "N")]
+    pub iterations: usize,
+    /// Samples drawn from each posterior. Default: 1000
+    #[arg(long, value_name = "N")]
+    pub samples: usize,
+    /// Share of diverged draws or samples above which there is no answer. Default: 0.5
+    #[arg(long, value_name = "SHARE")]
+    pub max_diverged_share: f64,
+    /// VI: Monte Carlo draws per iteration. Default: 1
+    #[arg(long, value_name = "N")]
+    pub batch: usize,
+    /// VI: what learning rate and initial deviation are counted in. Default: physical
+    #[arg(long, value_name = "NAME")]
+    pub units: Units,
+    /// VI: Adam's learning rate. Default: 0.01
+    #[arg(long, value_name = "RATE")]
+    pub learning_rate: f64,
+    /// VI: Adam's schedule. Default: constant
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Schedule,
+    /// VI: standard deviation at the start. Default: 1
+    #[arg(long, value_name = "STD")]
+    pub initial_std: f64,
+    /// VI: stop when the smoothed ELBO gains less than this share. Default: never
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+    /// VI: iterations over which the ELBO is smoothed for that. Default: 100
+    #[arg(long, value_name = "N")]
+    pub smoothing_window: usize,
+    /// VI: fresh draws for the ELBO of the result. Default: 4096
+    #[arg(long, value_name = "N")]
+    pub elbo_draws: usize,
+    /// 4DVAR: starting points, the background first; the lowest minimum is kept. Default: 1
+    #[arg(long, value_name = "N")]
+    pub starts: usize,
+    /// 4DVAR: what minimises. Default: lbfgs
+    #[arg(long, value_name = "NAME")]
+    pub minimiser: Minimiser,
+    /// 4DVAR by Adam: learning rate, in background deviations. Default: 0.05
+    #[arg(long, value_name = "RATE")]
+    pub minimiser_learning_rate: f64,
+    /// 4DVAR by Adam: schedule. Default: cosine
+    #[arg(long, value_name = "NAME")]
+    pub minimiser_schedule: Schedule,
+    /// 4DVAR by L-BFGS: pairs kept. Default: 10
+    #[arg(long, value_name = "N")]
+    pub history: usize,
+    /// 4DVAR: stop at this share of the gradient's norm at the start. Default: 1e-8 in f64, 1e-5 in f32
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_tolerance: Option<f64>,
+    /// 4DVAR: stop when an iteration lowers the cost by less than this share. Default: 1e-13 in f64, 1e-7 in f32
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_tolerance: Option<f64>,
+    /// 4DVAR: the Hessian under the Laplace covariance. Default: gauss-newton
+    #[arg(long, value_name = "NAME")]
+    pub hessian: Hessian,
+}
+
+impl MethodOptions {
+    /// The options that stand for a preset's settings.
+    pub(super) fn new(preset: &Preset) -> Self {
+        let (v, f) = (&preset.vi, &preset.four_d_var);
+        Self {
+            iterations: v.iterations,
+            samples: v.samples,
+            max_diverged_share: v.max_diverged_share,
+            batch: v.batch,
+            units: v.units,
+            learning_rate: v.learning_rate,
+            schedule: v.schedule,
+            initial_std: v.initial_std,
+            tolerance: v.tolerance,
+            smoothing_window: v.window,
+            elbo_draws: v.elbo_draws,
+            starts: f.starts,
+            minimiser: f.minimiser,
+            minimiser_learning_rate: f.learning_rate,
+            minimiser_schedule: f.schedule,
+            history: f.history,
+            gradient_tolerance: f.gradient_tolerance,
+            cost_tolerance: f.cost_tolerance,
+            hessian: f.hessian,
+        }
+    }
+
+    /// The settings of 4DVAR.
+    pub(super) fn four_d_var(&self) -> FourDVarSettings {
+        FourDVarSettings {
+            starts: self.starts,
+            minimiser: self.minimiser,
+            iterations: self.iterations,
+            gradient_tolerance: self.gradient_tolerance,
+            cost_tolerance: self.cost_tolerance,
+            history: self.history,
+            learning_rate: self.minimiser_learning_rate,
+            schedule: self.minimiser_schedule,
+            hessian: self.hessian,
+            samples: self.samples,
+            max_diverged_share: self.max_diverged_share,
+        }
+    }
+
+    /// The settings of VI-4DVAR.
+    pub(super) fn vi(&self) -> ViSettings {
+        ViSettings {
+            iterations: self.iterations,
+            batch: self.batch,
+            units: self.units,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            initial_std: self.initial_std,
+            tolerance: self.tolerance,
+            window: self.smoothing_window,
+            samples: self.samples,
+            elbo_draws: self.elbo_draws,
+            max_diverged_share: self.max_diverged_share,
+        }
+    }
+}
+
+/// How to behave while running. Not part of the saved settings.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Running")]
+pub(super) struct RunOptions {
+    /// A TOML file with flags as keys (`sites = 40`); flags on the command line win
+    #[arg(long, value_name = "F.toml")]
+    pub config: Option<PathBuf>,
+    /// Write over existing results. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub force: bool,
+    /// No progress and no notes. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub quiet: bool,
+}
+
+fn backend(name: &str) -> std::result::Result<Backend, String> {
+    match name {
+        "auto" => Ok(Backend::Auto),
+        "gpu" => Ok(Backend::Gpu),
+        "cpu" => Ok(Backend::Cpu),
+        _ => Err("expected one of auto, gpu, cpu".into()),
+    }
+}
+
+fn precision(name: &str) -> std::result::Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "f64" => Ok(Precision::F64),
+        _ => Err("expected one of f32, f64".into()),
+    }
+}

@@ -1,0 +1,79 @@
+//! What every result file is stamped with, and the settings saved beside it.
+
+use std::path::{Path, PathBuf};
+use vi4dvar::engine::{Engine, Hardware};
+use vi4dvar::error::{Error, Result};
+use vi4dvar::experiment::scores;
+use vi4dvar::method::Analysis;
+use vi4dvar::output::{Attributes, check_writable};
+use vi4dvar::problem::Problem;
+
+/// The resolved settings beside a result: `problem.nc` has `problem.toml`.
+fn settings_path(result: &Path) -> PathBuf {
+    result.with_extension("toml")
+}
+
+/// Refuses a result that could not be written, or whose settings would write over something. Asked before computing.
+pub(super) fn check(result: &Path, force: bool) -> Result<()> {
+    let settings = settings_path(result);
+    if settings == result {
+        return Err(Error::file(result, "is the name of a configuration", "end the result's name in .nc"));
+    }
+    check_writable(result, force)?;
+    check_writable(settings, force)
+}
+
+/// Writes the resolved settings beside the result.
+pub(super) fn save_settings(result: &Path, settings: &str) -> Result<()> {
+    write_text(&settings_path(result), settings)
+}
+
+/// Writes a small text file.
+pub(super) fn write_text(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
+}
+
+/// Global attributes: what made the file, from which settings, on which hardware. No times and no paths, so that a
+/// run repeated gives the same bytes.
+pub(super) fn attributes(command: &str, settings: &str, hardware: Option<&Hardware>) -> Attributes {
+    let mut attributes = Attributes::new();
+    attributes
+        .set("source", concat!("vi4dvar ", env!("CARGO_PKG_VERSION")))
+        .set("command", command)
+        .set("settings", settings);
+    if let Some(hardware) = hardware {
+        attributes
+            .set("adapter", hardware.adapter.as_str())
+            .set("backend", hardware.backend.as_str())
+            .set("driver", hardware.driver.as_str())
+            .set("precision", hardware.precision.name());
+    }
+    attributes
+}
+
+/// The same for an analysis, with its scores where the truth is known.
+pub(super) fn analysis_attributes(
+    command: &str,
+    settings: &str,
+    engine: &Engine,
+    problem: &Problem,
+    analysis: &Analysis,
+) -> Attributes {
+    let mut attributes = attributes(command, settings, Some(engine.hardware()));
+    if let Some(scores) = scores(problem, 0, analysis) {
+        let named = [
+            ("rmse_initial", Some(scores.rmse_initial)),
+            ("rmse_window", Some(scores.rmse_window)),
+            ("rmse_forecast", scores.rmse_forecast),
+            ("std_initial", Some(scores.std_initial)),
+            ("std_window", Some(scores.std_window)),
+            ("std_forecast", scores.std_forecast),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                attributes.set(name, value);
+            }
+        }
+    }
+    attributes
+}

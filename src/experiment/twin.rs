@@ -1,0 +1,564 @@
+//! Twin experiments: a truth from the model itself, and a background and observations made from it.
+//!
+//! Every random ingredient comes from a stream of its own under the one seed, and each stream is read in full
+//! whatever the other settings are: another share of dropped observations leaves truth, background and noise alone,
+//! and a longer window keeps its first times.
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::problem::{
+    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+};
+use crate::random::{Stream, StreamRng};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
+use rand_distr::{Distribution, StandardNormal, Uniform};
+use serde::{Deserialize, Serialize};
+
+/// How truth and background are related.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TwinKind {
+    /// The truth is on the attractor and the background lies around it, as on the slides. Good for RMSE.
+    #[default]
+    Classic,
+    /// The background is on the attractor, B and R come from its run, and the truth is drawn from N(xb, B): what
+    /// calibration needs, because the truth is then a draw from the very prior that is assimilated.
+    Prior,
+}
+
+/// A twin experiment. The defaults are the case study of the slides, preset `isda-16`.
+///
+/// The fields are at once settings, command-line flags and keys of a configuration file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[command(next_help_heading = "Twin experiment")]
+pub struct TwinSettings {
+    /// How truth and background are related. Default: classic
+    #[arg(long, value_name = "KIND")]
+    pub kind: TwinKind,
+    /// The model. Default: lorenz96
+    #[arg(long, value_name = "NAME", value_parser = Model::from_name)]
+    pub model: Model,
+    /// Sites of the model state. Default: 16
+    #[arg(long, value_name = "N")]
+    pub sites: usize,
+    /// Stored times, the initial one included. Default: 16
+    #[arg(long, value_name = "N")]
+    pub times: usize,
+    /// Times whose observations are assimilated; later ones are kept for verification. Default: 12
+    #[arg(long, value_name = "N")]
+    pub assimilated_times: usize,
+    /// Share of the observations that is dropped, at random over times and sites. Default: 0.5
+    #[arg(long, value_name = "SHARE")]
+    pub drop: f64,
+    /// Observe every n-th time only. Default: 1
+    #[arg(long, value_name = "N")]
+    pub time_stride: usize,
+    /// Whether time 0, the state that is sought, is observed too. Default: false
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub observe_initial: bool,
+    /// Background deviations: an interval of percentages of half the amplitude of the state, from which each site
+    /// draws its own. Default: 10,20
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
+    pub background_noise: [f64; 2],
+    /// Observation deviations: an interval of percentages of half the amplitude of what is observed, from which each
+    /// time and site draws its own. Default: 5,10
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
+    pub observation_noise: [f64; 2],
+    /// Sites over which background errors are correlated, as exp(-distance / this); 0 for none. Default: 0
+    #[arg(long, value_name = "SITES")]
+    pub background_correlation: f64,
+    /// The point-wise function of the observation operator. Default: square
+    #[arg(long, value_name = "NAME", value_parser = PointFunction::from_name)]
+    pub operator: PointFunction,
+    /// Sites averaged into one observation. Default: 1
+    #[arg(long, value_name = "SITES")]
+    pub block_size: usize,
+    /// RK4 step in model time units. Default: 0.1
+    #[arg(long, value_name = "STEP")]
+    pub dt: f64,
+    /// RK4 steps between two stored times. Default: 1
+    #[arg(long, value_name = "N")]
+    pub steps_per_time: usize,
+    /// The forcing F of Lorenz-96. Default: 8
+    #[arg(long, value_name = "F")]
+    pub forcing: f64,
+    /// RK4 steps from a standard normal state to the attractor. Default: 63
+    #[arg(long, value_name = "STEPS")]
+    pub spin_up: usize,
+    /// The seed of everything random, the methods' draws included. Default: 1
+    #[arg(long, value_name = "SEED")]
+    pub seed: u64,
+}
+
+impl Default for TwinSettings {
+    fn default() -> Self {
+        Self {
+            kind: TwinKind::Classic,
+            model: Model::Lorenz96,
+            sites: 16,
+            times: 16,
+            assimilated_times: 12,
+            drop: 0.5,
+            time_stride: 1,
+            observe_initial: false,
+            background_noise: [10.0, 20.0],
+            observation_noise: [5.0, 10.0],
+            background_correlation: 0.0,
+            operator: PointFunction::Square,
+            block_size: 1,
+            dt: 0.1,
+            steps_per_time: 1,
+            forcing: 8.0,
+            spin_up: 63,
+            seed: 1,
+        }
+    }
+}
+
+/// Reads "10,20".
+fn interval(text: &str) -> std::result::Result<[f64; 2], String> {
+    let wrong = || "expected two numbers, LOW,HIGH".to_string();
+    let (low, high) = text.split_once(',').ok_or_else(wrong)?;
+    let number = |s: &str| s.trim().parse().map_err(|_| wrong());
+    Ok([number(low)?, number(high)?])
+}
+
+impl TwinSettings {
+    /// The stored times and the time step.
+    pub fn window(&self) -> Window {
+        Window {
+            times: self.times,
+            assimilated_times: self.assimilated_times,
+            steps_per_time: self.steps_per_time,
+            dt: self.dt,
+        }
+    }
+
+    /// H.
+    pub fn observation_operator(&self) -> ObservationOperator {
+        ObservationOperator { function: self.operator, block_size: self.block_size }
+    }
+
+    /// Refuses settings from which no twin can be made.
+    ///
+    /// # Errors
+    /// The first field at fault.
+    pub fn check(&self) -> Result<()> {
+        let refuse =
+            |what: &str, expected: String, found: String, help: &str| Err(Error::invalid(what, expected, found, help));
+        let minimum = self.model.minimum_sites();
+        if self.sites < minimum {
+            let expected = format!("at least {minimum} for {}", self.model.name());
+            return refuse("sites", expected, self.sites.to_string(), "use a larger state");
+        }
+        self.window().check()?;
+        self.observation_operator().check(self.sites)?;
+        if self.sites.checked_mul(self.times).is_none_or(|n| n > VALUES_AT_MOST) {
+            let found = format!("{} times of {} sites", self.times, self.sites);
+            let expected = "a trajectory of at most 4 GiB".to_string();
+            return refuse("times and sites", expected, found, "store fewer times, with more steps per time");
+        }
+        if !(0.0..=1.0).contains(&self.drop) {
+            return refuse("drop", "a share from 0 to 1".into(), self.drop.to_string(), "0.5 drops half");
+        }
+        if self.time_stride == 0 {
+            return refuse("time-stride", "at least 1".into(), "0".into(), "1 observes every time");
+        }
+        for (what, [low, high]) in
+            [("background-noise", self.background_noise), ("observation-noise", self.observation_noise)]
+        {
+            if !(low > 0.0 && low <= high && high.is_finite()) {
+                let found = format!("{low},{high}");
+                return refuse(what, "LOW,HIGH with 0 < LOW <= HIGH".into(), found, "give percentages, such as 10,20");
+            }
+        }
+        if !(self.background_correlation >= 0.0 && self.background_correlation.is_finite()) {
+            let found = self.background_correlation.to_string();
+            return refuse("background-correlation", "a length >= 0 in sites".into(), found, "0 is a diagonal B");
+        }
+        if self.background_correlation > 0.0 && self.sites > FULL_SITES_AT_MOST {
+            let expected = format!("at most {FULL_SITES_AT_MOST} sites with a full B");
+            return refuse("sites", expected, self.sites.to_string(), "set background-correlation to 0");
+        }
+        if !self.forcing.is_finite() {
+            return refuse("forcing", "a finite number".into(), self.forcing.to_string(), "8 is chaotic");
+        }
+        Ok(())
+    }
+}
+
+/// Values of a variable of 4 GiB.
+const VALUES_AT_MOST: usize = 1 << 29;
+/// Sites up to which a full B is factored: 8192^2 values are 512 MiB.
+const FULL_SITES_AT_MOST: usize = 8192;
+
+/// The twin problem of the settings and their seed.
+///
+/// # Errors
+/// Settings that [`TwinSettings::check`] refuses, or a truth that leaves the range of numbers.
+pub fn simulate(settings: &TwinSettings) -> Result<Problem> {
+    simulate_set(settings, &[settings.seed])
+}
+
+/// The twin problems of several seeds, stacked into one set that runs in lockstep. Each is what [`simulate`] gives
+/// for its seed alone.
+///
+/// # Errors
+/// No seed, settings that [`TwinSettings::check`] refuses, several seeds with a correlated background (a set shares
+/// its full B, twins do not), or a truth that leaves the range of numbers.
+pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
+    settings.check()?;
+    if seeds.len() > 1 && settings.background_correlation > 0.0 {
+        return Err(Error::invalid(
+            "seeds",
+            "one seed where the background is correlated",
+            seeds.len().to_string(),
+            "each twin has its own B: simulate them one by one, or set background-correlation to 0",
+        ));
+    }
+    let twins = seeds.iter().map(|&seed| Twin::draw(settings, seed)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = twins.first() else {
+        return Err(Error::invalid("seeds", "at least one", "none", "give a seed for each twin"));
+    };
+    let rows = |pick: fn(&Twin) -> ArrayView1<f64>| {
+        ndarray::stack(Axis(0), &twins.iter().map(pick).collect::<Vec<_>>()).expect("twins have one shape")
+    };
+    let planes = |pick: fn(&Twin) -> ArrayView2<f64>| {
+        ndarray::stack(Axis(0), &twins.iter().map(pick).collect::<Vec<_>>()).expect("twins have one shape")
+    };
+    let error = if settings.background_correlation > 0.0 {
+        BackgroundError::Full(CovarianceFactor::new(first.covariance(settings.background_correlation))?)
+    } else {
+        BackgroundError::Diagonal(rows(|t| t.background_std.view()))
+    };
+    let observation_std: Array3<f64> = planes(|t| t.observation_std.view());
+    let problem = Problem {
+        model: settings.model,
+        parameters: Array2::from_elem((1, 1), settings.forcing),
+        window: settings.window(),
+        background: Background { mean: rows(|t| t.background.view()), error, scale: Array1::ones(1) },
+        operator: settings.observation_operator(),
+        observations: planes(|t| t.observations.view()),
+        observation_std,
+        weights: Array2::ones((1, settings.times)),
+        seeds: seeds.to_vec(),
+        truth: Some(planes(|t| t.truth.view())),
+    };
+    problem.check()?;
+    Ok(problem)
+}
+
+/// One twin.
+struct Twin {
+    /// `[times, sites]`
+    truth: Array2<f64>,
+    /// `[sites]`
+    background: Array1<f64>,
+    /// `[sites]`
+    background_std: Array1<f64>,
+    /// NaN where nothing was observed: `[times, observations]`.
+    observations: Array2<f64>,
+    /// `[times, observations]`
+    observation_std: Array2<f64>,
+}
+
+impl Twin {
+    fn draw(settings: &TwinSettings, seed: u64) -> Result<Self> {
+        let sites = settings.sites;
+        let normal = |stream| {
+            let mut rng = StreamRng::new(seed, stream);
+            move || -> f64 { StandardNormal.sample(&mut rng) }
+        };
+        let mut deviations = StreamRng::new(seed, Stream::Deviations);
+        let mut percentage = |[low, high]: [f64; 2]| -> f64 {
+            Uniform::new_inclusive(low, high).expect("the interval was checked").sample(&mut deviations) / 100.0
+        };
+
+        let mut spin_up = normal(Stream::SpinUp);
+        let mut attractor = Array1::from_shape_simple_fn(sites, &mut spin_up);
+        let parameters = [settings.forcing];
+        let state = attractor.as_slice_mut().expect("a fresh array is contiguous");
+        settings.model.integrate(&parameters, state, settings.dt, settings.spin_up);
+
+        let half = half_amplitude(attractor.iter());
+        let background_std = Array1::from_shape_simple_fn(sites, || percentage(settings.background_noise) * half);
+        let correlated = |noise: Array1<f64>| -> Result<Array1<f64>> {
+            if settings.background_correlation == 0.0 {
+                return Ok(&noise * &background_std);
+            }
+            let covariance = covariance(&background_std, settings.background_correlation);
+            Ok(CovarianceFactor::new(covariance)?.lower.dot(&noise))
+        };
+
+        // The classic twin's background lies around the truth, the prior twin's truth around the background. Either
+        // way the run that starts on the attractor sets the amplitudes from which the deviations follow.
+        let reference = trajectory(settings, &attractor)?;
+        let (truth, background) = match settings.kind {
+            TwinKind::Classic => {
+                let noise = Array1::from_shape_simple_fn(sites, normal(Stream::BackgroundNoise));
+                (reference.clone(), &attractor + &correlated(noise)?)
+            }
+            TwinKind::Prior => {
+                let noise = Array1::from_shape_simple_fn(sites, normal(Stream::Truth));
+                (trajectory(settings, &(&attractor + &correlated(noise)?))?, attractor)
+            }
+        };
+
+        let shape = (settings.times, sites / settings.block_size);
+        let observe = |trajectory: &Array2<f64>| {
+            let mut observed = Array2::zeros(shape);
+            for (x, mut y) in trajectory.rows().into_iter().zip(observed.rows_mut()) {
+                let values = settings.observation_operator().apply(&x.to_vec());
+                y.assign(&ArrayView1::from(&values));
+            }
+            observed
+        };
+        let observed = mask(settings, seed, shape);
+        let seen = observe(&reference);
+        let assimilated = s![..settings.assimilated_times, ..];
+        let seen = seen.slice(assimilated);
+        let chosen = seen.iter().zip(observed.slice(assimilated)).filter(|(_, observed)| **observed).map(|(v, _)| v);
+        let half = match half_amplitude(chosen) {
+            // Nothing observed, or a single value: no amplitude of its own.
+            half if half > 0.0 => half,
+            _ => half_amplitude(seen.iter()),
+        };
+        let observation_std = Array2::from_shape_simple_fn(shape, || percentage(settings.observation_noise) * half);
+        let noise = Array2::from_shape_simple_fn(shape, normal(Stream::ObservationNoise));
+        let mut observations = observe(&truth) + &observation_std * &noise;
+        ndarray::Zip::from(&mut observations).and(&observed).for_each(|y, observed| {
+            if !observed {
+                *y = f64::NAN;
+            }
+        });
+        Ok(Self { truth, background, background_std, observations, observation_std })
+    }
+
+    fn covariance(&self, correlation: f64) -> Array2<f64> {
+        covariance(&self.background_std, correlation)
+    }
+}
+
+/// The trajectory at the stored times: `[times, sites]` from `initial: [sites]`.
+fn trajectory(settings: &TwinSettings, initial: &Array1<f64>) -> Result<Array2<f64>> {
+    let mut x = initial.to_vec();
+    let mut trajectory = Array2::zeros((settings.times, settings.sites));
+    for (t, mut row) in trajectory.rows_mut().into_iter().enumerate() {
+        if t > 0 {
+            settings.model.integrate(&[settings.forcing], &mut x, settings.dt, settings.steps_per_time);
+        }
+        row.assign(&ArrayView1::from(&x));
+        // Engines compute in f32 too, and H may cube.
+        if x.iter().any(|v| v.is_nan() || v.abs() > 1e12) {
+            return Err(Error::invalid(
+                "the twin's truth",
+                "a bounded trajectory",
+                format!("an overflow at time {t}"),
+                "use a smaller dt with more steps per time, or a smaller forcing",
+            ));
+        }
+    }
+    Ok(trajectory)
+}
+
+/// Where something is observed: `[times, observations]`.
+fn mask(settings: &TwinSettings, seed: u64, shape: (usize, usize)) -> Array2<bool> {
+    let mut rng = StreamRng::new(seed, Stream::Mask);
+    let share = Uniform::new(0.0, 1.0).expect("a proper interval");
+    Array2::from_shape_fn(shape, |(t, _)| {
+        let kept = share.sample(&mut rng) >= settings.drop;
+        kept && t % settings.time_stride == 0 && (t > 0 || settings.observe_initial)
+    })
+}
+
+/// (max - min) / 2, 0 of nothing.
+fn half_amplitude<'a>(values: impl Iterator<Item = &'a f64>) -> f64 {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    if low <= high { (high - low) / 2.0 } else { 0.0 }
+}
+
+/// B_ij = s_i s_j exp(-d_ij / correlation), with d the distance on the ring; positive definite for any length.
+fn covariance(std: &Array1<f64>, correlation: f64) -> Array2<f64> {
+    let n = std.len();
+    Array2::from_shape_fn((n, n), |(i, j)| {
+        let distance = i.abs_diff(j).min(n - i.abs_diff(j));
+        std[i] * std[j] * (-(distance as f64) / correlation).exp()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut TwinSettings)) -> Problem {
+        let mut settings = TwinSettings::default();
+        change(&mut settings);
+        simulate(&settings).unwrap()
+    }
+
+    fn background_std(problem: &Problem) -> Array1<f64> {
+        problem.background.std_of(0)
+    }
+
+    #[test]
+    fn defaults_are_the_slides() {
+        let d = TwinSettings::default();
+        assert_eq!(
+            (d.kind, d.model, d.sites, d.times, d.assimilated_times),
+            (TwinKind::Classic, Model::Lorenz96, 16, 16, 12)
+        );
+        assert_eq!((d.drop, d.time_stride, d.observe_initial), (0.5, 1, false));
+        assert_eq!((d.background_noise, d.observation_noise), ([10.0, 20.0], [5.0, 10.0]));
+        assert_eq!((d.operator, d.block_size, d.background_correlation), (PointFunction::Square, 1, 0.0));
+        assert_eq!((d.dt, d.steps_per_time, d.forcing, d.spin_up), (0.1, 1, 8.0, 63));
+    }
+
+    #[test]
+    fn mask_drops_the_share_and_all_of_time_zero() {
+        for drop in [0.2, 0.5, 0.9] {
+            let problem = with(|s| (s.sites, s.times, s.assimilated_times, s.drop) = (40, 401, 400, drop));
+            let observed = problem.observations_of(0).mapv(|y| !y.is_nan());
+            assert!(observed.row(0).iter().all(|o| !o));
+            let n = 400.0 * 40.0;
+            let share = observed.iter().filter(|o| **o).count() as f64 / n;
+            let error = (drop * (1.0 - drop) / n).sqrt();
+            assert!((share - (1.0 - drop)).abs() < 4.0 * error, "drop {drop}: observed {share}");
+        }
+        assert_eq!(with(|s| s.drop = 1.0).assimilated_count(0), 0);
+        assert_eq!(with(|s| s.drop = 0.0).assimilated_count(0), 11 * 16);
+        assert_eq!(with(|s| (s.drop, s.observe_initial) = (0.0, true)).assimilated_count(0), 12 * 16);
+        assert_eq!(with(|s| (s.drop, s.time_stride) = (0.0, 3)).assimilated_count(0), 3 * 16);
+    }
+
+    #[test]
+    fn deviations_are_the_percentages_of_half_the_amplitude() {
+        for seed in 1..20 {
+            let problem = with(|s| s.seed = seed);
+            let truth = problem.truth_of(0).unwrap();
+            let half = half_amplitude(truth.row(0).iter());
+            assert!(background_std(&problem).iter().all(|s| (0.10..=0.20).contains(&(s / half))));
+            let y = problem.observations_of(0);
+            let seen: Vec<f64> = (0..12 * 16)
+                .filter(|k| !y[[k / 16, k % 16]].is_nan())
+                .map(|k| truth[[k / 16, k % 16]].powi(2))
+                .collect();
+            let half = half_amplitude(seen.iter());
+            assert!(problem.observation_std_of(0).iter().all(|s| (0.05..=0.10).contains(&(s / half))));
+        }
+    }
+
+    #[test]
+    fn errors_have_the_deviations_that_b_and_r_state() {
+        let (mut background, mut observation) = (Vec::new(), Vec::new());
+        for seed in 0..200 {
+            let problem = with(|s| s.seed = seed);
+            let truth = problem.truth_of(0).unwrap();
+            let error = &problem.background.mean_of(0) - &truth.row(0);
+            background.extend(&error / &background_std(&problem));
+            let z = (&problem.observations_of(0) - &truth.mapv(|x| x * x)) / problem.observation_std_of(0);
+            observation.extend(z.iter().filter(|z| !z.is_nan()));
+        }
+        for z in [background, observation] {
+            let n = z.len() as f64;
+            let (mean, square) = (z.iter().sum::<f64>() / n, z.iter().map(|z| z * z).sum::<f64>() / n);
+            assert!(mean.abs() < 4.0 / n.sqrt() && (square - 1.0).abs() < 4.0 * (2.0 / n).sqrt(), "{mean} {square}");
+        }
+    }
+
+    #[test]
+    fn streams_are_independent() {
+        let base = with(|_| {});
+        let fewer = with(|s| s.drop = 0.9);
+        assert_eq!(base.truth, fewer.truth);
+        assert_eq!(base.background.mean, fewer.background.mean);
+        let noisier = with(|s| s.observation_noise = [20.0, 30.0]);
+        assert_eq!((&base.truth, &base.background.mean), (&noisier.truth, &noisier.background.mean));
+        let nan = |p: &Problem| p.observations.mapv(f64::is_nan);
+        assert_eq!(nan(&base), nan(&noisier));
+        // What survives a larger drop survived the smaller one.
+        assert!(nan(&base).iter().zip(&nan(&fewer)).all(|(few, many)| !few || *many));
+        let worse = with(|s| s.background_noise = [30.0, 40.0]);
+        assert_eq!((&base.truth, nan(&base)), (&worse.truth, nan(&worse)));
+        assert_eq!(base.observation_std, worse.observation_std);
+        let longer = with(|s| s.times = 20);
+        assert_eq!(longer.truth.unwrap().slice(s![.., ..16, ..]), base.truth.as_ref().unwrap());
+        assert_ne!(base.truth, with(|s| s.seed = 2).truth);
+    }
+
+    #[test]
+    fn set_holds_the_single_twins() {
+        let settings = TwinSettings::default();
+        let set = simulate_set(&settings, &[3, 1, 2]).unwrap();
+        assert_eq!((set.count(), &set.seeds), (3, &vec![3, 1, 2]));
+        let alone = simulate(&TwinSettings { seed: 1, ..settings }).unwrap();
+        let second = set.single(1);
+        assert_eq!(second.truth, alone.truth);
+        assert_eq!(second.background.mean, alone.background.mean);
+        assert_eq!(background_std(&second), background_std(&alone));
+        assert_eq!(second.observations.mapv(f64::to_bits), alone.observations.mapv(f64::to_bits));
+        assert_eq!(second.observation_std, alone.observation_std);
+    }
+
+    #[test]
+    fn prior_twin_truth_is_a_draw_from_the_prior() {
+        let mut squares = Vec::new();
+        for seed in 0..200 {
+            let problem = with(|s| (s.kind, s.seed) = (TwinKind::Prior, seed));
+            let difference = &problem.truth_of(0).unwrap().row(0) - &problem.background.mean_of(0);
+            squares.extend((difference / background_std(&problem)).mapv(|z| z * z));
+            // xb and B do not depend on the draw of the truth.
+            let half = half_amplitude(problem.background.mean_of(0).iter());
+            assert!(background_std(&problem).iter().all(|s| (0.10..=0.20).contains(&(s / half))));
+        }
+        let n = squares.len() as f64;
+        assert!((squares.iter().sum::<f64>() / n - 1.0).abs() < 4.0 * (2.0 / n).sqrt());
+    }
+
+    #[test]
+    fn correlated_background_has_the_covariance_it_states() {
+        let problem = with(|s| s.background_correlation = 3.0);
+        let BackgroundError::Full(b) = &problem.background.error else { panic!("a full B") };
+        let std = background_std(&problem);
+        assert_eq!(std, background_std(&with(|_| {})));
+        assert!((b.covariance[[0, 15]] / (std[0] * std[15]) - (-1.0f64 / 3.0).exp()).abs() < 1e-12);
+        let n = 300;
+        let mut sum = Array2::<f64>::zeros((16, 16));
+        for seed in 0..n {
+            let problem = with(|s| (s.background_correlation, s.seed) = (3.0, seed));
+            let error = &problem.background.mean_of(0) - &problem.truth_of(0).unwrap().row(0);
+            let z = problem.background.whiten(0, error.view());
+            sum += &z.view().insert_axis(Axis(1)).dot(&z.view().insert_axis(Axis(0)));
+        }
+        let worst = (sum / n as f64 - Array2::<f64>::eye(16)).iter().fold(0.0f64, |a, v| a.max(v.abs()));
+        assert!(worst < 5.0 * (2.0 / n as f64).sqrt(), "{worst}");
+    }
+
+    #[test]
+    fn bad_settings_are_refused_by_name() {
+        type Change = fn(&mut TwinSettings);
+        let cases: [(&str, Change); 13] = [
+            ("sites", |s| s.sites = 3),
+            ("times", |s| s.times = 0),
+            ("assimilated_times", |s| s.assimilated_times = 17),
+            ("drop", |s| s.drop = 1.5),
+            ("drop", |s| s.drop = f64::NAN),
+            ("time-stride", |s| s.time_stride = 0),
+            ("background-noise", |s| s.background_noise = [-1.0, 2.0]),
+            ("observation-noise", |s| s.observation_noise = [10.0, 5.0]),
+            ("background-correlation", |s| s.background_correlation = -1.0),
+            ("block_size", |s| s.block_size = 3),
+            ("dt", |s| s.dt = -0.1),
+            ("times and sites", |s| (s.sites, s.times) = (1 << 20, 1 << 20)),
+            ("the twin's truth", |s| s.dt = 2.0),
+        ];
+        for (name, change) in cases {
+            let mut settings = TwinSettings::default();
+            change(&mut settings);
+            let error = simulate(&settings).expect_err(name);
+            assert!(error.to_string().starts_with(name), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The command line from outside: files, tables, exit codes and messages.
+
+use assert_cmd::Command;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+use vi4dvar::Problem;
+use vi4dvar::output::{Attributes, read_analysis, write_members};
+
+/// The command in a fresh directory.
+fn vi4dvar(directory: &TempDir, arguments: &str) -> Command {
+    let mut command = Command::cargo_bin("vi4dvar").unwrap();
+    command.current_dir(directory).args(arguments.split_whitespace());
+    command
+}
+
+/// Runs and returns standard output; any failure fails the test.
+fn succeed(directory: &TempDir, arguments: &str) -> String {
+    let output = vi4dvar(directory, arguments).assert().success().get_output().clone();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs, demands exit code 2, no panic and no new file, and returns standard error.
+fn refuse(directory: &TempDir, arguments: &str) -> String {
+    let before = names(directory.path());
+    let output = vi4dvar(directory, arguments).assert().code(2).get_output().clone();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("error: ") && !message.contains("panicked"), "{arguments}: {message}");
+    assert_eq!(names(directory.path()), before, "{arguments} wrote something");
+    message
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn fresh() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+/// Sizes that run in no time.
+const SMALL: &str = "--backend cpu --sites 8 --times 8 --assimilated-times 6 --iterations 50 --samples 20 --batch 4";
+
+fn bytes(directory: &TempDir, name: &str) -> Vec<u8> {
+    fs::read(directory.path().join(name)).unwrap()
+}
+
+#[test]
+fn twin_ends_in_a_table_and_files() {
+    let d = fresh();
+    let table = succeed(&d, &format!("twin {SMALL} --out results"));
+    for name in ["Background", "4DVAR", "VI-4DVAR"] {
+        let row = table.lines().find(|l| l.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{table}"));
+        assert_eq!(row.split_whitespace().filter(|n| n.parse::<f64>().is_ok_and(f64::is_finite)).count(), 7, "{row}");
+    }
+    assert!(table.contains("on CPU"), "{table}");
+    assert_eq!(names(&d.path().join("results")), ["4dvar.nc", "problem.nc", "twin.toml", "vi.nc"]);
+    let problem = Problem::read(d.path().join("results/problem.nc")).unwrap();
+    assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (8, 8, 6));
+    let vi = read_analysis(d.path().join("results/vi.nc")).unwrap();
+    assert_eq!(vi.samples.shape(), [20, 8, 8]);
+    for name in ["settings", "seed", "adapter", "backend", "precision", "source", "rmse_window"] {
+        assert!(vi.attributes.get(name).is_some(), "no attribute {name}");
+    }
+}
+
+#[test]
+fn twin_default_directory_is_the_preset() {
+    let d = fresh();
+    succeed(&d, &format!("twin {SMALL} --preset isda-16-prior"));
+    assert!(d.path().join("out/isda-16-prior/vi.nc").is_file());
+}
+
+#[test]
+fn resolved_settings_give_the_same_bytes() {
+    let d = fresh();
+    succeed(&d, &format!("twin {SMALL} --out a --drop 0.3 --seed 7 --background-noise 15,25 --hessian full"));
+    // A flag that is already in the file changes nothing; the command's name in the files is the same.
+    succeed(&d, "twin --config a/twin.toml --out b");
+    for name in ["problem.nc", "4dvar.nc", "vi.nc", "twin.toml"] {
+        assert_eq!(bytes(&d, &format!("a/{name}")), bytes(&d, &format!("b/{name}")), "{name}");
+    }
+    let problem = Problem::read(d.path().join("b/problem.nc")).unwrap();
+    assert_eq!(problem.seeds, [7]);
+}
+
+#[test]
+fn resolved_settings_keep_the_largest_seed() {
+    let d = fresh();
+    succeed(&d, &format!("simulate --seed {} --out a.nc", u64::MAX));
+    succeed(&d, "simulate --config a.toml --out b.nc");
+    assert_eq!(bytes(&d, "a.nc"), bytes(&d, "b.nc"));
+}
+
+#[test]
+fn flag_wins_over_file_over_preset_over_default() {
+    let d = fresh();
+    fs::write(d.path().join("f.toml"), "preset = \"isda-16-prior\"\nsites = 12\ntimes = 9\nassimilated-times = 5\n")
+        .unwrap();
+    succeed(&d, "simulate --config f.toml --times 7 --out p.nc");
+    let problem = Problem::read(d.path().join("p.nc")).unwrap();
+    assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (12, 7, 5));
+    let saved = fs::read_to_string(d.path().join("p.toml")).unwrap();
+    assert!(saved.contains("kind = \"prior\"") && saved.contains("forcing = 8.0"), "{saved}");
+}
+
+#[test]
+fn one_file_serves_several_commands() {
+    let d = fresh();
+    succeed(&d, &format!("twin {SMALL} --out a"));
+    succeed(&d, "simulate --config a/twin.toml --out p.nc");
+    let (a, p) = (Problem::read(d.path().join("a/problem.nc")).unwrap(), Problem::read(d.path().join("p.nc")).unwrap());
+    assert_eq!((a.truth, a.background.mean), (p.truth, p.background.mean));
+}
+
+#[test]
+fn simulate_assimilate_evaluate_chain() {
+    let d = fresh();
+    succeed(&d, "simulate --sites 8 --out p.nc");
+    for method in ["4dvar", "vi"] {
+        let table =
+            succeed(&d, &format!("assimilate p.nc --backend cpu --samples 20 --method {method} --out {method}.nc"));
+        assert!(table.to_lowercase().contains(method), "{table}");
+    }
+    let best = read_analysis(d.path().join("4dvar.nc")).unwrap();
+    let problem = Problem::read(d.path().join("p.nc")).unwrap();
+    let members = ndarray::stack![ndarray::Axis(0), best.mean.row(0), problem.background.mean_of(0)];
+    write_members(d.path().join("m.nc"), members.view(), &Attributes::new(), false).unwrap();
+    succeed(&d, "evaluate p.nc --members m.nc --backend cpu --precision f64 --out e.nc");
+    succeed(&d, "evaluate p.nc --members m.nc --backend cpu --precision f64 --trajectories --out t.nc");
+    let size = |name| bytes(&d, name).len();
+    assert!(size("t.nc") >= size("e.nc") + 2 * 16 * 8 * 8);
+}
+
+#[test]
+fn several_twins_run_in_lockstep_and_give_what_each_gives_alone() {
+    let d = fresh();
+    let table = succeed(&d, &format!("twin {SMALL} --precision f64 --twins 3 --seed 4 --out many"));
+    assert!(table.contains("seeds 4 to 6"), "{table}");
+    succeed(&d, &format!("twin {SMALL} --precision f64 --seed 5 --out one"));
+    assert_eq!(
+        Problem::read(d.path().join("many/seed-5/problem.nc")).unwrap().truth,
+        Problem::read(d.path().join("one/problem.nc")).unwrap().truth
+    );
+    let read = |path: &str| read_analysis(d.path().join(path)).unwrap();
+    for file in ["4dvar.nc", "vi.nc"] {
+        let (many, one) = (read(&format!("many/seed-5/{file}")), read(&format!("one/{file}")));
+        let worst = (&many.mean - &one.mean).iter().fold(0.0f64, |a, e| a.max(e.abs()));
+        assert!(worst < 1e-6, "{file}: {worst}");
+    }
+}
+
+#[test]
+fn nothing_is_written_over_without_force() {
+    let d = fresh();
+    succeed(&d, "simulate --out p.nc");
+    let before = bytes(&d, "p.nc");
+    assert!(refuse(&d, "simulate --seed 2 --out p.nc").contains("--force"));
+    assert_eq!(bytes(&d, "p.nc"), before);
+    succeed(&d, "simulate --seed 2 --out p.nc --force");
+    assert_ne!(bytes(&d, "p.nc"), before);
+    // The settings beside a result are a result too.
+    fs::remove_file(d.path().join("p.nc")).unwrap();
+    assert!(refuse(&d, "simulate --out p.nc").contains("p.toml"));
+    succeed(&d, &format!("twin {SMALL} --out t"));
+    fs::remove_file(d.path().join("t/problem.nc")).unwrap();
+    assert!(refuse(&d, &format!("twin {SMALL} --out t")).contains("4dvar.nc"));
+    succeed(&d, &format!("twin {SMALL} --out t --force"));
+}
+
+#[test]
+fn bad_settings_are_refused_with_their_name() {
+    let d = fresh();
+    let cases = [
+        ("--operator cube", "identity, square, cubic, softplus"),
+        ("--model l96", "lorenz96"),
+        ("--preset isda", "isda-16"),
+        ("--kind classical", "classic"),
+        ("--sites 3", "at least 4"),
+        ("--times 0", "at least one stored time"),
+        ("--assimilated-times 99", "assimilated_times"),
+        ("--drop 1.1", "drop"),
+        ("--drop -0.5", "drop"),
+        ("--background-noise -10,20", "background-noise"),
+        ("--background-noise 10", "LOW,HIGH"),
+        ("--observation-noise 0,5", "observation-noise"),
+        ("--block-size 3", "block_size"),
+        ("--dt 0", "dt"),
+        ("--dt -0.1", "dt"),
+        ("--steps-per-time 0", "steps_per_time"),
+        ("--forcing nan", "forcing"),
+        ("--sites many", "--sites"),
+        ("--seed -1", "--seed"),
+        ("--sites 1000000 --times 1000000", "4 GiB"),
+        ("--sitse 40", "--sites"),
+        ("--out missing/p.nc", "missing"),
+    ];
+    for (arguments, expected) in cases {
+        let message = refuse(&d, &format!("simulate {arguments}"));
+        assert!(message.contains(expected), "{arguments}: {message}");
+    }
+    let cases = [
+        ("--iterations 0", "iterations"),
+        ("--samples 1", "samples"),
+        ("--samples 1000000000", "4 GiB"),
+        ("--batch 0", "batch"),
+        ("--starts 0", "starts"),
+        ("--learning-rate 0", "learning_rate"),
+        ("--twins 0", "twins"),
+        ("--twins 2 --background-correlation 2", "correlated"),
+        ("--threads 0", "threads"),
+        ("--memory 0", "memory"),
+        ("--precision f16", "f32, f64"),
+        ("--schedule linear", "cosine"),
+        ("--hessian exact", "gauss-newton"),
+    ];
+    for (arguments, expected) in cases {
+        let message = refuse(&d, &format!("twin --backend cpu {arguments}"));
+        assert!(message.contains(expected), "{arguments}: {message}");
+    }
+    assert!(refuse(&d, "twin --backend cuda").contains("auto, gpu, cpu"));
+    assert!(refuse(&d, "").contains("Usage") || refuse(&d, "").contains("subcommand"));
+    assert!(refuse(&d, "twins").contains("twin"));
+}
+
+#[test]
+fn bad_configurations_are_refused_with_file_and_key() {
+    let d = fresh();
+    let cases = [
+        ("sitse = 40", "`sitse`; the closest known one is `sites`"),
+        ("assimilated_times = 4", "`assimilated-times`"),
+        ("config = \"g.toml\"", "`config`"),
+        ("sites = \"many\"", "--sites"),
+        ("sites = -4", "--sites"),
+        ("operator = \"cube\"", "identity, square"),
+        ("background-noise = [10]", "LOW,HIGH"),
+        ("[sites]", "`sites`"),
+        ("sites = = 4", "line 1"),
+        ("\n\nsites 4", "line 3"),
+    ];
+    for (text, expected) in cases {
+        fs::write(d.path().join("f.toml"), text).unwrap();
+        let message = refuse(&d, "simulate --config f.toml");
+        assert!(message.contains(expected) && message.contains("f.toml"), "{text}: {message}");
+    }
+    assert!(refuse(&d, "simulate --config absent.toml").contains("absent.toml"));
+}
+
+#[test]
+fn bad_files_are_refused() {
+    let d = fresh();
+    succeed(&d, "simulate --sites 8 --out p.nc");
+    succeed(&d, "simulate --sites 12 --out q.nc");
+    let other = Problem::read(d.path().join("q.nc")).unwrap();
+    let members = |name: &str, states: ndarray::Array2<f64>| {
+        write_members(d.path().join(name), states.view(), &Attributes::new(), false).unwrap();
+    };
+    members("m12.nc", other.background.mean.clone());
+    members("nan.nc", ndarray::Array2::from_elem((2, 8), f64::NAN));
+    members("good.nc", ndarray::Array2::ones((2, 8)));
+    let all = bytes(&d, "p.nc");
+    fs::write(d.path().join("short.nc"), &all[..all.len() / 2]).unwrap();
+    fs::write(d.path().join("text.nc"), "not NetCDF").unwrap();
+    let cases = [
+        ("assimilate absent.nc --method vi", "absent.nc"),
+        ("assimilate short.nc --method vi", "short.nc"),
+        ("assimilate text.nc --method vi", "text.nc"),
+        ("assimilate good.nc --method vi", "model"),
+        ("assimilate p.nc --method 3dvar", "4dvar"),
+        ("assimilate p.nc", "--method"),
+        ("assimilate --method vi", "PROBLEM.nc"),
+        ("assimilate p.nc --method vi --out p.nc", "--force"),
+        ("evaluate p.nc", "--members"),
+        ("evaluate p.nc --members absent.nc", "absent.nc"),
+        ("evaluate p.nc --members p.nc", "initial_state"),
+        ("evaluate p.nc --members m12.nc", "8 sites"),
+        ("evaluate p.nc --members nan.nc", "NaN"),
+        ("evaluate short.nc --members good.nc", "short.nc"),
+    ];
+    for (arguments, expected) in cases {
+        let message = refuse(&d, &format!("{arguments} --backend cpu"));
+        assert!(message.contains(expected), "{arguments}: {message}");
+    }
+}
+
+/// Hides every Vulkan driver from the command.
+fn without_drivers(command: &mut Command) -> &mut Command {
+    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent").env("WGPU_BACKEND", "vulkan")
+}
+
+#[test]
+fn gpu_without_an_adapter_is_an_error_and_auto_is_the_cpu() {
+    let d = fresh();
+    let mut command = vi4dvar(&d, &format!("twin {SMALL} --out gpu --backend gpu").replace("--backend cpu", ""));
+    let output = without_drivers(&mut command).assert().code(2).get_output().clone();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("cpu") && !message.contains("panicked"), "{message}");
+    assert!(names(d.path()).is_empty());
+    let mut command = vi4dvar(&d, &format!("twin {SMALL} --out auto").replace("--backend cpu", "--backend auto"));
+    let output = without_drivers(&mut command).assert().success().get_output().clone();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("on CPU"));
+    let output = without_drivers(&mut vi4dvar(&d, "devices")).assert().success().get_output().clone();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("no GPU adapter"));
+}
+
+#[test]
+fn quiet_says_nothing_but_the_result() {
+    let d = fresh();
+    let output = vi4dvar(&d, &format!("twin {SMALL} --out a --quiet")).assert().success().get_output().clone();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Standard error is no terminal here, so no bar appears without --quiet either.
+    let output = vi4dvar(&d, &format!("twin {SMALL} --out b")).assert().success().get_output().clone();
+    assert!(!output.stderr.contains(&b'\r'));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let d = fresh();
+    let binary = assert_cmd::cargo::cargo_bin("vi4dvar");
+    let line = format!("set -o pipefail; '{}' twin {SMALL} --out a --quiet | true", binary.display());
+    let status = std::process::Command::new("bash").args(["-c", &line]).current_dir(&d).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn lists_and_help_need_nothing() {
+    let d = fresh();
+    assert!(succeed(&d, "simulate --preset list").contains("isda-16-prior"));
+    assert!(succeed(&d, "twin --preset list").contains("isda-16-prior"));
+    for command in ["twin", "simulate", "assimilate", "evaluate", "devices"] {
+        assert!(succeed(&d, &format!("{command} --help")).contains("--config"));
+    }
+    assert!(succeed(&d, "--version").contains(env!("CARGO_PKG_VERSION")));
+    assert!(names(d.path()).is_empty());
+}
+
+/// Every flag of a table says its default, and the default is what it says: the saved settings of a run without flags.
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let d = fresh();
+    // The CPU, so that no adapter is looked for; a short run, since its settings are all that matters.
+    succeed(&d, "twin --backend cpu --out a");
+    let saved: toml::Table = fs::read_to_string(d.path().join("a/twin.toml")).unwrap().parse().unwrap();
+    let help = succeed(&d, "twin --help");
+    let mut unseen: Vec<_> = saved.keys().map(String::as_str).collect();
+    let mut flag = None;
+    let words = help.split_whitespace().collect::<Vec<_>>();
+    for (k, word) in words.iter().enumerate() {
+        if let Some(name) = word.strip_prefix("--") {
+            flag = name.split('[').next();
+        }
+        let (true, Some(name)) = (*word == "Default:", flag) else { continue };
+        let documented = words[k + 1];
+        let actual = match saved.get(name) {
+            Some(toml::Value::String(text)) => text.clone(),
+            Some(toml::Value::Array(values)) => {
+                values.iter().map(|v| v.as_float().unwrap().to_string()).collect::<Vec<_>>().join(",")
+            }
+            Some(toml::Value::Float(number)) => number.to_string(),
+            Some(other) => other.to_string(),
+            None => continue,
+        };
+        let expected = if name == "backend" { "auto" } else { documented };
+        assert_eq!((name, if name == "backend" { "auto" } else { &actual }), (name, expected));
+        unseen.retain(|n| *n != name);
+    }
+    assert!(unseen.is_empty(), "no documented default: {unseen:?}");
+}
