@@ -119,15 +119,4 @@ impl<T: Copy> Prepared<T> {
     pub fn stored_steps(&self) -> usize {
         (self.times - 1) * self.steps_per_time
     }
-
-    /// Whether two problems differ in anything but their seed.
-    pub fn varies(&self) -> bool {
-        let background = match &self.background {
-            BackgroundPrecision::Diagonal(f) => f.stride,
-            BackgroundPrecision::Full { factor, .. } => factor.stride,
-        };
-        [self.parameters.stride, self.mean.stride, self.observation.stride, self.precision.stride, background]
-            .iter()
-            .any(|s| *s > 0)
-    }
 }

@@ -1,6 +1,6 @@
 //! A batch on the CPU: cut into blocks for the threads, each block into groups of lanes, each group swept alone.
 
-use super::data::{MOST_LANES, ManyProblems, OneProblem, Source};
+use super::data::{MOST_LANES, Source};
 use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
@@ -276,11 +276,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             let row = std::array::from_fn(|l| first + l.min(lanes - 1));
             let problem = row.map(|row| row / per_problem);
             let group = Group { data, rows, job, context, lanes, row, problem, per_problem };
-            if data.varies() && problem[0] != problem[V::LANES - 1] {
-                group.run::<M>(ManyProblems { context, problems: &problem }, &mut item, sweep, block);
-            } else {
-                group.run::<M>(OneProblem { context, problem: problem[0] }, &mut item, sweep, block);
-            }
+            group.run::<M>(&mut item, sweep, block);
         }
         if let Job::Moments(_) = job {
             let first_problem = item.rows.start / per_problem;
@@ -310,14 +306,9 @@ struct Group<'a, V: Lanes> {
 
 impl<V: Lanes> Group<'_, V> {
     #[inline(always)]
-    fn run<M: Dynamics>(
-        &self,
-        source: impl Source<V>,
-        item: &mut Item,
-        sweep: &mut Sweep<V>,
-        block: &mut Block<V::Scalar>,
-    ) {
+    fn run<M: Dynamics>(&self, item: &mut Item, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>) {
         let data = self.data;
+        let source = Source::new::<V>(self.context, &self.problem);
         let offset = self.row[0] - item.rows.start;
         for (k, parameter) in sweep.parameters.iter_mut().enumerate() {
             *parameter = source.read(&data.parameters, k);

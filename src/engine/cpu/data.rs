@@ -3,41 +3,30 @@
 use super::lanes::{Lanes, Scalar};
 use crate::engine::prepared::Field;
 
-/// How a group of lanes reads a field.
-pub trait Source<V: Lanes>: Copy {
-    /// Number `i` of the field, for each lane.
-    fn read(self, field: &Field<V::Scalar>, i: usize) -> V;
-}
-
-/// All lanes are members of one problem.
-#[derive(Clone, Copy)]
-pub struct OneProblem<C> {
-    pub context: C,
-    pub problem: usize,
-}
-
-impl<V: Lanes> Source<V> for OneProblem<V::Context> {
-    #[inline(always)]
-    fn read(self, field: &Field<V::Scalar>, i: usize) -> V {
-        V::fill(self.context, field.at(self.problem, i))
-    }
-}
-
 /// Most lanes of any instruction set.
 pub const MOST_LANES: usize = 16;
 
-/// Each lane is a member of a problem of its own.
+/// The problem of each lane.
 #[derive(Clone, Copy)]
-pub struct ManyProblems<'a, C> {
-    pub context: C,
-    pub problems: &'a [usize; MOST_LANES],
+pub struct Source<'a, C> {
+    context: C,
+    problems: &'a [usize; MOST_LANES],
+    /// Whether all lanes are members of one problem.
+    one: bool,
 }
 
-impl<V: Lanes> Source<V> for ManyProblems<'_, V::Context> {
+impl<'a, C: Copy> Source<'a, C> {
+    /// Of lanes whose problems are in increasing order.
     #[inline(always)]
-    fn read(self, field: &Field<V::Scalar>, i: usize) -> V {
-        if field.stride == 0 {
-            return V::fill(self.context, field.at(0, i));
+    pub fn new<V: Lanes<Context = C>>(context: C, problems: &'a [usize; MOST_LANES]) -> Self {
+        Self { context, problems, one: problems[0] == problems[V::LANES - 1] }
+    }
+
+    /// Number `i` of a field, for each lane.
+    #[inline(always)]
+    pub fn read<V: Lanes<Context = C>>(&self, field: &Field<V::Scalar>, i: usize) -> V {
+        if self.one || field.stride == 0 {
+            return V::fill(self.context, field.at(self.problems[0], i));
         }
         let mut gathered = [V::Scalar::from_f32(0.0); MOST_LANES];
         for (to, problem) in gathered.iter_mut().zip(self.problems).take(V::LANES) {

@@ -205,9 +205,9 @@ macro_rules! with_point {
 }
 
 /// The terms of the cost: the problem, and how the lanes see it.
-pub struct CostTerms<'a, V: Lanes, S: Source<V>> {
+pub struct CostTerms<'a, V: Lanes> {
     data: &'a Prepared<V::Scalar>,
-    source: S,
+    source: Source<'a, V::Context>,
     context: V::Context,
     /// 1 / block size
     block_share: V,
@@ -215,7 +215,7 @@ pub struct CostTerms<'a, V: Lanes, S: Source<V>> {
     sums: [V; 4],
 }
 
-impl<V: Lanes, S: Source<V>> AtTimes<V> for CostTerms<'_, V, S> {
+impl<V: Lanes> AtTimes<V> for CostTerms<'_, V> {
     /// Adds J_o of time `t`.
     #[inline(always)]
     fn forward(&mut self, t: usize, x: &[V]) {
@@ -243,10 +243,10 @@ impl<V: Lanes, S: Source<V>> AtTimes<V> for CostTerms<'_, V, S> {
     }
 }
 
-impl<'a, V: Lanes, S: Source<V>> CostTerms<'a, V, S> {
+impl<'a, V: Lanes> CostTerms<'a, V> {
     /// Terms whose sums are zero.
     #[inline(always)]
-    pub fn new(data: &'a Prepared<V::Scalar>, source: S, context: V::Context) -> Self {
+    pub fn new(data: &'a Prepared<V::Scalar>, source: Source<'a, V::Context>, context: V::Context) -> Self {
         let block_share = V::splat(context, 1.0 / data.operator.block_size as f64);
         Self { data, source, context, block_share, sums: [V::splat(context, 0.0); 4] }
     }
@@ -266,7 +266,7 @@ impl<'a, V: Lanes, S: Source<V>> CostTerms<'a, V, S> {
         for x in &x[j * block + 1..(j + 1) * block] {
             mean = mean + P::value(*x);
         }
-        let observation = self.source.read(&self.data.observation, at);
+        let observation: V = self.source.read(&self.data.observation, at);
         (
             mean.mul_add(self.block_share, V::splat(self.context, 0.0) - observation),
             self.source.read(&self.data.precision, at),
@@ -279,13 +279,13 @@ impl<'a, V: Lanes, S: Source<V>> CostTerms<'a, V, S> {
         let n = x0.len();
         let mut sums = [V::splat(self.context, 0.0); 4];
         for i in 0..n {
-            let d = x0[i] - self.source.read(&self.data.mean, i);
+            let d = x0[i] - self.source.read::<V>(&self.data.mean, i);
             let gradient = match &self.data.background {
-                BackgroundPrecision::Diagonal(precision) => self.source.read(precision, i) * d,
+                BackgroundPrecision::Diagonal(precision) => self.source.read::<V>(precision, i) * d,
                 BackgroundPrecision::Full { matrix, factor } => {
                     let mut product = V::splat(self.context, 0.0);
                     for (j, b) in matrix[i * n..(i + 1) * n].iter().enumerate() {
-                        let d = x0[j] - self.source.read(&self.data.mean, j);
+                        let d = x0[j] - self.source.read::<V>(&self.data.mean, j);
                         product = V::fill(self.context, *b).mul_add(d, product);
                     }
                     product * self.source.read(factor, 0)

@@ -4,7 +4,9 @@ mod adapter;
 mod batch;
 mod params;
 mod plan;
+mod run;
 mod shader;
+mod uploaded;
 
 pub use adapter::{AdapterDescription, adapters};
 pub(super) use batch::LoadedGpu;

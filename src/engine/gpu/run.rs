@@ -1,0 +1,317 @@
+//! What one call dispatches: its cut, its buffers, its kernels with their bindings. Built once for a loop of equal calls.
+
+use super::adapter::Device;
+use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
+use super::plan::{Need, Plan, WORK_PER_SITE};
+use super::shader::Kernel;
+use super::uploaded::{Uploaded, buffer, storage};
+use crate::engine::{BLOCK, Terms};
+use crate::error::{Error, Result};
+
+/// What a run is built for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Call {
+    pub operation: Operation,
+    pub drawn: bool,
+    pub count: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Operation {
+    Forecast,
+    Cost(Terms),
+    Gradient(Terms),
+    Moments(Terms),
+    Tangent,
+    Adjoint,
+}
+
+/// Buffers and dispatches of a call.
+#[derive(Debug)]
+pub struct Run {
+    pub plan: Plan,
+    pub slots: Slots,
+    pub states: wgpu::Buffer,
+    pub costs: wgpu::Buffer,
+    pub staging: wgpu::Buffer,
+    pub draws: Option<Draws>,
+    pub sums: Option<Sums>,
+    pub chunks: Vec<Vec<Dispatch>>,
+    pub last: Vec<Dispatch>,
+}
+
+/// Where a run keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
+/// reverse sweep, the other checkpoints.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    pub kept: usize,
+    pub cotangent: usize,
+    pub epsilon: usize,
+    pub background: usize,
+    pub at_times: usize,
+}
+
+/// The affine map and the keys of drawn members.
+#[derive(Debug)]
+pub struct Draws {
+    pub map: wgpu::Buffer,
+    pub keys: wgpu::Buffer,
+}
+
+/// The block sums and their totals.
+#[derive(Debug)]
+pub struct Sums {
+    pub totals: wgpu::Buffer,
+    pub runs: usize,
+}
+
+#[derive(Debug)]
+pub struct Dispatch {
+    pub pipeline: wgpu::ComputePipeline,
+    pub bindings: wgpu::BindGroup,
+    pub groups: [u32; 2],
+    pub work: usize,
+}
+
+/// Numbers per block or run of blocks: see `shaders/sums.wgsl`.
+pub fn quantities(sites: usize) -> usize {
+    5 + 5 * sites
+}
+
+impl Operation {
+    /// Whether it sweeps back.
+    pub fn reverse(self) -> bool {
+        matches!(self, Self::Gradient(_) | Self::Moments(_) | Self::Adjoint)
+    }
+
+    /// The terms of the cost that it computes.
+    fn terms(self) -> Terms {
+        match self {
+            Self::Cost(terms) | Self::Gradient(terms) | Self::Moments(terms) => terms,
+            Self::Forecast | Self::Tangent | Self::Adjoint => Terms { background: false, observation: false },
+        }
+    }
+
+    /// Whether it stores or reads something at every stored time.
+    fn whole_window(self) -> bool {
+        matches!(self, Self::Forecast | Self::Tangent | Self::Adjoint)
+    }
+}
+
+impl Run {
+    /// Cuts a call and makes its buffers and dispatches.
+    ///
+    /// # Errors
+    /// A call that does not fit the device or the memory budget.
+    pub fn new(uploaded: &Uploaded, call: Call) -> Result<Self> {
+        let Call { operation, drawn, count } = call;
+        let (problems, sites, times) = (uploaded.problems(), uploaded.data.sites, uploaded.data.times);
+        let precision = uploaded.shape.precision;
+        let device = uploaded.engine.device.clone();
+        let reverse = operation.reverse();
+        let moments = matches!(operation, Operation::Moments(_));
+        let stored = if operation.whole_window() { times } else { 0 };
+        let states_in_flight = if reverse { 0 } else { 3 };
+        let need = Need {
+            count,
+            per_problem: count / problems,
+            // Sums need whole blocks; nothing else minds where a chunk ends.
+            block: if moments { BLOCK } else { 64 },
+            sites,
+            steps: uploaded.steps(operation),
+            reverse,
+            slots: states_in_flight + 3 + stored,
+            precision,
+        };
+        let plan = Plan::new(&need, uploaded.engine.memory, &device.limits)?;
+        let kept = if reverse { plan.segments.count() } else { states_in_flight };
+        let cotangent = kept + if reverse { plan.segments.length() } else { 0 };
+        let slots =
+            Slots { kept, cotangent, epsilon: cotangent + 1, background: cotangent + 2, at_times: cotangent + 3 };
+        let capacity = plan.capacity;
+        let number = precision.bytes();
+        let states = storage(&device, "states", plan.bytes)?;
+        let costs = storage(&device, "costs", (3 * capacity * number) as u64)?;
+        let blocks_per_problem = need.per_problem.div_ceil(BLOCK);
+        let runs_per_problem = blocks_per_problem.div_ceil(256);
+        let (blocks, runs) = (problems * blocks_per_problem, problems * runs_per_problem);
+        let per_run = quantities(sites);
+        let partials =
+            if moments { Some(storage(&device, "partials", (blocks * per_run * number) as u64)?) } else { None };
+        let sums = if moments {
+            Some(Sums { totals: storage(&device, "totals", (runs * per_run * number) as u64)?, runs })
+        } else {
+            None
+        };
+        let staged = match operation {
+            Operation::Moments(_) => runs * per_run,
+            Operation::Cost(_) => 3 * capacity,
+            _ => 3 * capacity + stored.max(1) * sites * capacity,
+        };
+        let staging = buffer(
+            &device,
+            "staging",
+            (staged * number) as u64,
+            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        )?;
+        let draws = if drawn {
+            Some(Draws {
+                map: storage(&device, "map", (2 * problems * sites * number) as u64)?,
+                keys: storage(&device, "keys", (8 + 8 * problems) as u64)?,
+            })
+        } else {
+            None
+        };
+        let builder = Builder { uploaded, device: &device, states: &states, costs: &costs };
+        let mut chunks = Vec::with_capacity(plan.chunks.len());
+        for rows in &plan.chunks {
+            let mut dispatches = Vec::new();
+            let params = Params {
+                rows: rows.len() as u32,
+                capacity: capacity as u32,
+                first_row: rows.start as u32,
+                per_problem: need.per_problem as u32,
+                cotangent: slots.cotangent as u32,
+                background: slots.background as u32,
+                kept: slots.kept as u32,
+                at_times: slots.at_times as u32,
+                ..uploaded.places
+            };
+            if let Some(draws) = &draws {
+                let params = Params { next_state: slots.epsilon as u32, ..params };
+                let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
+                dispatches.push(builder.dispatch(Kernel::Draw, params, groups, 0, &[&draws.map, &draws.keys])?);
+            }
+            builder.sweep(operation, &plan, params, &mut dispatches)?;
+            if let Some(partials) = &partials {
+                let block = |row: usize| row / need.per_problem * blocks_per_problem + row % need.per_problem / BLOCK;
+                let first = block(rows.start);
+                let count = block(rows.end - 1) + 1 - first;
+                let uniform =
+                    builder.uniform(&[first as u32, blocks_per_problem as u32, count as u32, blocks as u32])?;
+                let params = Params { next_state: slots.epsilon as u32, ..params };
+                dispatches.push(builder.dispatch(Kernel::Sums, params, count, 0, &[partials, &uniform])?);
+            }
+            chunks.push(dispatches);
+        }
+        let mut last = Vec::new();
+        if let (Some(partials), Some(sums)) = (&partials, &sums) {
+            let uniform = builder.uniform(&[
+                blocks_per_problem as u32,
+                runs_per_problem as u32,
+                blocks as u32,
+                (runs * per_run) as u32,
+            ])?;
+            let params = Params { rows: 1, capacity: capacity as u32, ..Params::default() };
+            last.push(builder.dispatch(
+                Kernel::Totals,
+                params,
+                runs * per_run,
+                0,
+                &[partials, &sums.totals, &uniform],
+            )?);
+        }
+        device.check()?;
+        Ok(Run { plan, slots, states, costs, staging, draws, sums, chunks, last })
+    }
+}
+
+/// Makes the dispatches of one run.
+struct Builder<'a> {
+    uploaded: &'a Uploaded,
+    device: &'a Device,
+    states: &'a wgpu::Buffer,
+    costs: &'a wgpu::Buffer,
+}
+
+impl Builder<'_> {
+    /// The sweeps of an operation over one chunk.
+    fn sweep(&self, operation: Operation, plan: &Plan, params: Params, dispatches: &mut Vec<Dispatch>) -> Result<()> {
+        let shape = self.uploaded.shape;
+        let terms = operation.terms();
+        let mut flags = 0;
+        flags |= if terms.observation { OBSERVATION } else { 0 };
+        flags |= if terms.background { BACKGROUND } else { 0 };
+        flags |= if operation == Operation::Forecast { STORE } else { 0 };
+        if terms.background && shape.full_background {
+            let groups = (plan.capacity * shape.sites).div_ceil(64);
+            let work = plan.capacity * shape.sites * shape.sites;
+            dispatches.push(self.dispatch(Kernel::Background, params, groups, work, &[])?);
+        }
+        let count = plan.segments.count();
+        let segment = |k: usize, state: usize, next: usize| {
+            let range = plan.segments.range(k);
+            let ends = if k == 0 { FIRST } else { 0 } | if k + 1 == count { LAST } else { 0 };
+            Params {
+                first_step: range.start as u32,
+                steps: range.len() as u32,
+                state: state as u32,
+                next_state: next as u32,
+                flags: flags | ends,
+                ..params
+            }
+        };
+        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
+        let work = |p: &Params| p.rows as usize * p.steps as usize * shape.sites * WORK_PER_SITE;
+        let mut sweep = |kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
+            let p = segment(k, state, next);
+            dispatches.push(self.dispatch(kernel, p, groups, work(&p), &[])?);
+            Ok(())
+        };
+        if operation.reverse() {
+            let kernel = if operation == Operation::Adjoint { Kernel::Adjoint } else { Kernel::Reverse };
+            (0..count - 1).try_for_each(|k| sweep(Kernel::Forward, k, k, k + 1))?;
+            (0..count).rev().try_for_each(|k| sweep(kernel, k, k, k + 1))?;
+        } else {
+            let kernel = if operation == Operation::Tangent { Kernel::Tangent } else { Kernel::Forward };
+            // Slot 0 keeps the initial state; the others take turns.
+            let slot = |k: usize| if k == 0 { 0 } else { 1 + k % 2 };
+            (0..count).try_for_each(|k| sweep(kernel, k, slot(k), slot(k + 1)))?;
+        }
+        Ok(())
+    }
+
+    /// A dispatch of `groups` workgroups. They fold into two dimensions here and nowhere else.
+    fn dispatch(
+        &self,
+        kernel: Kernel,
+        params: Params,
+        groups: usize,
+        work: usize,
+        extra: &[&wgpu::Buffer],
+    ) -> Result<Dispatch> {
+        let most = self.device.limits.max_compute_workgroups_per_dimension as usize;
+        let x = groups.min(most);
+        let y = groups.div_ceil(x);
+        if y > most {
+            return Err(Error::invalid(
+                "members",
+                format!("at most {} workgroups in one dispatch", most * most),
+                groups.to_string(),
+                "use a smaller --memory, which makes smaller chunks",
+            ));
+        }
+        let params = Params { groups_x: x as u32, ..params };
+        let uniform = self.uniform(bytemuck::cast_slice(std::slice::from_ref(&params)))?;
+        let pipeline = self.uploaded.engine.pipeline(kernel, &self.uploaded.shape)?;
+        let buffers = [&uniform, &self.uploaded.problem, self.states, self.costs];
+        let entries: Vec<_> = (0..)
+            .zip(buffers.iter().chain(extra))
+            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        let bindings = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.entry_point()),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        });
+        Ok(Dispatch { pipeline, bindings, groups: [x as u32, y as u32], work })
+    }
+
+    fn uniform(&self, words: &[u32]) -> Result<wgpu::Buffer> {
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        let size = bytes.len().next_multiple_of(16) as u64;
+        let made = buffer(self.device, "params", size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
+        self.device.queue.write_buffer(&made, 0, bytes);
+        Ok(made)
+    }
+}

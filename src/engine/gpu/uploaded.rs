@@ -1,0 +1,131 @@
+//! A problem set in device memory, and the buffers beside it.
+
+use super::GpuEngine;
+use super::adapter::Device;
+use super::params::Params;
+use super::run::Operation;
+use super::shader::{MemberLayout, Shape};
+use crate::engine::Precision;
+use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
+use crate::error::{Error, Result};
+use crate::problem::Problem;
+
+/// A problem set in device memory.
+#[derive(Debug)]
+pub struct Uploaded {
+    pub engine: GpuEngine,
+    pub data: Prepared<f64>,
+    pub shape: Shape,
+    /// Every ingredient, one after the other.
+    pub problem: wgpu::Buffer,
+    /// Where each ingredient lies in it.
+    pub places: Params,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+impl Uploaded {
+    /// Sends a problem set.
+    ///
+    /// # Errors
+    /// A state too large for a workgroup, or a set too large for a buffer.
+    pub fn new(engine: GpuEngine, problem: &Problem) -> Result<Self> {
+        let precision = engine.hardware().precision;
+        let data = Prepared::new(problem, |v| v);
+        let sites = problem.sites();
+        let shape = Shape {
+            model: data.model,
+            sites,
+            operator: data.operator,
+            full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
+            precision,
+            layout: MemberLayout::choose(sites, data.operator.block_size, precision, &engine.device.limits)?,
+        };
+        let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0];
+        let mut place = |field: &Field<f64>| {
+            let at = numbers.len() as u32;
+            numbers.extend(&field.values);
+            (at, field.stride as u32)
+        };
+        let mut places = Params { steps_per_time: data.steps_per_time as u32, ..Params::default() };
+        (places.parameters, places.parameters_stride) = place(&data.parameters);
+        (places.mean, places.mean_stride) = place(&data.mean);
+        (places.observation, places.observation_stride) = place(&data.observation);
+        (places.weight, places.weight_stride) = place(&data.precision);
+        match &data.background {
+            BackgroundPrecision::Diagonal(field) => (places.inverse, places.inverse_stride) = place(field),
+            BackgroundPrecision::Full { matrix, factor } => {
+                (places.factor, places.factor_stride) = place(factor);
+                (places.inverse, _) = place(&Field { values: matrix.clone(), stride: 0 });
+            }
+        }
+        let bytes = to_bytes(precision, numbers.into_iter());
+        let device = &engine.device;
+        let limit = device.limits.max_storage_buffer_binding_size;
+        if bytes.len() as u64 > limit {
+            return Err(Error::invalid(
+                "problem set",
+                format!("at most {} MiB of observations and backgrounds on this GPU", limit >> 20),
+                format!("{} MiB", bytes.len() >> 20),
+                "use fewer problems at a time, or --backend cpu",
+            ));
+        }
+        let buffer = storage(device, "problem", bytes.len() as u64)?;
+        device.queue.write_buffer(&buffer, 0, &bytes);
+        Ok(Self { engine, data, shape, problem: buffer, places, bytes: bytes.len() as u64 })
+    }
+
+    /// P.
+    pub fn problems(&self) -> usize {
+        self.data.seeds.len()
+    }
+
+    /// RK4 steps of an operation's sweep.
+    pub fn steps(&self, operation: Operation) -> usize {
+        match operation {
+            Operation::Forecast | Operation::Tangent | Operation::Adjoint => self.data.stored_steps(),
+            Operation::Cost(terms) | Operation::Gradient(terms) | Operation::Moments(terms) => {
+                if terms.observation {
+                    self.data.assimilated_steps()
+                } else {
+                    0
+                }
+            }
+        }
+    }
+}
+
+/// A buffer that kernels read and write.
+pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let limit = device.limits.max_storage_buffer_binding_size;
+    if bytes > limit {
+        return Err(Error::invalid(
+            format!("buffer of {label}"),
+            format!("at most {} MiB, the largest that this GPU binds", limit >> 20),
+            format!("{} MiB", bytes >> 20),
+            "use fewer members or problems at a time",
+        ));
+    }
+    buffer(device, label, bytes, usage)
+}
+
+/// A buffer for anything.
+pub fn buffer(device: &Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    let made = device.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: bytes.next_multiple_of(4),
+        usage,
+        mapped_at_creation: false,
+    });
+    device.check()?;
+    Ok(made)
+}
+
+/// Numbers as the device holds them.
+pub fn to_bytes(precision: Precision, numbers: impl Iterator<Item = f64>) -> Vec<u8> {
+    match precision {
+        Precision::F32 => numbers.flat_map(|v| (v as f32).to_ne_bytes()).collect(),
+        Precision::F64 => numbers.flat_map(f64::to_ne_bytes).collect(),
+    }
+}
