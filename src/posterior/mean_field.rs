@@ -114,7 +114,7 @@ impl MeanField {
     /// d(-ELBO)/dtheta from one draw's moments: `moments: [P]`, `gradient: [P * 2 control]`, laid out as
     /// [`Self::parameters`]. Allocates nothing.
     ///
-    /// With respect to mu it is E[g], with respect to log sigma E[g eps] sigma - 1, g = dJ/dx0 (reference: Kingma &
+    /// With respect to mu it is `E[g]`, with respect to log sigma `E[g eps] sigma - 1`, g = dJ/dx0 (reference: Kingma &
     /// Welling 2014, the entropy in closed form). Means are over the draws that did not diverge; where all did, the
     /// gradient is zero.
     pub fn pull_back(&self, moments: &[Moments], gradient: &mut [f64]) {
@@ -137,7 +137,7 @@ impl MeanField {
         }
     }
 
-    /// The ELBO of problem `p` relative to the cost alone, entropy(q) - E_q[J], from one draw's moments. Add
+    /// The ELBO of problem `p` relative to the cost alone, `entropy(q) - E_q[J]`, from one draw's moments. Add
     /// [`log_normalizer`] to make it a bound on log p(y).
     pub fn elbo(&self, p: usize, moments: &Moments) -> Elbo {
         let kept = (moments.count - moments.diverged) as f64;
