@@ -46,17 +46,20 @@ fn main() -> vi4dvar::error::Result<()> {
     }
     all_ratios.sort_by(f64::total_cmp);
     let at = |q: f64| all_ratios[(q * (all_ratios.len() - 1) as f64) as usize];
-    println!("VI's sd times sqrt(H_ii), 5 % - median - 95 % of all sites: {:.2} {:.2} {:.2}", at(0.05), at(0.5), at(0.95));
+    println!(
+        "VI's sd times sqrt(H_ii), 5 % - median - 95 % of all sites: {:.2} {:.2} {:.2}",
+        at(0.05),
+        at(0.5),
+        at(0.95)
+    );
     println!("4DVAR from xb alone ended above the lowest minimum in {caught} of {} twins\n", seeds.len());
 
     // The Monte Carlo variance of the gradient with respect to mu, summed over sites, at the first fit.
     let single = simulate_set(&preset.twin, &[1])?;
     let mut loaded = engine.load(&single)?;
     let row = |a: &Analysis, name| record(a, name).clone().into_shape_with_order((1, 16)).expect("16 sites");
-    let map = AffineMap {
-        mean: row(&vi[0], "variational_mean"),
-        scale: Scale::Diagonal(row(&vi[0], "variational_std")),
-    };
+    let map =
+        AffineMap { mean: row(&vi[0], "variational_mean"), scale: Scale::Diagonal(row(&vi[0], "variational_std")) };
     println!("batch   variance of the ELBO gradient   times batch");
     for batch in [1, 4, 16, 64, 256, 1024, 4096] {
         let repeats = 400u32;
