@@ -464,14 +464,14 @@ fn bad_problem_is_refused() {
         (
             Draft::new()
                 .attribute("block_size", whole(2))
-                .dimension("observation", 4)
-                .variable("observation", &["time", "observation"], doubles(TIMES * 4))
-                .variable("observation_std", &["time", "observation"], doubles(TIMES * 4)),
+                .dimension("block", 4)
+                .variable("observation", &["time", "block"], doubles(TIMES * 4))
+                .variable("observation_std", &["time", "block"], doubles(TIMES * 4)),
             &["observations", "shape", "3", "4"],
         ),
         (Draft::new().attribute("block_size", whole(4)), &["block_size", "divisor of the 6 sites", "found 4"]),
         (Draft::new().attribute("block_size", whole(0)), &["block_size", "found 0"]),
-        (Draft::new().attribute("block_size", whole(2)), &["`observation`", "(time, observation)"]),
+        (Draft::new().attribute("block_size", whole(2)), &["`observation`", "(time, block)"]),
         // Numbers that cannot be.
         (Draft::new().edit("background", |v| v[2] = f64::NAN), &["background", "finite", "NaN", "index 2"]),
         (Draft::new().edit("background", |v| v[0] = f64::INFINITY), &["background", "finite", "inf"]),

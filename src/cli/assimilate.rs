@@ -73,7 +73,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let mut problem = Problem::read(&options.problem)?;
     // The settings that are saved name the seed that was used.
     problem.seeds = vec![*options.seed.get_or_insert(problem.seeds[0])];
-    check_size("sample", &[options.methods.samples, problem.window.times, problem.sites()])?;
+    check_size("trajectory", &[options.methods.samples, problem.window.times, problem.sites()])?;
     let settings = config::resolved("assimilate PROBLEM.nc", &options);
     let engine = options.hardware.engine(&options.run)?;
     let mut bar = Bar::new(options.run.quiet);

@@ -83,7 +83,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     for target in targets.iter().filter(|t| t.exists()) {
         check_writable(target, force)?;
     }
-    check_size("sample", &[preset.vi.samples, preset.twin.times, preset.twin.sites])?;
+    check_size("trajectory", &[preset.vi.samples, preset.twin.times, preset.twin.sites])?;
     preset.four_d_var.check()?;
     preset.vi.check()?;
     let problem = simulate_set(&preset.twin, &seeds)?;

@@ -11,7 +11,7 @@ use ndarray::{Array2, Array3, ArrayD};
 use std::path::Path;
 
 /// The variables that every analysis has.
-const ANALYSIS: [&str; 3] = ["mean", "std", "sample"];
+const ANALYSIS: [&str; 3] = ["mean", "std", "trajectory"];
 
 /// An analysis as it comes back from a file.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ pub fn write_analysis(
     writer.numbers("std", &["time", "site"], "1", std, analysis.std.view())?;
     if !analysis.samples.is_empty() {
         let samples = analysis.samples.view();
-        writer.numbers("sample", &["sample", "time", "site"], "1", "posterior sample of the state", samples)?;
+        writer.numbers("trajectory", &["sample", "time", "site"], "1", "posterior sample of the state", samples)?;
     }
     for record in analysis.records.iter().filter(|r| !r.values.is_empty()) {
         if ANALYSIS.iter().chain(&VARIABLES).any(|name| *name == record.name) {
@@ -103,8 +103,8 @@ pub fn read_analysis(path: impl AsRef<Path>) -> Result<SavedAnalysis> {
     let problem = Problem::from_reader(&mut reader)?;
     let mean = reader.numbers("mean", &["time", "site"])?;
     let std = reader.numbers("std", &["time", "site"])?;
-    let samples = if reader.has("sample") {
-        reader.numbers("sample", &["sample", "time", "site"])?
+    let samples = if reader.has("trajectory") {
+        reader.numbers("trajectory", &["sample", "time", "site"])?
     } else {
         Array3::zeros((0, problem.window.times, problem.sites()))
     };

@@ -166,7 +166,7 @@ impl Problem {
 
 /// The operator's blocks are no sites, so they have a dimension of their own.
 fn observation_dimensions(operator: ObservationOperator) -> &'static [&'static str] {
-    if operator.block_size == 1 { &["time", "site"] } else { &["time", "observation"] }
+    if operator.block_size == 1 { &["time", "site"] } else { &["time", "block"] }
 }
 
 fn background_error(reader: &mut Reader) -> Result<BackgroundError> {
