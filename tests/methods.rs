@@ -339,7 +339,8 @@ fn small_errors_give_the_gauss_newton_posterior() {
         assert!(off < 1e-2, "{function:?}: full covariance off by {off:e}");
 
         // sigma starts near its end: Adam remembers a large first gradient for some thousand iterations.
-        let vi = ViSettings { units: Units::Background, initial_std: 0.1, iterations: 4000, ..careful_vi() };
+        let vi =
+            ViSettings { units: Units::Background, initial_std: 0.1, batch: 256, iterations: 3000, ..careful_vi() };
         let b = vi.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
         for i in 0..8 {
             let sd = precision[(i, i)].sqrt().recip();
@@ -354,7 +355,7 @@ fn small_errors_give_the_gauss_newton_posterior() {
                 "{function:?} site {i}: {} sd",
                 (mean - minimum[[i]]) / sd
             );
-            assert!((std / sd - 1.0).abs() < 0.03, "{function:?} site {i}: {}", std / sd);
+            assert!((std / sd - 1.0).abs() < 0.02, "{function:?} site {i}: {}", std / sd);
         }
     }
 }
@@ -650,7 +651,7 @@ fn settings_defaults_and_refusals() {
     assert_eq!((vi.learning_rate, vi.initial_std, vi.max_diverged_share), (0.01, 1.0, 0.5));
     assert_eq!((vi.schedule, vi.tolerance, vi.units), (Schedule::Constant, None, Units::Physical));
     let four = FourDVarSettings::default();
-    assert_eq!((four.starts, four.iterations, four.history, four.samples), (1, 1500, 10, 1000));
+    assert_eq!((four.starts, four.iterations, four.history, four.samples), (8, 1500, 10, 1000));
     assert_eq!((four.minimiser, four.hessian), (Minimiser::Lbfgs, Hessian::GaussNewton));
     assert_eq!((four.gradient_tolerance, four.cost_tolerance), (None, None));
     assert_eq!((four.learning_rate, four.schedule), (0.05, Schedule::Cosine));
@@ -687,7 +688,8 @@ fn full_hessian_that_is_not_positive_definite_is_said_and_replaced() {
     problem.operator.function = PointFunction::Square;
     problem.background.mean.fill(0.0);
     problem.observations.fill(9.0);
-    let settings = FourDVarSettings { hessian: Hessian::Full, samples: 10, ..FourDVarSettings::default() };
+    // One start: any other would leave the maximum.
+    let settings = FourDVarSettings { starts: 1, hessian: Hessian::Full, samples: 10, ..FourDVarSettings::default() };
     let a = settings.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
     assert!(a.summary.contains("the full one is not positive definite"), "{}", a.summary);
     assert!(a.summary.contains("Gauss-Newton"), "{}", a.summary);

@@ -421,3 +421,51 @@ impl Track {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fit of one site whose ELBO is 1 above `level` and 1 below it in turn.
+    fn fit(levels: &[f64], window: usize) -> Fit {
+        let q = |mean: f64| MeanField::new(&Array2::from_elem((1, 1), mean), &Array2::ones((1, 1))).unwrap();
+        let mut track = Track::new(levels.len() * window, 0.0, 1);
+        for (k, level) in levels.iter().enumerate() {
+            track.elbo.extend((0..window).map(|i| level + if i % 2 == 0 { 1.0 } else { -1.0 }));
+            track.close_window(&q(k as f64), 0, window, None);
+        }
+        Fit { q: q(levels.len() as f64), tracks: vec![track], stop: Stop::Iterations, window }
+    }
+
+    #[test]
+    fn an_earlier_fit_is_kept_only_beyond_its_monte_carlo_error() {
+        // Means over 100 iterations have a standard error of 0.1, their difference one of 0.14.
+        for (levels, kept) in [(&[0.0, 5.0, 1.0], Some(1)), (&[0.0, 5.0, 4.7], None), (&[0.0, 1.0, 2.0], None)] {
+            let mut fit = fit(levels, 100);
+            let fallback = fit.keep_the_best(0);
+            assert_eq!(fallback.map(|f| f.iteration), kept.map(|k| (k + 1) * 100), "{levels:?}");
+            assert_eq!(fit.q.mean(0)[0], kept.map_or(3.0, |k| k as f64));
+        }
+    }
+
+    #[test]
+    fn windows_leave_out_iterations_without_a_bound() {
+        let window = Window::of(&[1.0, f64::NAN, 3.0]).unwrap();
+        assert_eq!((window.mean, window.error), (2.0, 1.0));
+        assert!(Window::of(&[1.0, f64::NAN]).is_none());
+    }
+
+    #[test]
+    fn diverged_draws_are_judged_over_a_window() {
+        let mut track = Track::new(10, 0.0, 4);
+        let judge = |track: &mut Track, diverged: f64| {
+            track.diverged.push(diverged);
+            track.check_divergence(1, 0.5)
+        };
+        for diverged in [1.0, 1.0, 0.0, 0.0, 1.0, 1.0] {
+            assert!(judge(&mut track, diverged).is_ok());
+        }
+        let error = judge(&mut track, 1.0).unwrap_err();
+        assert!(matches!(error, Error::Diverged { diverged: 3, members: 4, .. }), "{error}");
+    }
+}
