@@ -12,19 +12,35 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Shows where a method stands: iterations per second, its figures, and the time left.
 pub(super) struct Bar {
     wanted: bool,
+    method: String,
     started: Instant,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
-    /// A bar that appears after a second, unless `quiet` or where standard error is no terminal.
+    /// A bar that appears after a second of each method, unless `quiet` or where standard error is no terminal.
     pub(super) fn new(quiet: bool) -> Self {
-        Self { wanted: !quiet && std::io::stderr().is_terminal(), started: Instant::now(), bar: None }
+        Self {
+            wanted: !quiet && std::io::stderr().is_terminal(),
+            method: String::new(),
+            started: Instant::now(),
+            bar: None,
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
     }
 }
 
 impl Observer for Bar {
     fn progress(&mut self, progress: &Progress) -> ControlFlow<()> {
+        if self.method != progress.method {
+            self.clear();
+            (self.method, self.started) = (progress.method.to_string(), Instant::now());
+        }
         if self.wanted && self.started.elapsed() > PATIENCE {
             let bar = self.bar.get_or_insert_with(|| {
                 let style = "{prefix} {bar:24} {pos}/{len} {per_sec} {msg} {eta} left";
@@ -43,8 +59,6 @@ impl Observer for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.clear();
     }
 }
