@@ -40,6 +40,7 @@ const BODIES: &[(&str, Body)] = &[
     ("gradient_matrix", gradient_matrix),
     ("gradient_operators_and_averages", gradient_operators_and_averages),
     ("gradient_extreme_states", gradient_extreme_states),
+    ("gradient_awkward_sizes", gradient_awkward_sizes),
     ("cost_sizes", cost_sizes),
     ("tangent_adjoint_sizes", tangent_adjoint_sizes),
     ("member_counts", member_counts),
@@ -57,6 +58,7 @@ const BODIES: &[(&str, Body)] = &[
     ("invariance_of_history", invariance_of_history),
     ("divergence_is_contained", divergence_is_contained),
     ("divergence_in_moments", divergence_in_moments),
+    ("divergence_of_squares", divergence_of_squares),
     ("long_window_ten_thousand_steps", long_window_ten_thousand_steps),
     ("long_window_error_growth", long_window_error_growth),
     ("many_members", many_members),
@@ -282,10 +284,23 @@ fn gradient_extreme_states(bench: &Bench, report: &mut Report) {
     }
 }
 
+/// Sizes that no number of lanes divides, averages that keep lanes apart, and a state far beyond registers.
+fn gradient_awkward_sizes(bench: &Bench, report: &mut Report) {
+    let base = Recipe { seed: 360, times: 9, function: PointFunction::Square, weighted: true, ..Recipe::default() };
+    check_gradient(bench, report, &Recipe { sites: 5, ..base.clone() }, 5);
+    let prime = Recipe { sites: 67, full_background: true, ..base.clone() };
+    check_gradient(bench, report, &prime, 65);
+    check_tangent_adjoint(bench, report, &prime, 3);
+    check_moments(bench, report, &prime, 5, Terms::ALL);
+    check_gradient(bench, report, &Recipe { sites: 100, block_size: 20, ..base.clone() }, 5);
+    check_gradient(bench, report, &Recipe { sites: 1000, block_size: 8, times: 3, ..base }, 2);
+}
+
 fn cost_sizes(bench: &Bench, report: &mut Report) {
     for (k, sites) in SIZES.into_iter().enumerate() {
         let base = Recipe { seed: 400 + k as u64, sites, full_background: k % 2 == 0, ..Recipe::default() };
-        check_cost(bench, report, &Recipe { function: PointFunction::Square, ..base.clone() }, MEMBER_COUNTS[k % 4]);
+        let function = if sites == 40 { PointFunction::Square } else { PointFunction::Identity };
+        check_cost(bench, report, &Recipe { function, ..base.clone() }, MEMBER_COUNTS[k % 4]);
         check_cost(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, weighted: true, ..base }, 3);
     }
 }
@@ -657,19 +672,21 @@ fn same_everything(report: &mut Report, case: &str, a: &[(&str, Array1<f64>)], b
     }
 }
 
-/// A budget of 1 MiB splits these batches by members; the answer is the same to the byte.
+/// Small budgets split these batches by members and cut the windows into segments; the answer is the same to the
+/// byte.
 fn invariance_of_chunks(bench: &Bench, report: &mut Report) {
-    let tight = bench.variant(|s| s.memory_mib = 1);
+    let budgets = [1, 2].map(|mib| (mib, bench.variant(|s| s.memory_mib = mib)));
+    let fine = Recipe { steps_per_time: 10, dt: 0.005, ..Recipe::default() };
     for (recipe, count) in [
         (Recipe { seed: 1400, function: PointFunction::Square, ..Recipe::default() }, 1025),
         (Recipe { seed: 1401, problems: 3, per_problem: PerProblem::ALL, ..Recipe::default() }, 300),
-        (
-            Recipe { seed: 1402, sites: 40, steps_per_time: 10, dt: 0.005, full_background: true, ..Recipe::default() },
-            65,
-        ),
+        (Recipe { seed: 1402, full_background: true, times: 9, ..fine }, 513),
     ] {
-        let (wide, narrow) = (everything(&bench.engine, &recipe, count), everything(&tight, &recipe, count));
-        same_everything(report, &format!("1 MiB against 1024 MiB, {}", recipe.label()), &narrow, &wide);
+        let wide = everything(&bench.engine, &recipe, count);
+        for (mib, engine) in &budgets {
+            let narrow = everything(engine, &recipe, count);
+            same_everything(report, &format!("{mib} MiB against 1024 MiB, {}", recipe.label()), &narrow, &wide);
+        }
     }
 }
 
@@ -796,6 +813,33 @@ fn divergence_in_moments(bench: &Bench, report: &mut Report) {
     }
 }
 
+/// Costs near 1e24 are numbers in f32, but their squares are not. Such members are kept with the right sums or
+/// flagged everywhere alike; an ELBO must not stop with an error over them.
+fn divergence_of_squares(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1950, sites: 8, times: 1, problems: 2, ..Recipe::default() };
+    let problem = recipe.build();
+    let mut drawn = draw(&recipe, &problem, 65, 0);
+    let Scale::Diagonal(scale) = &mut drawn.map.scale;
+    scale.row_mut(1).fill(1e12);
+    let mut loaded = bench.load(&problem);
+    let eps = members_of(&mut loaded, &normals_of(&drawn));
+    let own = loaded.gradient(Members::Drawn(&drawn), Terms::ALL).unwrap();
+    let got = loaded.moments(&drawn, Terms::ALL).unwrap();
+    for (p, got) in got.iter().enumerate() {
+        let kept: Vec<usize> = (65 * p..65 * (p + 1)).filter(|&k| !own.costs.diverged[k]).collect();
+        let case = format!("{} problem {p}: {} of 65 kept", recipe.label(), kept.len());
+        report.expect(got.count == 65 && got.diverged == 65 - kept.len(), || {
+            format!("{case}: count {}, diverged {}", got.count, got.diverged)
+        });
+        let pick = |a: &Array2<f64>| -> Vec<Vec<f64>> { kept.iter().map(|&k| a.row(k).to_vec()).collect() };
+        let costs: Vec<_> = kept.iter().map(|&k| (own.costs.background[k], own.costs.observation[k])).collect();
+        if !kept.is_empty() {
+            let want = oracle::sums(&costs, &pick(&own.gradient), &pick(&eps));
+            compare_sums(report, "moments of huge costs", &case, got, &want, bench.bound(Quantity::OwnSums));
+        }
+    }
+}
+
 /// What the oracle's plain f32 evaluation may lose, else the fixed bound.
 fn long_bound(bench: &Bench, loss: impl FnOnce() -> f64) -> Tolerance {
     match bench.precision() {
@@ -812,9 +856,11 @@ fn loss<D: Dimension>(got: ArrayView<f64, D>, want: ArrayView<f64, D>) -> f64 {
 /// 10,000 steps to the last observation: more loop iterations than software Vulkan runs in one invocation.
 fn long_window_ten_thousand_steps(bench: &Bench, report: &mut Report) {
     let tight = bench.variant(|s| s.memory_mib = 16);
-    for (seed, times, steps_per_time, function) in
-        [(2000, 11, 1000, PointFunction::Identity), (2001, 401, 25, PointFunction::Square)]
-    {
+    for (seed, times, steps_per_time, function) in [
+        (2000, 11, 1000, PointFunction::Identity),
+        (2001, 401, 25, PointFunction::Square),
+        (2002, 10_001, 1, PointFunction::Identity),
+    ] {
         let recipe = Recipe { seed, sites: 40, times, steps_per_time, dt: 2e-4, function, ..Recipe::default() };
         let problem = recipe.build();
         let members = recipe.members(&problem, 3);
@@ -845,6 +891,11 @@ fn long_window_ten_thousand_steps(bench: &Bench, report: &mut Report) {
 
         let less = tight.load(&problem).unwrap().gradient(given, Terms::ALL).unwrap();
         same_bytes(report, &format!("16 MiB against 1024 MiB, {case}"), less.gradient.view(), got.gradient.view());
+        let wild = &members * 1e12;
+        let wild = loaded.gradient(Members::Given(wild.view()), Terms::ALL).unwrap();
+        report.expect(wild.costs.diverged.iter().all(|d| *d), || format!("members of size 1e12 survived: {case}"));
+        let again = loaded.gradient(given, Terms::ALL).unwrap();
+        same_bytes(report, &format!("after a batch of garbage, {case}"), again.gradient.view(), got.gradient.view());
 
         if steps_per_time == 1000 {
             // The last observation still reaches x0: only the last time is forced.
@@ -900,6 +951,13 @@ fn many_members(bench: &Bench, report: &mut Report) {
     let members = members_of(&mut loaded, &drawn);
     let probes: Vec<usize> = (0..count).step_by(42_961).chain([count - 1, 65_535 * 64, 65_535 * 64 - 1]).collect();
     let probed = members.select(Axis(0), &probes);
+    let Scale::Diagonal(scale) = &drawn.map.scale;
+    let want = Array2::from_shape_fn(probed.raw_dim(), |(k, i)| {
+        let eps = oracle::normals(problem.seeds[0], drawn.stream as u32, 0, probes[k] as u32, 4);
+        drawn.map.mean[[0, i]] + scale[[0, i]] * eps[i]
+    });
+    let bound = bench.bound(Quantity::Draws);
+    compare("m + S eps", "of 4.3 million members", probed.view(), want.view(), bound).note(report);
     let want = Truth::new(&problem, &probed).costs::<f64>();
     let got = costs.total().select(Axis(0), &probes);
     let bound = bench.bound(Quantity::Short);
@@ -908,6 +966,10 @@ fn many_members(bench: &Bench, report: &mut Report) {
     let got = Array1::from(vec![moments.cost_background + moments.cost_observation]);
     let bound = bench.bound(Quantity::OwnSums);
     compare("sum of J of 4.3 million members", "", got.view(), want.view(), bound).note(report);
+
+    // Two problems of more members than one run of blocks holds.
+    let recipe = Recipe { seed: 2201, problems: 2, per_problem: PerProblem::ALL, ..recipe };
+    check_moments(bench, report, &recipe, 70_000, Terms::ALL);
 }
 
 /// The exact work of each operation on a small case: 5 members of 8 sites, 4 times of 2 steps, 3 assimilated.
@@ -933,13 +995,17 @@ fn counters_are_pinned(bench: &Bench, report: &mut Report) {
     type Operation<'a> = Box<dyn Fn(&mut LoadedProblem) + 'a>;
     let drawn = draw(&recipe, &problem, 5, 0);
     let (v, w) = (recipe.directions(5), recipe.forcing(5));
-    let operations: [(&str, Operation, [u64; 3]); 6] = [
+    let background = Terms { background: true, observation: false };
+    let operations: [(&str, Operation, [u64; 3]); 8] = [
         ("forecast", Box::new(|l| drop(l.forecast(given).unwrap())), [all, 0, 0]),
         ("cost", Box::new(|l| drop(l.cost(given, Terms::ALL).unwrap())), [assimilated, 0, 0]),
         ("gradient", Box::new(|l| drop(l.gradient(given, Terms::ALL).unwrap())), [assimilated, assimilated, 0]),
         ("moments", Box::new(|l| drop(l.moments(&drawn, Terms::ALL).unwrap())), [assimilated, assimilated, 0]),
         ("tangent", Box::new(|l| drop(l.tangent(given, v.view()).unwrap())), [all, 0, all]),
         ("adjoint", Box::new(|l| drop(l.adjoint(given, w.view()).unwrap())), [all, all, 0]),
+        // J_b needs no model.
+        ("cost, J_b alone", Box::new(|l| drop(l.cost(given, background).unwrap())), [0, 0, 0]),
+        ("gradient, J_b alone", Box::new(|l| drop(l.gradient(given, background).unwrap())), [0, 0, 0]),
     ];
     for (name, run, want) in &operations {
         let before = loaded.counters();
@@ -955,7 +1021,8 @@ fn counters_are_pinned(bench: &Bench, report: &mut Report) {
     }
 }
 
-/// A CPU engine moves nothing; a GPU engine submits once and brings back no more than was asked for.
+/// A CPU engine moves nothing. On a GPU, moments are one submission and one small readback; other operations may read
+/// several buffers back.
 fn check_traffic(bench: &Bench, report: &mut Report, name: &str, before: Counters, after: Counters) {
     let submissions = after.submissions - before.submissions;
     let dispatches = after.dispatches - before.dispatches;
@@ -965,7 +1032,8 @@ fn check_traffic(bench: &Bench, report: &mut Report, name: &str, before: Counter
         report.expect(still, || format!("{name}: a CPU engine reports {after:?}"));
         return;
     }
-    report.expect(submissions == 1, || format!("{name}: {submissions} submissions, expected 1"));
+    let most = if name == "moments" { 1 } else { 3 };
+    report.expect((1..=most).contains(&submissions), || format!("{name}: {submissions} submissions, at most {most}"));
     report.expect((1..=6).contains(&dispatches), || format!("{name}: {dispatches} dispatches, expected a few"));
     let fits = if name == "moments" { up <= 1024 && down <= 1024 } else { up > 0 && down > 0 };
     report.expect(fits, || format!("{name}: {up} bytes up, {down} bytes down"));

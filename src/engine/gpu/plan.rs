@@ -59,7 +59,9 @@ impl Plan {
         let slot_bytes = need.sites * need.precision.bytes();
         let work = need.steps.max(1) * need.sites * WORK_PER_SITE;
         let least = need.per_problem.min(need.block);
-        let mut capacity = (DISPATCH_WORK / work).max(FEWEST_MEMBERS).min(need.count).next_multiple_of(64);
+        // Rows of whole memory transactions, but a handful of members takes no room for 64.
+        let padded = |members: usize| if members < 64 { members } else { members.next_multiple_of(64) };
+        let mut capacity = padded((DISPATCH_WORK / work).max(FEWEST_MEMBERS).min(need.count));
         loop {
             let step_work = capacity * need.sites * WORK_PER_SITE;
             let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
@@ -75,7 +77,7 @@ impl Plan {
                 let chunks = chunks(need, capacity);
                 return Ok(Self { chunks, capacity, segments, bytes: bytes as u64 });
             }
-            if capacity <= least.next_multiple_of(64) {
+            if capacity <= padded(least) {
                 return Err(Error::invalid(
                     "memory",
                     format!("at least {} MiB for {least} members of this window", (bytes >> 20) + 1),
@@ -83,7 +85,7 @@ impl Plan {
                     "raise --memory, shorten the window, or use --backend cpu",
                 ));
             }
-            capacity = (capacity / 2).max(least).next_multiple_of(64);
+            capacity = padded((capacity / 2).max(least));
         }
     }
 }
