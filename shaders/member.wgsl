@@ -175,10 +175,10 @@ fn axpy(a: real, k: State, x: State) -> State {
     return y;
 }
 
-// Whether a number is in the range of f32: the definition of a member that has not diverged. By exponent bits, since
-// a compiler may assume that there is no NaN.
+// Whether a number is below 2^55 in magnitude: the definition of a member that has not diverged. By exponent bits,
+// since a compiler may assume that there is no NaN.
 fn in_range(x: real) -> bool {
-    return (bitcast<u32>(f32(x)) & 0x7f800000u) != 0x7f800000u;
+    return (bitcast<u32>(f32(x)) & 0x7f800000u) < 0x5b000000u;
 }
 
 // How many of a lane's values are out of range.

@@ -22,6 +22,10 @@ use serde::{Deserialize, Serialize};
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
 pub const BLOCK: usize = 256;
 
+/// A member has diverged when its trajectory, cost or gradient holds a NaN or reaches this magnitude, 2^55. Any smaller
+/// numbers can be squared and summed over 65,536 members within the range of f32.
+pub const DIVERGED: f64 = 36_028_797_018_963_968.0;
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,8 +174,7 @@ pub struct Costs {
     pub background: Array1<f64>,
     /// J_o: `[P * M]`.
     pub observation: Array1<f64>,
-    /// Whether the member's trajectory, cost or gradient overflowed (left the range of f32): `[P * M]`. Its
-    /// numbers mean nothing.
+    /// Whether the member's trajectory, cost or gradient reached [`DIVERGED`]: `[P * M]`. Its numbers mean nothing.
     pub diverged: Vec<bool>,
 }
 

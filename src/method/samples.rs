@@ -1,5 +1,6 @@
 //! Samples of a posterior: the normals they are made of, and their mean and spread without the diverged ones.
 
+use crate::engine::DIVERGED;
 use crate::error::{Error, Result};
 use crate::random::{Stream, normals};
 use ndarray::{Array2, Array3, ArrayView3, Axis};
@@ -32,13 +33,13 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Leaves out the trajectories that left the range of f32, and sums up the others.
+    /// Leaves out the trajectories that diverged, and sums up the others.
     ///
     /// # Errors
     /// More than `max_diverged_share` of them, or all but one, diverged.
     pub fn new(all: ArrayView3<f64>, what: &str, max_diverged_share: f64) -> Result<Self> {
         let count = all.len_of(Axis(0));
-        let sound = |t: &usize| all.index_axis(Axis(0), *t).iter().all(|x| x.abs() <= f64::from(f32::MAX));
+        let sound = |t: &usize| all.index_axis(Axis(0), *t).iter().all(|x| x.abs() < DIVERGED);
         let kept: Vec<usize> = (0..count).filter(sound).collect();
         let diverged = count - kept.len();
         if kept.len() < 2 || diverged as f64 > max_diverged_share * count as f64 {

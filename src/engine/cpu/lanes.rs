@@ -1,5 +1,6 @@
 //! SIMD lanes over members as a number type, with the instruction set chosen at run time.
 
+use crate::engine::DIVERGED;
 use crate::model::Number;
 use bytemuck::Pod;
 use pulp::{NullaryFnOnce, Simd};
@@ -88,7 +89,7 @@ pub trait Scalar: Pod + Send + Sync + std::fmt::Debug {
     fn to_f64(self) -> f64;
     /// From a normal draw, exactly.
     fn from_f32(value: f32) -> Self;
-    /// Whether the value is a number within the range of f32: the definition of a member that has not diverged.
+    /// Whether the value is a number below [`DIVERGED`] in magnitude.
     fn in_range(self) -> bool;
 }
 
@@ -207,7 +208,7 @@ macro_rules! lanes {
             }
             #[inline(always)]
             fn in_range(self) -> bool {
-                self.abs() <= <$scalar>::from(f32::MAX)
+                self.abs() < DIVERGED as $scalar
             }
         }
     };

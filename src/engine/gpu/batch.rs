@@ -2,12 +2,12 @@
 
 use super::GpuEngine;
 use super::plan::{DISPATCH_WORK, Plan};
-use super::run::{Call, Dispatch, Operation, Run, quantities};
+use super::run::{Call, Dispatch, Operation, Region, Run, quantities};
 use super::uploaded::{Uploaded, to_bytes};
-use crate::engine::{Costs, Counters, Draw, Gradients, Members, Moments, Precision, Scale, Terms};
+use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
-use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3};
+use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayView3, Dimension};
 use std::ops::Range;
 
 /// A problem set on the GPU engine.
@@ -33,14 +33,7 @@ impl LoadedGpu {
     pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
         let (times, sites) = (self.uploaded.data.times, self.uploaded.data.sites);
         let mut out = Array3::zeros((members.count(self.uploaded.problems()), times, sites));
-        self.each_chunk(
-            Operation::Forecast,
-            members,
-            |_, _, _| Ok(()),
-            |this, run, rows| {
-                this.read_slots(run, run.slots.at_times, times, rows, out.as_slice_mut().expect("standard layout"))
-            },
-        )?;
+        self.each_chunk(Operation::Forecast, members, None, |chunk| chunk.put(0, times * sites, slice(&mut out)))?;
         Ok(out)
     }
 
@@ -48,62 +41,36 @@ impl LoadedGpu {
         let (times, sites) = (self.uploaded.data.times, self.uploaded.data.sites);
         let mut out = Array3::zeros((members.count(self.uploaded.problems()), times, sites));
         let directions = directions.as_standard_layout();
-        self.each_chunk(
-            Operation::Tangent,
-            members,
-            |this, run, rows| {
-                let values = directions.as_slice().expect("standard layout");
-                this.write_slots(run, run.slots.cotangent, 1, rows, values)
-            },
-            |this, run, rows| {
-                this.read_slots(run, run.slots.at_times, times, rows, out.as_slice_mut().expect("standard layout"))
-            },
-        )?;
+        let directions = directions.as_slice().expect("standard layout");
+        self.each_chunk(Operation::Tangent, members, Some(directions), |chunk| {
+            chunk.put(0, times * sites, slice(&mut out));
+        })?;
         Ok(out)
     }
 
     pub fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
-        let (times, sites) = (self.uploaded.data.times, self.uploaded.data.sites);
+        let sites = self.uploaded.data.sites;
         let mut out = Array2::zeros((members.count(self.uploaded.problems()), sites));
         let forcing = forcing.as_standard_layout();
-        self.each_chunk(
-            Operation::Adjoint,
-            members,
-            |this, run, rows| {
-                let values = forcing.as_slice().expect("standard layout");
-                this.write_slots(run, run.slots.at_times, times, rows, values)
-            },
-            |this, run, rows| {
-                this.read_slots(run, run.slots.cotangent, 1, rows, out.as_slice_mut().expect("standard layout"))
-            },
-        )?;
+        let forcing = forcing.as_slice().expect("standard layout");
+        self.each_chunk(Operation::Adjoint, members, Some(forcing), |chunk| chunk.put(0, sites, slice(&mut out)))?;
         Ok(out)
     }
 
     pub fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
         let mut costs = empty_costs(members.count(self.uploaded.problems()));
-        self.each_chunk(
-            Operation::Cost(terms),
-            members,
-            |_, _, _| Ok(()),
-            |this, run, rows| this.read_costs(run, rows, &mut costs),
-        )?;
+        self.each_chunk(Operation::Cost(terms), members, None, |chunk| chunk.put_costs(&mut costs))?;
         Ok(costs)
     }
 
     pub fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
-        let count = members.count(self.uploaded.problems());
+        let (count, sites) = (members.count(self.uploaded.problems()), self.uploaded.data.sites);
         let mut costs = empty_costs(count);
-        let mut gradient = Array2::zeros((count, self.uploaded.data.sites));
-        self.each_chunk(
-            Operation::Gradient(terms),
-            members,
-            |_, _, _| Ok(()),
-            |this, run, rows| {
-                this.read_costs(run, rows.clone(), &mut costs)?;
-                this.read_slots(run, run.slots.cotangent, 1, rows, gradient.as_slice_mut().expect("standard layout"))
-            },
-        )?;
+        let mut gradient = Array2::zeros((count, sites));
+        self.each_chunk(Operation::Gradient(terms), members, None, |chunk| {
+            chunk.put_costs(&mut costs);
+            chunk.put(3 * chunk.capacity, sites, slice(&mut gradient));
+        })?;
         Ok(Gradients { costs, gradient })
     }
 
@@ -111,18 +78,7 @@ impl LoadedGpu {
         let sites = self.uploaded.data.sites;
         let per_run = quantities(sites);
         let mut numbers = Vec::new();
-        self.each_chunk(
-            Operation::Moments(terms),
-            Members::Drawn(draw),
-            |_, _, _| Ok(()),
-            |this, run, rows| {
-                if rows.end == run.plan.chunks.last().map_or(0, |c| c.end) {
-                    let sums = run.sums.as_ref().expect("a moments run has sums");
-                    numbers = this.read(run, &[(&sums.totals, 0, sums.runs * per_run)])?;
-                }
-                Ok(())
-            },
-        )?;
+        self.each_chunk(Operation::Moments(terms), Members::Drawn(draw), None, |chunk| numbers = chunk.numbers)?;
         let runs_per_problem = numbers.len() / per_run / self.uploaded.problems();
         let mut runs = numbers.chunks(per_run).map(|q| {
             let array = |k: usize| q[5 + k * sites..5 + (k + 1) * sites].to_vec();
@@ -156,13 +112,13 @@ impl LoadedGpu {
         Ok(moments)
     }
 
-    /// Runs an operation chunk by chunk: `fill` sends what a chunk needs beside its members, `read` takes its results.
+    /// Runs an operation chunk by chunk. `input` is what a tangent or adjoint sends beside its members, per row.
     fn each_chunk(
         &mut self,
         operation: Operation,
         members: Members,
-        mut fill: impl FnMut(&mut Self, &Run, Range<usize>) -> Result<()>,
-        mut read: impl FnMut(&mut Self, &Run, Range<usize>) -> Result<()>,
+        input: Option<&[f64]>,
+        mut take: impl FnMut(Chunk),
     ) -> Result<()> {
         let call = Call {
             operation,
@@ -180,14 +136,25 @@ impl LoadedGpu {
                 None
             }
         };
-        for (chunk, dispatches) in run.plan.chunks.iter().zip(&run.chunks) {
+        for (k, (rows, dispatches)) in run.plan.chunks.iter().zip(&run.chunks).enumerate() {
             if let Some(given) = &given {
-                self.write_slots(&run, 0, 1, chunk.clone(), given.as_slice().expect("standard layout"))?;
+                self.write_slots(&run, 0, 1, rows.clone(), given.as_slice().expect("standard layout"));
             }
-            fill(self, &run, chunk.clone())?;
-            let last: &[Dispatch] = if chunk.end == call.count { &run.last } else { &[] };
-            self.submit(dispatches.iter().chain(last));
-            read(self, &run, chunk.clone())?;
+            match (operation, input) {
+                (Operation::Tangent, Some(v)) => self.write_slots(&run, run.slots.cotangent, 1, rows.clone(), v),
+                (_, Some(v)) => {
+                    self.write_slots(&run, run.slots.at_times, self.uploaded.data.times, rows.clone(), v);
+                }
+                _ => {}
+            }
+            let is_last = k + 1 == run.chunks.len();
+            let last: &[Dispatch] = if is_last { &run.last } else { &[] };
+            // Moments stay on the device until the last chunk has been summed.
+            let results: &[Region] = if is_last || run.last.is_empty() { &run.results } else { &[] };
+            let numbers = self.submit(&run, dispatches.iter().chain(last), results)?;
+            if !results.is_empty() {
+                take(Chunk { rows: rows.clone(), capacity: run.plan.capacity, numbers });
+            }
         }
         self.uploaded.engine.device.check()?;
         self.count_steps(&call, &run.plan);
@@ -223,10 +190,18 @@ impl LoadedGpu {
         self.counters.bytes_up += (map.len() + keys.len()) as u64;
     }
 
-    /// Submits dispatches in order, in pieces that no driver takes for a hang.
-    fn submit<'a>(&mut self, dispatches: impl Iterator<Item = &'a Dispatch>) {
+    /// Submits dispatches in order, in pieces that no driver takes for a hang, and brings back the results, one region
+    /// after the other.
+    fn submit<'a>(
+        &mut self,
+        run: &Run,
+        dispatches: impl Iterator<Item = &'a Dispatch>,
+        results: &[Region],
+    ) -> Result<Vec<f64>> {
         let device = self.uploaded.engine.device.clone();
+        let number = self.uploaded.shape.precision.bytes() as u64;
         let mut dispatches = dispatches.peekable();
+        let mut bytes = 0;
         while dispatches.peek().is_some() {
             let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
@@ -240,72 +215,19 @@ impl LoadedGpu {
                     self.counters.dispatches += 1;
                 }
             }
+            if dispatches.peek().is_none() {
+                for region in results {
+                    let (first, size) = (region.first as u64 * number, region.count as u64 * number);
+                    encoder.copy_buffer_to_buffer(&region.buffer, first, &run.staging, bytes, size);
+                    bytes += size;
+                }
+            }
             device.queue.submit([encoder.finish()]);
             self.counters.submissions += 1;
         }
-    }
-
-    /// Sends `[rows, slices, sites]` of all rows' values into slots.
-    fn write_slots(&mut self, run: &Run, slot: usize, slices: usize, rows: Range<usize>, values: &[f64]) -> Result<()> {
-        let (sites, capacity) = (self.uploaded.data.sites, run.plan.capacity);
-        let per_row = slices * sites;
-        let offset = (slot * sites * capacity * self.uploaded.shape.precision.bytes()) as u64;
-        let numbers = (0..per_row).flat_map(|i| {
-            let rows = rows.clone();
-            (0..capacity).map(move |k| if k < rows.len() { values[(rows.start + k) * per_row + i] } else { 0.0 })
-        });
-        let bytes = to_bytes(self.uploaded.shape.precision, numbers);
-        self.uploaded.engine.device.queue.write_buffer(&run.states, offset, &bytes);
-        self.counters.bytes_up += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Takes `[rows, slices, sites]` from slots into the rows' places among all rows' values.
-    fn read_slots(
-        &mut self,
-        run: &Run,
-        slot: usize,
-        slices: usize,
-        rows: Range<usize>,
-        values: &mut [f64],
-    ) -> Result<()> {
-        let (sites, capacity) = (self.uploaded.data.sites, run.plan.capacity);
-        let per_row = slices * sites;
-        let numbers = self.read(run, &[(&run.states, slot * sites * capacity, per_row * capacity)])?;
-        for (k, row) in rows.enumerate() {
-            for i in 0..per_row {
-                values[row * per_row + i] = numbers[i * capacity + k];
-            }
+        if bytes == 0 {
+            return Ok(Vec::new());
         }
-        Ok(())
-    }
-
-    fn read_costs(&mut self, run: &Run, rows: Range<usize>, costs: &mut Costs) -> Result<()> {
-        let capacity = run.plan.capacity;
-        let numbers = self.read(run, &[(&run.costs, 0, 3 * capacity)])?;
-        for (k, row) in rows.enumerate() {
-            let (background, observation) = (numbers[k], numbers[capacity + k]);
-            costs.background[row] = background;
-            costs.observation[row] = observation;
-            costs.diverged[row] =
-                numbers[2 * capacity + k] != 0.0 || !background.is_finite() || !observation.is_finite();
-        }
-        Ok(())
-    }
-
-    /// Numbers from buffers: (buffer, first number, count), one after the other.
-    fn read(&mut self, run: &Run, from: &[(&wgpu::Buffer, usize, usize)]) -> Result<Vec<f64>> {
-        let device = self.uploaded.engine.device.clone();
-        let number = self.uploaded.shape.precision.bytes();
-        let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let mut bytes = 0;
-        for (buffer, first, count) in from {
-            let size = (count * number) as u64;
-            encoder.copy_buffer_to_buffer(buffer, (first * number) as u64, &run.staging, bytes, size);
-            bytes += size;
-        }
-        device.queue.submit([encoder.finish()]);
-        self.counters.submissions += 1;
         self.counters.bytes_down += bytes;
         run.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         let failed = |e: &dyn std::fmt::Display| {
@@ -324,6 +246,54 @@ impl LoadedGpu {
         run.staging.unmap();
         Ok(numbers)
     }
+
+    /// Sends `[rows, slices, sites]` of all rows' values into slots.
+    fn write_slots(&mut self, run: &Run, slot: usize, slices: usize, rows: Range<usize>, values: &[f64]) {
+        let (sites, capacity) = (self.uploaded.data.sites, run.plan.capacity);
+        let per_row = slices * sites;
+        let offset = (slot * sites * capacity * self.uploaded.shape.precision.bytes()) as u64;
+        let numbers = (0..per_row).flat_map(|i| {
+            let rows = rows.clone();
+            (0..capacity).map(move |k| if k < rows.len() { values[(rows.start + k) * per_row + i] } else { 0.0 })
+        });
+        let bytes = to_bytes(self.uploaded.shape.precision, numbers);
+        self.uploaded.engine.device.queue.write_buffer(&run.states, offset, &bytes);
+        self.counters.bytes_up += bytes.len() as u64;
+    }
+}
+
+/// What came back of one chunk.
+struct Chunk {
+    rows: Range<usize>,
+    capacity: usize,
+    numbers: Vec<f64>,
+}
+
+impl Chunk {
+    /// Puts the numbers from `first` on, `[per_row, capacity]`, into the rows' places in `values`.
+    fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
+        for (k, row) in self.rows.clone().enumerate() {
+            for i in 0..per_row {
+                values[row * per_row + i] = self.numbers[first + i * self.capacity + k];
+            }
+        }
+    }
+
+    /// Puts J_b, J_o and the flags, `[3, capacity]`, into the rows' places. Checks the flags again: a compiler that
+    /// assumes that there is no NaN may have lost one.
+    fn put_costs(&self, costs: &mut Costs) {
+        for (k, row) in self.rows.clone().enumerate() {
+            let [background, observation, flag] = [0, 1, 2].map(|q| self.numbers[q * self.capacity + k]);
+            costs.background[row] = background;
+            costs.observation[row] = observation;
+            let sound = background.abs() < DIVERGED && observation.abs() < DIVERGED;
+            costs.diverged[row] = flag != 0.0 || !sound;
+        }
+    }
+}
+
+fn slice<D: Dimension>(array: &mut Array<f64, D>) -> &mut [f64] {
+    array.as_slice_mut().expect("standard layout")
 }
 
 fn empty_costs(count: usize) -> Costs {

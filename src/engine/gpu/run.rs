@@ -32,12 +32,13 @@ pub struct Run {
     pub plan: Plan,
     pub slots: Slots,
     pub states: wgpu::Buffer,
-    pub costs: wgpu::Buffer,
     pub staging: wgpu::Buffer,
     pub draws: Option<Draws>,
-    pub sums: Option<Sums>,
+    /// The dispatches of each chunk, and those that follow the last one.
     pub chunks: Vec<Vec<Dispatch>>,
     pub last: Vec<Dispatch>,
+    /// What comes back: of each chunk, or where dispatches follow the last one, of them.
+    pub results: Vec<Region>,
 }
 
 /// Where a run keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
@@ -58,11 +59,12 @@ pub struct Draws {
     pub keys: wgpu::Buffer,
 }
 
-/// The block sums and their totals.
+/// Numbers of a buffer.
 #[derive(Debug)]
-pub struct Sums {
-    pub totals: wgpu::Buffer,
-    pub runs: usize,
+pub struct Region {
+    pub buffer: wgpu::Buffer,
+    pub first: usize,
+    pub count: usize,
 }
 
 #[derive(Debug)]
@@ -136,18 +138,23 @@ impl Run {
         let runs_per_problem = blocks_per_problem.div_ceil(256);
         let (blocks, runs) = (problems * blocks_per_problem, problems * runs_per_problem);
         let per_run = quantities(sites);
-        let partials =
-            if moments { Some(storage(&device, "partials", (blocks * per_run * number) as u64)?) } else { None };
         let sums = if moments {
-            Some(Sums { totals: storage(&device, "totals", (runs * per_run * number) as u64)?, runs })
+            let numbers = |count: usize| (count * per_run * number) as u64;
+            Some((storage(&device, "partials", numbers(blocks))?, storage(&device, "totals", numbers(runs))?))
         } else {
             None
         };
-        let staged = match operation {
-            Operation::Moments(_) => runs * per_run,
-            Operation::Cost(_) => 3 * capacity,
-            _ => 3 * capacity + stored.max(1) * sites * capacity,
+        let region =
+            |buffer: &wgpu::Buffer, first: usize, count: usize| Region { buffer: buffer.clone(), first, count };
+        let slot = |at: usize, count: usize| region(&states, at * sites * capacity, count * sites * capacity);
+        let results = match operation {
+            Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, times)],
+            Operation::Adjoint => vec![slot(slots.cotangent, 1)],
+            Operation::Cost(_) => vec![region(&costs, 0, 3 * capacity)],
+            Operation::Gradient(_) => vec![region(&costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
+            Operation::Moments(_) => sums.iter().map(|(_, totals)| region(totals, 0, runs * per_run)).collect(),
         };
+        let staged: usize = results.iter().map(|r| r.count).sum();
         let staging = buffer(
             &device,
             "staging",
@@ -183,7 +190,7 @@ impl Run {
                 dispatches.push(builder.dispatch(Kernel::Draw, params, groups, 0, &[&draws.map, &draws.keys])?);
             }
             builder.sweep(operation, &plan, params, &mut dispatches)?;
-            if let Some(partials) = &partials {
+            if let Some((partials, _)) = &sums {
                 let block = |row: usize| row / need.per_problem * blocks_per_problem + row % need.per_problem / BLOCK;
                 let first = block(rows.start);
                 let count = block(rows.end - 1) + 1 - first;
@@ -195,7 +202,7 @@ impl Run {
             chunks.push(dispatches);
         }
         let mut last = Vec::new();
-        if let (Some(partials), Some(sums)) = (&partials, &sums) {
+        if let Some((partials, totals)) = &sums {
             let uniform = builder.uniform(&[
                 blocks_per_problem as u32,
                 runs_per_problem as u32,
@@ -203,16 +210,10 @@ impl Run {
                 (runs * per_run) as u32,
             ])?;
             let params = Params { rows: 1, capacity: capacity as u32, ..Params::default() };
-            last.push(builder.dispatch(
-                Kernel::Totals,
-                params,
-                runs * per_run,
-                0,
-                &[partials, &sums.totals, &uniform],
-            )?);
+            last.push(builder.dispatch(Kernel::Totals, params, runs * per_run, 0, &[partials, totals, &uniform])?);
         }
         device.check()?;
-        Ok(Run { plan, slots, states, costs, staging, draws, sums, chunks, last })
+        Ok(Run { plan, slots, states, staging, draws, chunks, last, results })
     }
 }
 
