@@ -111,7 +111,7 @@ pub(super) struct MethodOptions {
     /// VI: fresh draws for the ELBO of the result. Default: 4096
     #[arg(long, value_name = "N")]
     pub elbo_draws: usize,
-    /// 4DVAR: starting points, the background first; the lowest minimum is kept. Default: 1
+    /// 4DVAR: starting points, the background first; the lowest minimum is kept. Default: 8
     #[arg(long, value_name = "N")]
     pub starts: usize,
     /// 4DVAR: what minimises. Default: lbfgs
