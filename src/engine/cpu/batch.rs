@@ -202,7 +202,11 @@ impl<T: Scalar> Batch<T> {
     }
 
     fn count_steps(&mut self, job: Job, count: usize) {
-        let (assimilated, stored) = (self.data.assimilated_steps(), self.data.stored_steps());
+        let stored = self.data.stored_steps();
+        let assimilated = match job {
+            Job::Cost(terms) | Job::Gradient(terms) | Job::Moments(terms) if !terms.observation => 0,
+            _ => self.data.assimilated_steps(),
+        };
         let again = |steps: usize| {
             let segments = segments(&self.data, steps);
             segments.range(segments.count() - 1).start
