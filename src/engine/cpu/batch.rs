@@ -213,7 +213,6 @@ impl<T: Scalar> Batch<T> {
         };
         let (model, adjoint, tangent) = match job {
             Job::Forecast => (stored, 0, 0),
-            Job::Cost(terms) | Job::Gradient(terms) | Job::Moments(terms) if !terms.observation => (0, 0, 0),
             Job::Cost(_) => (assimilated, 0, 0),
             Job::Gradient(_) | Job::Moments(_) => (assimilated + again(assimilated), assimilated, 0),
             Job::Adjoint(_) => (stored + again(stored), stored, 0),
