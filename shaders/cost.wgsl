@@ -1,33 +1,33 @@
 // The terms of the cost and their forcing. CPU: src/engine/cpu/sweep.rs, `CostTerms`.
 
-const OBSERVATIONS: u32 = ${N // BLOCK}u;    // per time
+const OBSERVATIONS: u32 = ${N // BLOCK_SIZE}u;    // per time
 
 fn observation_at(t: u32, j: u32) -> real {
     return problem[params.observation + problem_index * params.observation_stride + t * OBSERVATIONS + j];
 }
 
-fn weight_at(t: u32, j: u32) -> real {
-    return problem[params.weight + problem_index * params.weight_stride + t * OBSERVATIONS + j];
+fn observation_precision_at(t: u32, j: u32) -> real {
+    return problem[params.observation_precision + problem_index * params.observation_precision_stride + t * OBSERVATIONS + j];
 }
 
 // H(x)_j - y_j for each block j that begins at a lane's place i.
-//% for i in range(0, S, BLOCK)
+//% for i in range(0, S, BLOCK_SIZE)
 fn departure_${i}(t: u32, x: State) -> real {
     var sum: real = h(x[${i}]);
-    //% for k in range(i + 1, i + BLOCK)
+    //% for k in range(i + 1, i + BLOCK_SIZE)
     sum += h(x[${k}]);
     //% endfor
-    return fma(sum, real(${1 / BLOCK}), -observation_at(t, site(${i}u) / ${BLOCK}u));
+    return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, site(${i}u) / ${BLOCK_SIZE}u));
 }
 //% endfor
 
 // J_o of time t.
 fn observation_cost(t: u32, x: State) -> real {
     var sum: real = 0.0;
-    //% for i in range(0, S, BLOCK)
+    //% for i in range(0, S, BLOCK_SIZE)
     if (owned(${i}u)) {
         let d = departure_${i}(t, x);
-        sum = fma(d * d, weight_at(t, site(${i}u) / ${BLOCK}u), sum);
+        sum = fma(d * d, observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u), sum);
     }
     //% endfor
     return HALF * over_lanes(sum);
@@ -36,9 +36,9 @@ fn observation_cost(t: u32, x: State) -> real {
 // w + dJ_o/dx_t
 fn observation_forcing(t: u32, x: State, w: State) -> State {
     var forced: State;
-    //% for i in range(0, S, BLOCK)
-    let f${i} = departure_${i}(t, x) * weight_at(t, site(${i}u) / ${BLOCK}u) * real(${1 / BLOCK});
-    //% for k in range(i, i + BLOCK)
+    //% for i in range(0, S, BLOCK_SIZE)
+    let f${i} = departure_${i}(t, x) * observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u) * real(${1 / BLOCK_SIZE});
+    //% for k in range(i, i + BLOCK_SIZE)
     forced[${k}] = fma(h_derivative(x[${k}]), f${i}, w[${k}]);
     //% endfor
     //% endfor

@@ -4,7 +4,7 @@
 fn tendency(p: Ring) -> State {
     var k: State;
     //% for i in range(S)
-    k[${i}] = fma(p[${i + 3}] - p[${i}], p[${i + 1}], theta[0] - p[${i + 2}]);
+    k[${i}] = fma(p[${i + 3}] - p[${i}], p[${i + 1}], model_parameters[0] - p[${i + 2}]);
     //% endfor
     return k;
 }

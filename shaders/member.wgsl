@@ -31,6 +31,7 @@ struct Params {
     next_state: u32,       // slot of the state after it
     kept: u32,             // first slot of the states kept along the segment
     cotangent: u32,        // slot of the cotangent, in the end the gradient; of the perturbation in a tangent sweep
+    epsilon: u32,          // slot of the draws
     background: u32,       // slot of B^-1 (x0 - xb), where B is full
     at_times: u32,         // first slot of what is stored (trajectory) or read (forcing) at the stored times
     parameters: u32,       // places in `problem`, and how far apart two problems lie there (0: shared)
@@ -43,8 +44,8 @@ struct Params {
     factor_stride: u32,
     observation: u32,
     observation_stride: u32,
-    weight: u32,           // w_t / sigma^2
-    weight_stride: u32,
+    observation_precision: u32,  // w_t / sigma^2
+    observation_precision_stride: u32,
 }
 
 const FIRST: u32 = 1u;         // the segment begins at the initial time
@@ -66,7 +67,7 @@ var<private> live: bool;       // false for the spare invocations of the last wo
 var<private> problem_index: u32;
 var<private> lane: u32;
 var<private> slot: u32;        // the member's place in its workgroup
-var<private> theta: array<real, ${PARAMETERS}>;
+var<private> model_parameters: array<real, ${PARAMETERS}>;
 
 //% if LANES > 1
 var<workgroup> shared_sites: array<real, ${N * MEMBERS_PER_GROUP}>;
@@ -80,7 +81,7 @@ fn place(local: u32, group: vec3<u32>) {
     member = min(wanted, params.rows - 1u);
     problem_index = (params.first_row + member) / params.per_problem;
     //% for k in range(PARAMETERS)
-    theta[${k}] = problem[params.parameters + problem_index * params.parameters_stride + ${k}u];
+    model_parameters[${k}] = problem[params.parameters + problem_index * params.parameters_stride + ${k}u];
     //% endfor
 }
 

@@ -57,6 +57,7 @@ fn reverse(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) g
             //% if FORCING
             w = axpy(real(1.0), load(params.at_times + now / params.steps_per_time), w);
             //% else
+            // There are no steps without J_o.
             w = observation_forcing(now / params.steps_per_time, x, w);
             //% endif
         }

@@ -4,10 +4,9 @@
 
 //% include "member.wgsl"
 
-const BLOCK: u32 = 256u;
+const BLOCK: u32 = ${BLOCK_MEMBERS}u;
 const PARTS: u32 = 16u;
 // Per block: valid members, members, sum J_b, sum J_o, sum (J - mean)^2, then g, g^2, eps, eps^2, g eps: [5, site].
-const QUANTITIES: u32 = 5u + 5u * N;
 
 // [quantity, block]
 @group(0) @binding(4) var<storage, read_write> partials: array<real>;
@@ -89,7 +88,7 @@ fn sums(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         for (var k = part; k < count; k += PARTS) {
             if (costs[2u * params.capacity + start + k] == ZERO) {
                 let g = states[(params.cotangent * N + i) * params.capacity + start + k];
-                let e = states[(params.next_state * N + i) * params.capacity + start + k];
+                let e = states[(params.epsilon * N + i) * params.capacity + start + k];
                 s[0] += g;
                 s[1] = fma(g, g, s[1]);
                 s[2] += e;

@@ -17,7 +17,8 @@ struct Runs {
 @group(0) @binding(6) var<uniform> runs: Runs;
 
 const PARTS: u32 = 64u;
-const QUANTITIES: u32 = 5u + 5u * N;
+const QUANTITIES: u32 = ${QUANTITIES}u;
+const BLOCKS_PER_RUN: u32 = ${BLOCKS_PER_RUN}u;
 var<workgroup> parts: array<real, 64>;
 
 fn add_up(local: u32, value: real) -> real {
@@ -37,9 +38,9 @@ fn add_totals(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id
     let q = id % QUANTITIES;
     let run = id / QUANTITIES;
     let p = run / runs.runs_per_problem;
-    let within = (run % runs.runs_per_problem) * 256u;
+    let within = (run % runs.runs_per_problem) * BLOCKS_PER_RUN;
     let start = p * runs.blocks_per_problem + within;
-    let count = min(256u, runs.blocks_per_problem - within);
+    let count = min(BLOCKS_PER_RUN, runs.blocks_per_problem - within);
     var s: real = 0.0;
     for (var k = local; k < count; k += PARTS) {
         s += partials[q * runs.total + start + k];

@@ -1,5 +1,6 @@
-//! Ensemble engine for variational data assimilation: Lorenz-96 members and their adjoints in lockstep, on any GPU and
-//! on the CPU, with 4DVAR and VI-4DVAR as two readings of one cost function.
+//! Ensemble engine for variational data assimilation, on any GPU and on the CPU.
+//!
+//! It integrates Lorenz-96 members and their adjoints in lockstep; 4DVAR and VI-4DVAR are two readings of one cost.
 //!
 //! ```
 //! use vi4dvar::{Backend, Engine, EngineSettings, FourDVarSettings, Silent, TwinSettings, ViSettings};

@@ -1,7 +1,7 @@
 //! Counter-based random numbers: Philox4x32-10 and Box-Muller normals, the same on every engine.
 //!
-//! A draw is addressed, never sequenced: key = the 64-bit seed, counter = (block, member, iteration, stream), and a
-//! block is four normals for four consecutive sites. So a batch can grow, be split, or move to other hardware, and
+//! A draw is addressed, never sequenced: key = the 64-bit seed, counter = (quad, member, iteration, stream), and a
+//! quad is four normals for four consecutive sites. So a batch can grow, be split, or move to other hardware, and
 //! each member keeps its draws. `shaders/random.wgsl` is the same text in WGSL; keep the two side by side.
 //!
 //! Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
@@ -53,10 +53,10 @@ pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// Four standard normals, for sites 4 * block .. 4 * block + 4 of one member.
+/// Four standard normals, for sites 4 * quad .. 4 * quad + 4 of one member.
 #[inline(always)]
-pub fn normals(seed: u64, stream: Stream, iteration: u32, member: u32, block: u32) -> [f32; 4] {
-    let bits = philox([seed as u32, (seed >> 32) as u32], [block, member, iteration, stream as u32]);
+pub fn normals(seed: u64, stream: Stream, iteration: u32, member: u32, quad: u32) -> [f32; 4] {
+    let bits = philox([seed as u32, (seed >> 32) as u32], [quad, member, iteration, stream as u32]);
     let (a, b) = box_muller(bits[0], bits[1]);
     let (c, d) = box_muller(bits[2], bits[3]);
     [a, b, c, d]

@@ -7,6 +7,7 @@
 
 mod cpu;
 mod gpu;
+mod operation;
 mod prepared;
 mod schedule;
 
@@ -22,8 +23,8 @@ use serde::{Deserialize, Serialize};
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
 pub const BLOCK: usize = 256;
 
-/// A member has diverged when its trajectory, cost or gradient holds a NaN or reaches this magnitude, 2^55. Any smaller
-/// numbers can be squared and summed over 65,536 members within the range of f32.
+/// A member has diverged when its state at the last assimilated time, its cost or its gradient holds a NaN or reaches
+/// this magnitude, 2^55: what overflows on the way does not come back. Any smaller numbers can be squared and summed over 65,536 members within the range of f32.
 pub const DIVERGED: f64 = 36_028_797_018_963_968.0;
 
 /// Where to compute.
@@ -174,11 +175,16 @@ pub struct Costs {
     pub background: Array1<f64>,
     /// J_o: `[P * M]`.
     pub observation: Array1<f64>,
-    /// Whether the member's trajectory, cost or gradient reached [`DIVERGED`]: `[P * M]`. Its numbers mean nothing.
+    /// Whether the member's last state, cost or gradient reached [`DIVERGED`]: `[P * M]`. Its numbers mean nothing.
     pub diverged: Vec<bool>,
 }
 
 impl Costs {
+    /// Zeros for `count` members.
+    fn empty(count: usize) -> Self {
+        Self { background: Array1::zeros(count), observation: Array1::zeros(count), diverged: vec![false; count] }
+    }
+
     /// J = J_b + J_o: `[P * M]`.
     pub fn total(&self) -> Array1<f64> {
         &self.background + &self.observation
@@ -448,8 +454,10 @@ impl Layout {
                 Ok(rows)
             }
             Members::Drawn(draw) => {
-                if draw.count == 0 || draw.count > u32::MAX as usize {
-                    return Err(Error::invalid("members", "1 to 2^32 - 1", draw.count.to_string(), "change the count"));
+                let most = u32::MAX as usize / self.problems;
+                if draw.count == 0 || draw.count > most {
+                    let expected = format!("1 to {most} for each of {} problems", self.problems);
+                    return Err(Error::invalid("members", expected, draw.count.to_string(), "change the count"));
                 }
                 let shape = [self.problems, self.control];
                 self.check_array("mean of the draws", draw.map.mean.shape(), &shape, draw.map.mean.iter())?;

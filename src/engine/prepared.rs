@@ -49,7 +49,7 @@ pub struct Prepared<T> {
     /// y, 0 where nothing is assimilated: `[assimilated, observations]`.
     pub observation: Field<T>,
     /// w_t / sigma^2, 0 where nothing is assimilated: `[assimilated, observations]`.
-    pub precision: Field<T>,
+    pub observation_precision: Field<T>,
     pub seeds: Vec<u64>,
 }
 
@@ -103,7 +103,7 @@ impl<T: Copy> Prepared<T> {
                 let y = problem.observations_of(p);
                 (0..assimilated).flat_map(|t| y.row(t).to_vec()).map(|y| if y.is_nan() { 0.0 } else { y }).collect()
             }),
-            precision: collect(precision_shared, &|p| {
+            observation_precision: collect(precision_shared, &|p| {
                 precisions[p].iter().take(assimilated * problem.observations_per_time()).copied().collect()
             }),
             seeds: problem.seeds.clone(),

@@ -14,6 +14,11 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// The whole window in one.
+    pub fn one(steps: usize) -> Self {
+        Self { steps, length: steps.max(1) }
+    }
+
     /// The longest segments for which the states of one segment, `step_bytes` per step, with one checkpoint of
     /// `checkpoint_bytes` per segment, stay within `budget`; never longer than `longest`. Where nothing fits: the
     /// segments of least memory.

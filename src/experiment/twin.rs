@@ -141,6 +141,13 @@ impl TwinSettings {
         ObservationOperator { function: self.operator, block_size: self.block_size }
     }
 
+    /// The model's parameters, in its order.
+    pub fn parameters(&self) -> Vec<f64> {
+        match self.model {
+            Model::Lorenz96 => vec![self.forcing],
+        }
+    }
+
     /// Refuses settings from which no twin can be made.
     ///
     /// # Errors
@@ -148,11 +155,7 @@ impl TwinSettings {
     pub fn check(&self) -> Result<()> {
         let refuse =
             |what: &str, expected: String, found: String, help: &str| Err(Error::invalid(what, expected, found, help));
-        let minimum = self.model.minimum_sites();
-        if self.sites < minimum {
-            let expected = format!("at least {minimum} for {}", self.model.name());
-            return refuse("sites", expected, self.sites.to_string(), "use a larger state");
-        }
+        self.model.check_sites(self.sites)?;
         self.window().check()?;
         self.observation_operator().check(self.sites)?;
         if self.sites.checked_mul(self.times).is_none_or(|n| n > VALUES_AT_MOST) {
@@ -236,7 +239,7 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     let observation_std: Array3<f64> = planes(|t| t.observation_std.view());
     let problem = Problem {
         model: settings.model,
-        parameters: Array2::from_elem((1, 1), settings.forcing),
+        parameters: Array1::from_vec(settings.parameters()).insert_axis(Axis(0)),
         window: settings.window(),
         background: Background { mean: rows(|t| t.background.view()), error, scale: Array1::ones(1) },
         operator: settings.observation_operator(),
@@ -278,7 +281,7 @@ impl Twin {
 
         let mut spin_up = normal(Stream::SpinUp);
         let mut attractor = Array1::from_shape_simple_fn(sites, &mut spin_up);
-        let parameters = [settings.forcing];
+        let parameters = settings.parameters();
         let state = attractor.as_slice_mut().expect("a fresh array is contiguous");
         settings.model.integrate(&parameters, state, settings.dt, settings.spin_up);
 
@@ -347,7 +350,7 @@ fn trajectory(settings: &TwinSettings, initial: &Array1<f64>) -> Result<Array2<f
     let mut trajectory = Array2::zeros((settings.times, settings.sites));
     for (t, mut row) in trajectory.rows_mut().into_iter().enumerate() {
         if t > 0 {
-            settings.model.integrate(&[settings.forcing], &mut x, settings.dt, settings.steps_per_time);
+            settings.model.integrate(&settings.parameters(), &mut x, settings.dt, settings.steps_per_time);
         }
         row.assign(&ArrayView1::from(&x));
         // Engines compute in f32 too, and H may cube.

@@ -61,18 +61,19 @@ impl Model {
         }
     }
 
-    /// The parameters' customary values: F = 8 is chaotic.
-    pub fn default_parameters(self) -> Vec<f64> {
-        match self {
-            Self::Lorenz96 => vec![8.0],
+    /// Refuses a number of sites on which the model is not defined.
+    ///
+    /// # Errors
+    /// Lorenz-96 with fewer than 4 sites.
+    pub fn check_sites(self, sites: usize) -> Result<()> {
+        let (defined, expected) = match self {
+            Self::Lorenz96 => (sites >= 4, "at least 4"),
+        };
+        if defined {
+            return Ok(());
         }
-    }
-
-    /// The fewest sites on which the model is defined.
-    pub fn minimum_sites(self) -> usize {
-        match self {
-            Self::Lorenz96 => 4,
-        }
+        let expected = format!("{expected} for {}", self.name());
+        Err(Error::invalid("sites", expected, sites.to_string(), "change the size of the state"))
     }
 
     /// Integrates one state on the host in f64: `x: [sites]` becomes the state `steps` RK4 steps of `dt` later.

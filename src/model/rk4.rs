@@ -1,5 +1,4 @@
-//! The classical Runge-Kutta scheme with a fixed step, its tangent and its exact adjoint (discretise, then
-//! differentiate).
+//! The classical Runge-Kutta scheme with a fixed step, its tangent and its exact discrete adjoint.
 //!
 //! The increments k1 + 2 k2 + 2 k3 + k4 are summed before they meet the state, so that a step rounds the state once
 //! and not four times: in f32 that halves the error of short steps, at no extra operation.

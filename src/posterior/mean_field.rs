@@ -4,12 +4,12 @@
 //!
 //! ELBO = E_q[log p(y, x0)] - E_q[log q] = log_normalizer - E_q[J] + entropy(q) <= log p(y),
 //!
-//! with J the cost (its 1/2 in both terms) and [`log_normalizer`] what J leaves out of log p(y, x0). The entropy is
+//! with J the cost (its 1/2 in both terms) and [`log_normalizer`](super::log_normalizer) what J leaves out of log p(y, x0). The entropy is
 //! known in closed form, so Monte Carlo is needed for E_q[J] alone (Ranganath et al. 2014; Kingma & Welling 2014).
 
+use super::Elbo;
 use crate::engine::{AffineMap, Moments, Scale};
 use crate::error::{Error, Result};
-use crate::problem::{BackgroundError, Problem};
 use ndarray::{Array2, ArrayView1, ArrayViewMut1, Zip, s};
 use std::f64::consts::TAU;
 
@@ -18,15 +18,6 @@ use std::f64::consts::TAU;
 pub struct MeanField {
     /// mu, then log sigma: `[P, 2 control]`.
     theta: Array2<f64>,
-}
-
-/// A Monte Carlo estimate of the ELBO of one problem.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Elbo {
-    /// The estimate; NaN where a draw diverged, for then it bounds nothing.
-    pub value: f64,
-    /// Its standard error; NaN for fewer than two draws.
-    pub error: f64,
 }
 
 impl MeanField {
@@ -138,30 +129,10 @@ impl MeanField {
     }
 
     /// The ELBO of problem `p` relative to the cost alone, `entropy(q) - E_q[J]`, from one draw's moments. Add
-    /// [`log_normalizer`] to make it a bound on log p(y).
+    /// [`log_normalizer`](super::log_normalizer) to make it a bound on log p(y).
     pub fn elbo(&self, p: usize, moments: &Moments) -> Elbo {
-        let kept = (moments.count - moments.diverged) as f64;
-        let cost = (moments.cost_background + moments.cost_observation) / kept;
-        Elbo {
-            value: if moments.diverged > 0 { f64::NAN } else { self.entropy(p) - cost },
-            error: if kept < 2.0 { f64::NAN } else { (moments.cost_deviation / ((kept - 1.0) * kept)).sqrt() },
-        }
+        Elbo::new(self.entropy(p), moments)
     }
-}
-
-/// What J leaves out of log p(y, x0) for problem `p`: -1/2 log det(2 pi B) - 1/2 sum log(2 pi R / w), the sum over
-/// the assimilated observations. A weight w_t counts as an error variance of R / w_t.
-pub fn log_normalizer(problem: &Problem, p: usize) -> f64 {
-    let n = problem.sites() as f64;
-    let log_det_b = match &problem.background.error {
-        BackgroundError::Diagonal(_) => problem.background.std_of(p).mapv(|s| 2.0 * s.ln()).sum(),
-        BackgroundError::Full(b) => {
-            b.lower.diag().mapv(|l| 2.0 * l.ln()).sum() + n * problem.background.scale_of(p).ln()
-        }
-    };
-    let precision = problem.observation_precision(p);
-    let observed: f64 = precision.iter().filter(|r| **r > 0.0).map(|r| TAU.ln() - r.ln()).sum();
-    -0.5 * (n * TAU.ln() + log_det_b) - 0.5 * observed
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The families q_theta, and how the engine's moments pull back to a gradient with respect to theta.
 
+mod elbo;
 mod mean_field;
 
-pub use mean_field::{Elbo, MeanField, log_normalizer};
+pub use elbo::{Elbo, log_normalizer};
+pub use mean_field::MeanField;

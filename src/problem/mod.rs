@@ -151,14 +151,7 @@ impl Problem {
         if p == 0 {
             return Err(Error::invalid("problem set", "at least one problem", "none", "give one seed per problem"));
         }
-        if sites < self.model.minimum_sites() {
-            return Err(Error::invalid(
-                "sites",
-                format!("at least {} for {}", self.model.minimum_sites(), self.model.name()),
-                sites.to_string(),
-                "use a larger state",
-            ));
-        }
+        self.model.check_sites(sites)?;
         self.window.check()?;
         self.operator.check(sites)?;
         let times = self.window.times;

@@ -4,6 +4,7 @@ use super::data::{MOST_LANES, Source};
 use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
+use crate::engine::operation::Operation;
 use crate::engine::prepared::Prepared;
 use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Scale, Terms};
@@ -19,17 +20,12 @@ use std::sync::{Arc, Mutex};
 /// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
 const CACHE_BUDGET: usize = 640 << 10;
 
-/// What to compute for each member.
+/// An operation with what it takes beside its members.
 #[derive(Clone, Copy)]
-pub enum Job<'a> {
-    Forecast,
-    Cost(Terms),
-    Gradient(Terms),
-    /// Directions `[members, control]`.
-    Tangent(&'a [f64]),
-    /// Forcing `[members, times, sites]`.
-    Adjoint(&'a [f64]),
-    Moments(Terms),
+struct Job<'a> {
+    operation: Operation,
+    /// Directions `[members, control]` or a forcing `[members, times, sites]`.
+    input: &'a [f64],
 }
 
 /// A problem set in the number type T, with the scratch of each thread.
@@ -85,7 +81,14 @@ impl<T: Scalar> Batch<T> {
     }
 
     /// Runs a job whose results are per row: `values` holds the same number of values for each.
-    pub fn run(&mut self, members: Members, job: Job, costs: Option<&mut Costs>, values: &mut [f64]) {
+    pub fn run(
+        &mut self,
+        members: Members,
+        operation: Operation,
+        input: &[f64],
+        costs: Option<&mut Costs>,
+        values: &mut [f64],
+    ) {
         let count = members.count(self.problems());
         let per_row = values.len() / count;
         let (mut background, mut observation, mut diverged): (&mut [f64], &mut [f64], &mut [bool]) = match costs {
@@ -110,12 +113,13 @@ impl<T: Scalar> Batch<T> {
                 }
             })
             .collect();
-        self.run_items(members, job, items);
-        self.count_steps(job, count);
+        self.run_items(members, Job { operation, input }, items);
+        self.count_steps(operation, count);
     }
 
     /// The moments of each problem.
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Vec<Moments> {
+        let operation = Operation::Moments(terms);
         let (control, problems) = (self.sites(), self.problems());
         let count = problems * draw.count;
         let empty = Moments {
@@ -145,7 +149,7 @@ impl<T: Scalar> Batch<T> {
                     moments: take(&mut rest, *n),
                 })
                 .collect();
-            self.run_items(Members::Drawn(draw), Job::Moments(terms), items);
+            self.run_items(Members::Drawn(draw), Job { operation, input: &[] }, items);
             let mut blocks = blocks.iter();
             for (rows, n) in wave.iter().zip(&per_item) {
                 for p in (problem_of(rows.start)..).take(*n) {
@@ -153,7 +157,7 @@ impl<T: Scalar> Batch<T> {
                 }
             }
         }
-        self.count_steps(Job::Moments(terms), count);
+        self.count_steps(operation, count);
         totals
     }
 
@@ -201,26 +205,10 @@ impl<T: Scalar> Batch<T> {
         }
     }
 
-    fn count_steps(&mut self, job: Job, count: usize) {
-        let stored = self.data.stored_steps();
-        let assimilated = match job {
-            Job::Cost(terms) | Job::Gradient(terms) | Job::Moments(terms) if !terms.observation => 0,
-            _ => self.data.assimilated_steps(),
-        };
-        let again = |steps: usize| {
-            let segments = segments(&self.data, steps);
-            segments.range(segments.count() - 1).start
-        };
-        let (model, adjoint, tangent) = match job {
-            Job::Forecast => (stored, 0, 0),
-            Job::Cost(_) => (assimilated, 0, 0),
-            Job::Gradient(_) | Job::Moments(_) => (assimilated + again(assimilated), assimilated, 0),
-            Job::Adjoint(_) => (stored + again(stored), stored, 0),
-            Job::Tangent(_) => (stored, 0, stored),
-        };
-        self.counters.model_steps += (model * count) as u64;
-        self.counters.adjoint_steps += (adjoint * count) as u64;
-        self.counters.tangent_steps += (tangent * count) as u64;
+    fn count_steps(&mut self, operation: Operation, count: usize) {
+        let steps = operation.steps(&self.data);
+        let segments = if operation.reverse() { segments(&self.data, steps) } else { Segments::one(steps) };
+        operation.count(&segments, count, &mut self.counters);
     }
 }
 
@@ -282,7 +270,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             let group = Group { data, rows, job, context, lanes, row, problem, per_problem };
             group.run::<M>(&mut item, sweep, block);
         }
-        if let Job::Moments(_) = job {
+        if let Operation::Moments(_) = job.operation {
             let first_problem = item.rows.start / per_problem;
             for (q, moments) in item.moments.iter_mut().enumerate() {
                 let p = first_problem + q;
@@ -321,25 +309,26 @@ impl<V: Lanes> Group<'_, V> {
         let mut terms = CostTerms::new(data, source, self.context);
         let zero = V::splat(self.context, 0.0);
         let per_time = data.steps_per_time;
-        match self.job {
-            Job::Forecast => {
+        let input = self.job.input;
+        match self.job.operation {
+            Operation::Forecast => {
                 sweep.x.copy_from_slice(&sweep.x0);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
                 sweep.forward::<M>(0..data.stored_steps(), per_time, &mut trajectory);
                 trajectory.forward(data.times - 1, &sweep.x);
             }
-            Job::Tangent(directions) => {
+            Operation::Tangent => {
                 sweep.x.copy_from_slice(&sweep.x0);
-                self.load(|row, i| directions[row * data.sites + i], &mut sweep.w);
+                self.load(|row, i| input[row * data.sites + i], &mut sweep.w);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
                 sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory);
             }
-            Job::Adjoint(forcing) => {
+            Operation::Adjoint => {
                 let segments = segments(data, data.stored_steps());
-                sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing });
+                sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
                 self.store(0, 1, &sweep.w, offset, item.values);
             }
-            Job::Cost(wanted) => {
+            Operation::Cost(wanted) => {
                 sweep.x.copy_from_slice(&sweep.x0);
                 if wanted.observation {
                     sweep.forward::<M>(0..data.assimilated_steps(), per_time, &mut terms);
@@ -350,7 +339,7 @@ impl<V: Lanes> Group<'_, V> {
                 let diverged = self.diverged([&costs, &sweep.x, &[]]);
                 self.store_costs(costs, &diverged, offset, item);
             }
-            Job::Gradient(wanted) | Job::Moments(wanted) => {
+            Operation::Gradient(wanted) | Operation::Moments(wanted) => {
                 if wanted.observation {
                     let segments = segments(data, data.assimilated_steps());
                     sweep.reverse::<M>(&segments, per_time, &mut terms);
@@ -361,7 +350,7 @@ impl<V: Lanes> Group<'_, V> {
                 let background = if wanted.background { terms.background(&sweep.x0, Some(&mut sweep.w)) } else { zero };
                 let costs = [background, terms.observation()];
                 let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
-                if let Job::Gradient(_) = self.job {
+                if let Operation::Gradient(_) = self.job.operation {
                     self.store_costs(costs, &diverged, offset, item);
                     self.store(0, 1, &sweep.w, offset, item.values);
                 } else {
@@ -407,7 +396,7 @@ impl<V: Lanes> Group<'_, V> {
                     V::load(self.context, &gathered)
                 };
                 sweep.x0[i] = of_problem(scale).mul_add(epsilon, of_problem(mean));
-                if let Job::Moments(_) = self.job {
+                if let Operation::Moments(_) = self.job.operation {
                     epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
                 }
             }

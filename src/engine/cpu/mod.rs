@@ -6,11 +6,12 @@ mod lanes;
 mod sums;
 mod sweep;
 
+use super::operation::Operation;
 use super::{Costs, Counters, Draw, EngineSettings, Gradients, Hardware, Members, Moments, Precision, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
-use batch::{Batch, Job};
-use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3};
+use batch::Batch;
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 use std::sync::Arc;
 
 /// The CPU engine.
@@ -77,15 +78,15 @@ impl LoadedCpu {
     pub(super) fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
         on_batch!(self, b => {
             let mut out = Array3::zeros((members.count(b.problems()), b.times(), b.sites()));
-            b.run(members, Job::Forecast, None, out.as_slice_mut().expect("standard layout"));
+            b.run(members, Operation::Forecast, &[], None, out.as_slice_mut().expect("standard layout"));
             Ok(out)
         })
     }
 
     pub(super) fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
         on_batch!(self, b => {
-            let mut costs = empty_costs(members.count(b.problems()));
-            b.run(members, Job::Cost(terms), Some(&mut costs), &mut []);
+            let mut costs = Costs::empty(members.count(b.problems()));
+            b.run(members, Operation::Cost(terms), &[], Some(&mut costs), &mut []);
             Ok(costs)
         })
     }
@@ -93,9 +94,9 @@ impl LoadedCpu {
     pub(super) fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
         on_batch!(self, b => {
             let count = members.count(b.problems());
-            let mut costs = empty_costs(count);
+            let mut costs = Costs::empty(count);
             let mut gradient = Array2::zeros((count, b.sites()));
-            b.run(members, Job::Gradient(terms), Some(&mut costs), gradient.as_slice_mut().expect("standard layout"));
+            b.run(members, Operation::Gradient(terms), &[], Some(&mut costs), gradient.as_slice_mut().expect("standard layout"));
             Ok(Gradients { costs, gradient })
         })
     }
@@ -109,7 +110,7 @@ impl LoadedCpu {
             let mut out = Array3::zeros((members.count(b.problems()), b.times(), b.sites()));
             let directions = directions.as_standard_layout();
             let directions = directions.as_slice().expect("standard layout");
-            b.run(members, Job::Tangent(directions), None, out.as_slice_mut().expect("standard layout"));
+            b.run(members, Operation::Tangent, directions, None, out.as_slice_mut().expect("standard layout"));
             Ok(out)
         })
     }
@@ -118,7 +119,8 @@ impl LoadedCpu {
         on_batch!(self, b => {
             let mut out = Array2::zeros((members.count(b.problems()), b.sites()));
             let forcing = forcing.as_standard_layout();
-            b.run(members, Job::Adjoint(forcing.as_slice().expect("standard layout")), None, out.as_slice_mut().expect("standard layout"));
+            let forcing = forcing.as_slice().expect("standard layout");
+            b.run(members, Operation::Adjoint, forcing, None, out.as_slice_mut().expect("standard layout"));
             Ok(out)
         })
     }
@@ -126,8 +128,4 @@ impl LoadedCpu {
     pub(super) fn counters(&self) -> Counters {
         on_batch!(self, b => b.counters())
     }
-}
-
-fn empty_costs(count: usize) -> Costs {
-    Costs { background: Array1::zeros(count), observation: Array1::zeros(count), diverged: vec![false; count] }
 }

@@ -269,7 +269,7 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         let observation: V = self.source.read(&self.data.observation, at);
         (
             mean.mul_add(self.block_share, V::splat(self.context, 0.0) - observation),
-            self.source.read(&self.data.precision, at),
+            self.source.read(&self.data.observation_precision, at),
         )
     }
 

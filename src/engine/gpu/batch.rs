@@ -1,13 +1,14 @@
 //! The operations on the GPU: what goes up for a call, and what comes down.
 
 use super::GpuEngine;
-use super::plan::{DISPATCH_WORK, Plan};
-use super::run::{Call, Dispatch, Operation, Region, Run, quantities};
+use super::plan::DISPATCH_WORK;
+use super::run::{Call, Dispatch, Region, Run, quantities};
 use super::uploaded::{Uploaded, to_bytes};
+use crate::engine::operation::Operation;
 use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
-use ndarray::{Array, Array1, Array2, Array3, ArrayView2, ArrayView3, Dimension};
+use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
 use std::ops::Range;
 
 /// A problem set on the GPU engine.
@@ -58,14 +59,14 @@ impl LoadedGpu {
     }
 
     pub fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
-        let mut costs = empty_costs(members.count(self.uploaded.problems()));
+        let mut costs = Costs::empty(members.count(self.uploaded.problems()));
         self.each_chunk(Operation::Cost(terms), members, None, |chunk| chunk.put_costs(&mut costs))?;
         Ok(costs)
     }
 
     pub fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
         let (count, sites) = (members.count(self.uploaded.problems()), self.uploaded.data.sites);
-        let mut costs = empty_costs(count);
+        let mut costs = Costs::empty(count);
         let mut gradient = Array2::zeros((count, sites));
         self.each_chunk(Operation::Gradient(terms), members, None, |chunk| {
             chunk.put_costs(&mut costs);
@@ -157,22 +158,9 @@ impl LoadedGpu {
             }
         }
         self.uploaded.engine.device.check()?;
-        self.count_steps(&call, &run.plan);
+        operation.count(&run.plan.segments, call.count, &mut self.counters);
         self.last = Some((call, run));
         Ok(())
-    }
-
-    fn count_steps(&mut self, call: &Call, plan: &Plan) {
-        let steps = self.uploaded.steps(call.operation);
-        let again = plan.segments.range(plan.segments.count() - 1).start;
-        let (model, adjoint, tangent) = match call.operation {
-            Operation::Forecast | Operation::Cost(_) => (steps, 0, 0),
-            Operation::Gradient(_) | Operation::Moments(_) | Operation::Adjoint => (steps + again, steps, 0),
-            Operation::Tangent => (steps, 0, steps),
-        };
-        self.counters.model_steps += (model * call.count) as u64;
-        self.counters.adjoint_steps += (adjoint * call.count) as u64;
-        self.counters.tangent_steps += (tangent * call.count) as u64;
     }
 
     /// Sends the affine map and the iteration.
@@ -294,8 +282,4 @@ impl Chunk {
 
 fn slice<D: Dimension>(array: &mut Array<f64, D>) -> &mut [f64] {
     array.as_slice_mut().expect("standard layout")
-}
-
-fn empty_costs(count: usize) -> Costs {
-    Costs { background: Array1::zeros(count), observation: Array1::zeros(count), diverged: vec![false; count] }
 }

@@ -34,6 +34,7 @@ uniform! {
         next_state,
         kept,
         cotangent,
+        epsilon,
         background,
         at_times,
         parameters,
@@ -46,8 +47,8 @@ uniform! {
         factor_stride,
         observation,
         observation_stride,
-        weight,
-        weight_stride,
+        observation_precision,
+        observation_precision_stride,
     }
 }
 
@@ -61,3 +62,8 @@ pub const OBSERVATION: u32 = 4;
 pub const BACKGROUND: u32 = 8;
 /// Store the state at the stored times.
 pub const STORE: u32 = 16;
+
+/// Name and value of each flag.
+#[cfg(test)]
+pub const FLAGS: [(&str, u32); 5] =
+    [("FIRST", FIRST), ("LAST", LAST), ("OBSERVATION", OBSERVATION), ("BACKGROUND", BACKGROUND), ("STORE", STORE)];

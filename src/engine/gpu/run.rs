@@ -5,25 +5,16 @@ use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
 use super::plan::{Need, Plan, WORK_PER_SITE};
 use super::shader::Kernel;
 use super::uploaded::{Uploaded, buffer, storage};
-use crate::engine::{BLOCK, Terms};
+use crate::engine::BLOCK;
+use crate::engine::operation::Operation;
 use crate::error::{Error, Result};
 
-/// What a run is built for.
+/// What a run is built for. (A second kind of `Scale` belongs here: it changes the buffer of the map.)
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Call {
     pub operation: Operation,
     pub drawn: bool,
     pub count: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Operation {
-    Forecast,
-    Cost(Terms),
-    Gradient(Terms),
-    Moments(Terms),
-    Tangent,
-    Adjoint,
 }
 
 /// Buffers and dispatches of a call.
@@ -75,29 +66,12 @@ pub struct Dispatch {
     pub work: usize,
 }
 
+/// Blocks whose sums are added on the device. The host adds the rest, in f64.
+pub const BLOCKS_PER_RUN: usize = 256;
+
 /// Numbers per block or run of blocks: see `shaders/sums.wgsl`.
 pub fn quantities(sites: usize) -> usize {
     5 + 5 * sites
-}
-
-impl Operation {
-    /// Whether it sweeps back.
-    pub fn reverse(self) -> bool {
-        matches!(self, Self::Gradient(_) | Self::Moments(_) | Self::Adjoint)
-    }
-
-    /// The terms of the cost that it computes.
-    fn terms(self) -> Terms {
-        match self {
-            Self::Cost(terms) | Self::Gradient(terms) | Self::Moments(terms) => terms,
-            Self::Forecast | Self::Tangent | Self::Adjoint => Terms { background: false, observation: false },
-        }
-    }
-
-    /// Whether it stores or reads something at every stored time.
-    fn whole_window(self) -> bool {
-        matches!(self, Self::Forecast | Self::Tangent | Self::Adjoint)
-    }
 }
 
 impl Run {
@@ -120,7 +94,7 @@ impl Run {
             // Sums need whole blocks; nothing else minds where a chunk ends.
             block: if moments { BLOCK } else { 64 },
             sites,
-            steps: uploaded.steps(operation),
+            steps: operation.steps(&uploaded.data),
             reverse,
             slots: states_in_flight + 3 + stored,
             precision,
@@ -135,7 +109,7 @@ impl Run {
         let states = storage(&device, "states", plan.bytes)?;
         let costs = storage(&device, "costs", (3 * capacity * number) as u64)?;
         let blocks_per_problem = need.per_problem.div_ceil(BLOCK);
-        let runs_per_problem = blocks_per_problem.div_ceil(256);
+        let runs_per_problem = blocks_per_problem.div_ceil(BLOCKS_PER_RUN);
         let (blocks, runs) = (problems * blocks_per_problem, problems * runs_per_problem);
         let per_run = quantities(sites);
         let sums = if moments {
@@ -179,13 +153,13 @@ impl Run {
                 first_row: rows.start as u32,
                 per_problem: need.per_problem as u32,
                 cotangent: slots.cotangent as u32,
+                epsilon: slots.epsilon as u32,
                 background: slots.background as u32,
                 kept: slots.kept as u32,
                 at_times: slots.at_times as u32,
                 ..uploaded.places
             };
             if let Some(draws) = &draws {
-                let params = Params { next_state: slots.epsilon as u32, ..params };
                 let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
                 dispatches.push(builder.dispatch(Kernel::Draw, params, groups, 0, &[&draws.map, &draws.keys])?);
             }
@@ -196,7 +170,6 @@ impl Run {
                 let count = block(rows.end - 1) + 1 - first;
                 let uniform =
                     builder.uniform(&[first as u32, blocks_per_problem as u32, count as u32, blocks as u32])?;
-                let params = Params { next_state: slots.epsilon as u32, ..params };
                 dispatches.push(builder.dispatch(Kernel::Sums, params, count, 0, &[partials, &uniform])?);
             }
             chunks.push(dispatches);

@@ -1,12 +1,13 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
-use crate::engine::Precision;
+use super::run::{BLOCKS_PER_RUN, quantities};
+use crate::engine::{BLOCK, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::problem::{ObservationOperator, PointFunction};
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 
-const TEMPLATES: [(&str, &str); 14] = [
+const TEMPLATES: &[(&str, &str)] = &[
     ("member.wgsl", include_str!("../../../shaders/member.wgsl")),
     ("lorenz96.wgsl", include_str!("../../../shaders/lorenz96.wgsl")),
     ("rk4.wgsl", include_str!("../../../shaders/rk4.wgsl")),
@@ -15,7 +16,6 @@ const TEMPLATES: [(&str, &str); 14] = [
     ("random.wgsl", include_str!("../../../shaders/random.wgsl")),
     ("forward.wgsl", include_str!("../../../shaders/forward.wgsl")),
     ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
-    ("adjoint.wgsl", include_str!("../../../shaders/reverse.wgsl")),
     ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
     ("background.wgsl", include_str!("../../../shaders/background.wgsl")),
     ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
@@ -63,8 +63,7 @@ impl Kernel {
             Self::Draw => "draw.wgsl",
             Self::Background => "background.wgsl",
             Self::Forward => "forward.wgsl",
-            Self::Reverse => "reverse.wgsl",
-            Self::Adjoint => "adjoint.wgsl",
+            Self::Reverse | Self::Adjoint => "reverse.wgsl",
             Self::Tangent => "tangent.wgsl",
             Self::Sums => "sums.wgsl",
             Self::Totals => "totals.wgsl",
@@ -170,7 +169,7 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    for (name, text) in TEMPLATES {
+    for (name, text) in TEMPLATES.iter().copied() {
         environment.add_template(name, text).map_err(|e| broken(kernel, &e.to_string()))?;
     }
     let MemberLayout { sites_per_lane, lanes, members_per_group } = shape.layout;
@@ -187,7 +186,10 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         PARAMETERS => shape.model.parameter_names().len(),
         MODEL => shape.model.name(),
         FUNCTION => shape.operator.function.name(),
-        BLOCK => shape.operator.block_size,
+        BLOCK_SIZE => shape.operator.block_size,
+        BLOCK_MEMBERS => BLOCK,
+        QUANTITIES => quantities(shape.sites),
+        BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         FULL_BACKGROUND => shape.full_background,
         FORCING => kernel == Kernel::Adjoint,
         SWEEP => match kernel {
@@ -244,11 +246,19 @@ mod tests {
         let mut shapes = Vec::new();
         for precision in [Precision::F32, Precision::F64] {
             for function in PointFunction::ALL {
-                for (sites, block_size, full_background) in
-                    [(4, 1, false), (13, 1, true), (40, 4, false), (64, 1, true), (120, 3, false), (1000, 8, false)]
-                {
+                for (model, (sites, block_size, full_background)) in Model::ALL.into_iter().flat_map(|model| {
+                    let sizes = [
+                        (4, 1, false),
+                        (13, 1, true),
+                        (40, 4, false),
+                        (64, 1, true),
+                        (120, 3, false),
+                        (1000, 8, false),
+                    ];
+                    sizes.map(|size| (model, size)).into_iter().filter(|(m, size)| m.check_sites(size.0).is_ok())
+                }) {
                     shapes.push(Shape {
-                        model: Model::Lorenz96,
+                        model,
                         sites,
                         operator: ObservationOperator { function, block_size },
                         full_background,
@@ -306,5 +316,8 @@ mod tests {
         let device: Vec<_> = members.iter().map(|m| (m.name.clone().unwrap(), m.offset as usize)).collect();
         let host: Vec<_> = super::super::params::FIELDS.iter().map(|(n, o)| ((*n).to_owned(), *o)).collect();
         assert_eq!(device, host);
+        for (name, flag) in super::super::params::FLAGS {
+            assert!(text.contains(&format!("const {name}: u32 = {flag}u;")), "{name} is not {flag} on the device");
+        }
     }
 }

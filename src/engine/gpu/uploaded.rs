@@ -3,7 +3,6 @@
 use super::GpuEngine;
 use super::adapter::Device;
 use super::params::Params;
-use super::run::Operation;
 use super::shader::{MemberLayout, Shape};
 use crate::engine::Precision;
 use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
@@ -51,7 +50,7 @@ impl Uploaded {
         (places.parameters, places.parameters_stride) = place(&data.parameters);
         (places.mean, places.mean_stride) = place(&data.mean);
         (places.observation, places.observation_stride) = place(&data.observation);
-        (places.weight, places.weight_stride) = place(&data.precision);
+        (places.observation_precision, places.observation_precision_stride) = place(&data.observation_precision);
         match &data.background {
             BackgroundPrecision::Diagonal(field) => (places.inverse, places.inverse_stride) = place(field),
             BackgroundPrecision::Full { matrix, factor } => {
@@ -78,20 +77,6 @@ impl Uploaded {
     /// P.
     pub fn problems(&self) -> usize {
         self.data.seeds.len()
-    }
-
-    /// RK4 steps of an operation's sweep.
-    pub fn steps(&self, operation: Operation) -> usize {
-        match operation {
-            Operation::Forecast | Operation::Tangent | Operation::Adjoint => self.data.stored_steps(),
-            Operation::Cost(terms) | Operation::Gradient(terms) | Operation::Moments(terms) => {
-                if terms.observation {
-                    self.data.assimilated_steps()
-                } else {
-                    0
-                }
-            }
-        }
     }
 }
 

@@ -1,0 +1,63 @@
+//! The operations of an engine, and the work that each is.
+
+use super::prepared::Prepared;
+use super::schedule::Segments;
+use super::{Counters, Terms};
+
+/// What to compute for each member.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Operation {
+    Forecast,
+    Cost(Terms),
+    Gradient(Terms),
+    /// Sums over drawn members.
+    Moments(Terms),
+    /// Takes directions `[members, control]`.
+    Tangent,
+    /// Takes a forcing `[members, times, sites]`.
+    Adjoint,
+}
+
+impl Operation {
+    /// Whether it sweeps back.
+    pub fn reverse(self) -> bool {
+        matches!(self, Self::Gradient(_) | Self::Moments(_) | Self::Adjoint)
+    }
+
+    /// Whether it stores or reads something at every stored time.
+    pub fn whole_window(self) -> bool {
+        matches!(self, Self::Forecast | Self::Tangent | Self::Adjoint)
+    }
+
+    /// The terms of the cost that it computes.
+    pub fn terms(self) -> Terms {
+        match self {
+            Self::Cost(terms) | Self::Gradient(terms) | Self::Moments(terms) => terms,
+            Self::Forecast | Self::Tangent | Self::Adjoint => Terms { background: false, observation: false },
+        }
+    }
+
+    /// RK4 steps of its sweep: J_b alone needs none.
+    pub fn steps<T: Copy>(self, data: &Prepared<T>) -> usize {
+        match self {
+            _ if self.whole_window() => data.stored_steps(),
+            _ if self.terms().observation => data.assimilated_steps(),
+            _ => 0,
+        }
+    }
+
+    /// Adds the steps of `members` members, swept in `segments`: all but the last are integrated twice on the way to
+    /// a reverse sweep.
+    pub fn count(self, segments: &Segments, members: usize, counters: &mut Counters) {
+        let last = segments.range(segments.count() - 1);
+        let (steps, members) = (last.end as u64, members as u64);
+        counters.model_steps += members * steps;
+        if self.reverse() {
+            counters.model_steps += members * last.start as u64;
+            counters.adjoint_steps += members * steps;
+        }
+        if self == Self::Tangent {
+            counters.tangent_steps += members * steps;
+        }
+    }
+}

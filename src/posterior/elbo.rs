@@ -1,0 +1,41 @@
+//! The evidence lower bound of any family: its estimate from moments, and the constant that the cost leaves out.
+
+use crate::engine::Moments;
+use crate::problem::{BackgroundError, Problem};
+use std::f64::consts::TAU;
+
+/// A Monte Carlo estimate of the ELBO of one problem.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Elbo {
+    /// The estimate; NaN where a draw diverged, for then it bounds nothing.
+    pub value: f64,
+    /// Its standard error; NaN for fewer than two draws.
+    pub error: f64,
+}
+
+impl Elbo {
+    /// `entropy(q) - E_q[J]`, the ELBO relative to the cost alone, from the moments of draws from q.
+    pub fn new(entropy: f64, moments: &Moments) -> Self {
+        let kept = (moments.count - moments.diverged) as f64;
+        let cost = (moments.cost_background + moments.cost_observation) / kept;
+        Self {
+            value: if moments.diverged > 0 { f64::NAN } else { entropy - cost },
+            error: if kept < 2.0 { f64::NAN } else { (moments.cost_deviation / ((kept - 1.0) * kept)).sqrt() },
+        }
+    }
+}
+
+/// What J leaves out of log p(y, x0) for problem `p`: -1/2 log det(2 pi B) - 1/2 sum log(2 pi R / w), the sum over
+/// the assimilated observations. A weight w_t counts as an error variance of R / w_t.
+pub fn log_normalizer(problem: &Problem, p: usize) -> f64 {
+    let n = problem.sites() as f64;
+    let log_det_b = match &problem.background.error {
+        BackgroundError::Diagonal(_) => problem.background.std_of(p).mapv(|s| 2.0 * s.ln()).sum(),
+        BackgroundError::Full(b) => {
+            b.lower.diag().mapv(|l| 2.0 * l.ln()).sum() + n * problem.background.scale_of(p).ln()
+        }
+    };
+    let precision = problem.observation_precision(p);
+    let observed: f64 = precision.iter().filter(|r| **r > 0.0).map(|r| TAU.ln() - r.ln()).sum();
+    -0.5 * (n * TAU.ln() + log_det_b) - 0.5 * observed
+}
