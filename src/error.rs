@@ -32,12 +32,12 @@ pub enum Error {
         help: String,
     },
     /// A result could not be written. The target is left as it was.
-    #[error("cannot write {}: {source}; nothing was written, check the disk and the permissions", path.display())]
+    #[error("cannot write {}: {reason}; it is left as it was, check the disk and the permissions", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The hardware that was asked for is not there, or cannot do what was asked.
     #[error("{message}; {help}")]

@@ -81,5 +81,5 @@ pub use diagnostics::Scores;
 // Files.
 pub use output::{
     AttributeValue, Attributes, SavedAnalysis, SavedRecord, check_size, check_writable, read_analysis, read_members,
-    write_analysis, write_evaluation, write_members,
+    write_analysis, write_evaluation, write_members, write_text,
 };

@@ -208,8 +208,16 @@ fn bad_settings_are_refused_with_their_name() {
         ("--samples 1000000000", "4 GiB"),
         ("--batch 0", "batch"),
         ("--starts 0", "starts"),
-        ("--learning-rate 0", "learning_rate"),
+        ("--starts 1000000000", "starts"),
+        ("--history 18446744073709551615", "history"),
+        ("--smoothing-window 1", "smoothing-window"),
+        ("--max-diverged-share 2", "max-diverged-share"),
+        ("--learning-rate 0", "learning-rate"),
         ("--twins 0", "twins"),
+        ("--twins 18446744073709551615", "twins"),
+        ("--threads 100000", "threads"),
+        ("--adapter nope", "adapter"),
+        ("--background-noise 1e-30,1e-30", "background_std"),
         ("--twins 2 --background-correlation 2", "correlated"),
         ("--threads 0", "threads"),
         ("--memory 0", "memory"),
@@ -224,6 +232,36 @@ fn bad_settings_are_refused_with_their_name() {
     assert!(refuse(&d, "twin --backend cuda").contains("auto, gpu, cpu"));
     assert!(refuse(&d, "").contains("Usage") || refuse(&d, "").contains("subcommand"));
     assert!(refuse(&d, "twins").contains("twin"));
+}
+
+#[test]
+fn little_or_nothing_observed_is_no_error() {
+    let small = SMALL.replace("--assimilated-times 6", "");
+    for few in ["--drop 1", "--time-stride 100", "--assimilated-times 1", "--assimilated-times 1 --observe-initial"] {
+        let d = fresh();
+        let all = if few.contains("assimilated") { "" } else { "--assimilated-times 6" };
+        let table = succeed(&d, &format!("twin {small} {all} --out a {few}"));
+        assert!(table.contains("VI-4DVAR"), "{few}: {table}");
+    }
+}
+
+#[test]
+fn steps_beyond_all_bounds_are_a_divergence() {
+    let d = fresh();
+    let output =
+        vi4dvar(&d, &format!("twin {SMALL} --learning-rate 1e6 --out a")).assert().code(1).get_output().clone();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("diverged") && message.contains("learning rate"), "{message}");
+}
+
+#[test]
+fn an_input_is_never_written_over() {
+    let d = fresh();
+    succeed(&d, "simulate --sites 8 --out p.nc");
+    let before = bytes(&d, "p.nc");
+    let message = refuse(&d, "assimilate p.nc --method vi --backend cpu --out ./p.nc --force");
+    assert!(message.contains("written over"), "{message}");
+    assert_eq!(bytes(&d, "p.nc"), before);
 }
 
 #[test]
@@ -272,7 +310,8 @@ fn bad_files_are_refused() {
         ("assimilate p.nc --method 3dvar", "4dvar"),
         ("assimilate p.nc", "--method"),
         ("assimilate --method vi", "PROBLEM.nc"),
-        ("assimilate p.nc --method vi --out p.nc", "--force"),
+        ("assimilate p.nc --method vi --out p.nc", "written over"),
+        ("assimilate p.nc --method vi --out good.nc", "--force"),
         ("evaluate p.nc", "--members"),
         ("evaluate p.nc --members absent.nc", "absent.nc"),
         ("evaluate p.nc --members p.nc", "initial_state"),

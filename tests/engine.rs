@@ -62,6 +62,7 @@ const BODIES: &[(&str, Body)] = &[
     ("long_window_ten_thousand_steps", long_window_ten_thousand_steps),
     ("long_window_error_growth", long_window_error_growth),
     ("many_members", many_members),
+    ("trajectory_after_a_gradient_of_nothing", trajectory_after_a_gradient_of_nothing),
     ("counters_are_pinned", counters_are_pinned),
     ("bad_input_is_refused", bad_input_is_refused),
 ];
@@ -973,6 +974,23 @@ fn many_members(bench: &Bench, report: &mut Report) {
 }
 
 /// The exact work of each operation on a small case: 5 members of 8 sites, 4 times of 2 steps, 3 assimilated.
+/// Operations share scratch: a reverse sweep of no steps must leave enough of it for a whole trajectory.
+fn trajectory_after_a_gradient_of_nothing(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2350, sites: 8, times: 5, observed: 0.0, ..Recipe::default() };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 5);
+    let given = Members::Given(members.view());
+    let mut loaded = bench.load(&problem);
+    let want = loaded.forecast(given).unwrap();
+    let tangent = loaded.tangent(given, members.view()).unwrap();
+    loaded.gradient(given, Terms::ALL).unwrap();
+    report.expect(loaded.forecast(given).unwrap() == want, || "a forecast differs after a gradient".into());
+    loaded.gradient(given, Terms::ALL).unwrap();
+    report.expect(loaded.tangent(given, members.view()).unwrap() == tangent, || {
+        "a tangent trajectory differs after a gradient".into()
+    });
+}
+
 fn counters_are_pinned(bench: &Bench, report: &mut Report) {
     let recipe = Recipe {
         seed: 2300,

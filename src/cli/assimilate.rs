@@ -66,10 +66,13 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         run: RunOptions::default(),
     });
     let Some(method) = options.method else {
-        return Err(Error::invalid("--method", "one of 4dvar, vi", "nothing", "choose a method"));
+        let names: Vec<_> = Method::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        let names: Vec<_> = names.iter().map(clap::builder::PossibleValue::get_name).collect();
+        let expected = format!("one of {}", names.join(", "));
+        return Err(Error::invalid("--method", expected, "nothing", "choose a method"));
     };
     let (out, force) = (&options.out, options.run.force);
-    output::check(out, force)?;
+    output::check(out, &[&options.problem], force)?;
     let mut problem = Problem::read(&options.problem)?;
     // The settings that are saved name the seed that was used.
     problem.seeds = vec![*options.seed.get_or_insert(problem.seeds[0])];
@@ -84,7 +87,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     drop(bar);
     let attributes = output::analysis_attributes("assimilate", &settings, &engine, &problem, &analyses[0]);
     write_analysis(out, &problem, &analyses[0], &attributes, force)?;
-    output::save_settings(out, &settings)?;
+    output::save_settings(out, &settings, force)?;
     let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses));
     let summary = &analyses[0].summary;
     print(&format!("{table}{}: {summary}\non {}\n{}\n", analyses[0].method, engine.hardware(), out.display()))

@@ -57,7 +57,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let help = "give a file with initial_state(member, site)";
         return Err(Error::invalid("--members", "a member file", "nothing", help));
     }
-    output::check(&out, run.force)?;
+    output::check(&out, &[&problem, &members], run.force)?;
     let problem = Problem::read(problem)?;
     let states = read_members(members, problem.sites())?;
     check_size("gradient", states.shape())?;
@@ -72,7 +72,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let attributes = output::attributes("evaluate", &settings, Some(engine.hardware()));
     let trajectory = trajectory.as_ref().map(|t| t.view());
     write_evaluation(&out, &problem, &gradients, trajectory, &attributes, run.force)?;
-    output::save_settings(&out, &settings)?;
+    output::save_settings(&out, &settings, run.force)?;
     let diverged = gradients.costs.diverged.iter().filter(|d| **d).count();
     print(&format!("{} members, {diverged} diverged: {}\n", states.nrows(), out.display()))
 }

@@ -89,7 +89,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
 fn print(text: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::Write { path: "standard output".into(), source: error })
+            Err(Error::Write { path: "standard output".into(), reason: error })
         }
         _ => Ok(()),
     }

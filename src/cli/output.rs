@@ -5,7 +5,7 @@ use vi4dvar::engine::{Engine, Hardware};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::scores;
 use vi4dvar::method::Analysis;
-use vi4dvar::output::{Attributes, check_writable};
+use vi4dvar::output::{Attributes, check_writable, write_text};
 use vi4dvar::problem::Problem;
 
 /// The resolved settings beside a result: `problem.nc` has `problem.toml`.
@@ -13,8 +13,13 @@ fn settings_path(result: &Path) -> PathBuf {
     result.with_extension("toml")
 }
 
-/// Refuses a result that could not be written, or whose settings would write over something. Asked before computing.
-pub(super) fn check(result: &Path, force: bool) -> Result<()> {
+/// Refuses a result that could not be written, or that with its settings would write over something. Asked before
+/// computing. An input is never written over, not even by force.
+pub(super) fn check(result: &Path, inputs: &[&Path], force: bool) -> Result<()> {
+    let place = |path: &Path| path.canonicalize().ok();
+    if let Some(input) = inputs.iter().find(|i| place(i).is_some_and(|i| Some(i) == place(result))) {
+        return Err(Error::file(input, "is read and would be written over", "choose another name with --out"));
+    }
     let settings = settings_path(result);
     if settings == result {
         return Err(Error::file(result, "is the name of a configuration", "end the result's name in .nc"));
@@ -24,13 +29,8 @@ pub(super) fn check(result: &Path, force: bool) -> Result<()> {
 }
 
 /// Writes the resolved settings beside the result.
-pub(super) fn save_settings(result: &Path, settings: &str) -> Result<()> {
-    write_text(&settings_path(result), settings)
-}
-
-/// Writes a small text file.
-pub(super) fn write_text(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
+pub(super) fn save_settings(result: &Path, settings: &str, force: bool) -> Result<()> {
+    write_text(settings_path(result), settings, force)
 }
 
 /// Global attributes: what made the file, from which settings, on which hardware. No times and no paths, so that a
@@ -45,7 +45,7 @@ pub(super) fn attributes(command: &str, settings: &str, hardware: Option<&Hardwa
         attributes
             .set("adapter", hardware.adapter.as_str())
             .set("backend", hardware.backend.as_str())
-            .set("driver", hardware.driver.as_str())
+            .set("driver", if hardware.driver.is_empty() { "none" } else { &hardware.driver })
             .set("precision", hardware.precision.name());
     }
     attributes

@@ -45,8 +45,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         run: RunOptions::default(),
     });
     let settings = config::resolved("simulate", &twin);
-    output::check(&out, run.force)?;
+    output::check(&out, &[], run.force)?;
     let problem = experiment::simulate(&twin)?;
     problem.write(&out, &output::attributes("simulate", &settings, None), run.force)?;
-    output::save_settings(&out, &settings)
+    output::save_settings(&out, &settings, run.force)
 }

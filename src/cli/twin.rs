@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Outcome, Preset, TwinSettings, simulate_set};
-use vi4dvar::output::{check_size, check_writable, write_analysis};
+use vi4dvar::output::{check_size, check_writable, write_analysis, write_text};
 
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,9 +68,13 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     };
     let (out, force) = (&options.output.out, options.run.force);
     let first = preset.twin.seed;
-    let Some(last) = (options.twins as u64).checked_sub(1).and_then(|more| first.checked_add(more)) else {
-        let expected = "at least 1, and seeds below 2^64";
-        return Err(Error::invalid("twins", expected, options.twins.to_string(), "change --twins or --seed"));
+    if !(1..=MOST_TWINS).contains(&options.twins) {
+        let expected = format!("1 to {MOST_TWINS}");
+        return Err(Error::invalid("--twins", expected, options.twins.to_string(), "change --twins"));
+    }
+    let Some(last) = first.checked_add(options.twins as u64 - 1) else {
+        let found = format!("{} twins from seed {first}", options.twins);
+        return Err(Error::invalid("--seed", "consecutive seeds below 2^64", found, "change --twins or --seed"));
     };
     let seeds: Vec<u64> = (first..=last).collect();
     let directories: Vec<PathBuf> = match seeds[..] {
@@ -88,10 +92,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     preset.vi.check()?;
     let problem = simulate_set(&preset.twin, &seeds)?;
     let engine = options.hardware.engine(&options.run)?;
+    let mut new = NewDirectories::default();
     for directory in &directories {
-        std::fs::create_dir_all(directory).map_err(|e| {
-            Error::file(directory, format!("cannot be created: {e}"), "choose another directory with --out")
-        })?;
+        new.create(directory)?;
     }
     for target in &targets {
         check_writable(target, force)?;
@@ -110,7 +113,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
             write_analysis(directory.join(file), &single, &method[p], &attributes, force)?;
         }
     }
-    output::write_text(&out.join("twin.toml"), &settings)?;
+    write_text(out.join("twin.toml"), &settings, force)?;
 
     let mut text = format!("{}\n{table}\n", describe(&preset, &seeds, problem.assimilated_count(0)));
     if let [_] = seeds[..] {
@@ -121,6 +124,32 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     writeln!(text, "on {}\nin {}", engine.hardware(), out.display()).expect("strings take everything");
     print(&text)
 }
+
+/// The directories that a run made. Those that it leaves empty go with it.
+#[derive(Default)]
+struct NewDirectories(Vec<PathBuf>);
+
+impl NewDirectories {
+    fn create(&mut self, directory: &Path) -> Result<()> {
+        let missing: Vec<_> = directory.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+        self.0.extend(missing.iter().rev().map(PathBuf::from));
+        std::fs::create_dir_all(directory).map_err(|e| {
+            Error::file(directory, format!("cannot be created: {e}"), "choose another directory with --out")
+        })
+    }
+}
+
+impl Drop for NewDirectories {
+    fn drop(&mut self) {
+        for directory in self.0.iter().rev() {
+            // Refused where there is something in it.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
+/// Most twins of one run: a directory each.
+const MOST_TWINS: usize = 100_000;
 
 /// The files of each twin: the problem, and each method's analysis in the order in which they run.
 const FILES: [&str; 3] = ["problem.nc", "4dvar.nc", "vi.nc"];

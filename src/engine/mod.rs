@@ -283,11 +283,15 @@ impl Engine {
     /// # Errors
     /// No adapter for `Backend::Gpu`, no adapter of that name, no f64 on it, or zero threads or memory.
     pub fn new(settings: &EngineSettings) -> Result<Self> {
-        if settings.threads == Some(0) {
-            return Err(Error::invalid("threads", "at least 1", "0", "leave it out to use all cores"));
+        if let Some(threads) = settings.threads.filter(|t| !(1..=1024).contains(t)) {
+            return Err(Error::invalid("threads", "1 to 1024", threads.to_string(), "leave it out to use all cores"));
         }
         if settings.memory_mib == 0 {
             return Err(Error::invalid("memory", "at least 1 MiB", "0", "leave it out for the default"));
+        }
+        if let (Backend::Cpu, Some(adapter)) = (settings.backend, &settings.adapter) {
+            let found = format!("{adapter:?} with the CPU engine");
+            return Err(Error::invalid("adapter", "none, or a GPU backend", found, "leave one of the two out"));
         }
         match settings.backend {
             Backend::Cpu => Ok(Self::Cpu(CpuEngine::new(settings)?)),
@@ -321,6 +325,7 @@ impl Engine {
     /// Whatever [`Problem::check`] refuses, or a state too large for the device.
     pub fn load(&self, problem: &Problem) -> Result<LoadedProblem> {
         problem.check()?;
+        check_weights(problem)?;
         Ok(LoadedProblem {
             layout: Layout {
                 problems: problem.count(),
@@ -334,6 +339,23 @@ impl Engine {
             },
         })
     }
+}
+
+/// Refuses deviations so small that a departure of one unit would count as divergence.
+fn check_weights(problem: &Problem) -> Result<()> {
+    let refuse = |what: &str, std: f64| {
+        let expected = format!("deviations of at least {:.0e}", DIVERGED.sqrt().recip());
+        Err(Error::invalid(what, expected, format!("{std:e}"), "rescale the problem, or leave the variable out"))
+    };
+    for p in 0..problem.count() {
+        if let Some(std) = problem.background.std_of(p).into_iter().find(|s| 1.0 / (s * s) >= DIVERGED) {
+            return refuse("background_std", std);
+        }
+        if let Some(w) = problem.observation_precision(p).into_iter().find(|w| *w >= DIVERGED) {
+            return refuse("observation_std", w.sqrt().recip());
+        }
+    }
+    Ok(())
 }
 
 /// A problem set on an engine: the operations.

@@ -44,6 +44,9 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis) -> Option<Scores
 
 impl fmt::Display for ScoreTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
         let name = self.rows.iter().map(|r| r.method.len()).max().unwrap_or(0);
         writeln!(f, "{:name$}      RMSE of the mean          mean posterior sd", "")?;
         writeln!(f, "{:name$}   t = 0  window forecast    t = 0  window forecast  seconds", "")?;

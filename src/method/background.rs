@@ -15,7 +15,7 @@ use std::time::Instant;
 /// # Errors
 /// Fewer than two samples, an engine's failure, a trajectory of xb that diverges, or half of the samples diverged.
 pub fn background(problem: &Problem, engine: &Engine, samples: usize) -> Result<Vec<Analysis>> {
-    super::check_at_least("samples", samples, 2)?;
+    super::check_count("samples", samples, 2..=super::MOST_MEMBERS)?;
     let clock = Instant::now();
     // Row 0 of each problem is xb itself.
     let members = samples + 1;

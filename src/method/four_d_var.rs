@@ -6,7 +6,9 @@
 
 use super::laplace::{self, Hessian, Laplace};
 use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
-use super::{Analysis, Observer, Progress, Record, check_at_least, check_positive};
+use super::{
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
+};
 use crate::engine::{Engine, LoadedProblem, Members, Precision, Terms};
 use crate::error::{Error, Result};
 use crate::optimizer::{
@@ -89,14 +91,14 @@ impl Settings {
     /// # Errors
     /// The first setting at fault.
     pub fn check(&self) -> Result<()> {
-        check_at_least("starts", self.starts, 1)?;
-        check_at_least("iterations", self.iterations, 1)?;
-        check_at_least("history", self.history, 1)?;
-        check_at_least("samples", self.samples, 2)?;
-        check_positive("learning_rate", self.learning_rate)?;
-        check_positive("gradient_tolerance", self.gradient_tolerance.unwrap_or(1.0))?;
-        check_positive("cost_tolerance", self.cost_tolerance.unwrap_or(1.0))?;
-        check_positive("max_diverged_share", self.max_diverged_share)
+        check_count("starts", self.starts, 1..=100_000)?;
+        check_count("iterations", self.iterations, 1..=MOST_ITERATIONS)?;
+        check_count("history", self.history, 1..=1_000)?;
+        check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
+        check_positive("adam-learning-rate", self.learning_rate)?;
+        check_positive("gradient-tolerance", self.gradient_tolerance.unwrap_or(1.0))?;
+        check_positive("cost-tolerance", self.cost_tolerance.unwrap_or(1.0))?;
+        check_share("max-diverged-share", self.max_diverged_share)
     }
 
     /// Assimilates every problem of the set: one analysis each, whose `seconds` are those of the whole set.

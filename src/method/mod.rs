@@ -14,6 +14,11 @@ pub use vi::{Settings as ViSettings, Units};
 use crate::error::{Error, Result};
 use ndarray::{Array, Array2, Array3, ArrayD, Dimension};
 
+/// Most members that a method takes for one problem: what a draw's counter holds.
+const MOST_MEMBERS: usize = u32::MAX as usize;
+/// Most iterations, likewise; the one after the last is kept for fresh draws.
+const MOST_ITERATIONS: usize = u32::MAX as usize - 1;
+
 /// What a method found out about one problem.
 #[derive(Clone, Debug)]
 pub struct Analysis {
@@ -66,20 +71,29 @@ impl Record {
     }
 }
 
-/// Refuses a setting that is not a finite number > 0.
-fn check_positive(what: &str, value: f64) -> Result<()> {
+/// Refuses a setting that is not a finite number > 0. `flag` names it as the command line does.
+fn check_positive(flag: &str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
     }
-    Err(Error::invalid(what, "a finite number > 0", value.to_string(), "correct the setting"))
+    Err(Error::invalid(flag, "a finite number > 0", value.to_string(), "correct the setting, or leave it out"))
 }
 
-/// Refuses a setting below its smallest sensible value.
-fn check_at_least(what: &str, value: usize, least: usize) -> Result<()> {
-    if value >= least {
+/// Refuses a share that is not in (0, 1].
+fn check_share(flag: &str, value: f64) -> Result<()> {
+    if value > 0.0 && value <= 1.0 {
         return Ok(());
     }
-    Err(Error::invalid(what, format!("at least {least}"), value.to_string(), "correct the setting"))
+    Err(Error::invalid(flag, "a share above 0, at most 1", value.to_string(), "0.5 allows half"))
+}
+
+/// Refuses a count outside the range in which it makes sense.
+fn check_count(flag: &str, value: usize, range: std::ops::RangeInclusive<usize>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let expected = format!("{} to {}", range.start(), range.end());
+    Err(Error::invalid(flag, expected, value.to_string(), "correct the setting, or leave it out"))
 }
 
 /// Where a running method stands.

@@ -6,8 +6,10 @@
 //! division of the loss by J(xb) in the slides' code has no counterpart.
 
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
-use super::{Analysis, Observer, Progress, Record, check_at_least, check_positive};
-use crate::engine::{Draw, Engine, LoadedProblem, Members, Moments, Terms};
+use super::{
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
+};
+use crate::engine::{Draw, Engine, LoadedProblem, Members, Moments, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::optimizer::{Adam, AdamSettings, Schedule, norm};
 use crate::posterior::{Elbo, MeanField, log_normalizer};
@@ -89,19 +91,15 @@ impl Settings {
     /// # Errors
     /// The first setting at fault.
     pub fn check(&self) -> Result<()> {
-        check_at_least("iterations", self.iterations, 1)?;
-        if self.iterations >= u32::MAX as usize {
-            let found = self.iterations.to_string();
-            return Err(Error::invalid("iterations", "less than 2^32 - 1", found, "use fewer"));
-        }
-        check_at_least("batch", self.batch, 1)?;
-        check_at_least("window", self.window, 2)?;
-        check_at_least("samples", self.samples, 2)?;
-        check_at_least("elbo_draws", self.elbo_draws, 2)?;
-        check_positive("learning_rate", self.learning_rate)?;
-        check_positive("initial_std", self.initial_std)?;
+        check_count("iterations", self.iterations, 1..=MOST_ITERATIONS)?;
+        check_count("batch", self.batch, 1..=MOST_MEMBERS)?;
+        check_count("smoothing-window", self.window, 2..=MOST_ITERATIONS)?;
+        check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
+        check_count("elbo-draws", self.elbo_draws, 2..=MOST_MEMBERS)?;
+        check_positive("learning-rate", self.learning_rate)?;
+        check_positive("initial-std", self.initial_std)?;
         check_positive("tolerance", self.tolerance.unwrap_or(1.0))?;
-        check_positive("max_diverged_share", self.max_diverged_share)
+        check_share("max-diverged-share", self.max_diverged_share)
     }
 
     /// Assimilates every problem of the set: one analysis each, whose `seconds` are those of the whole set.
@@ -205,6 +203,11 @@ impl Settings {
             }
             adam.step(q.parameters(), &gradient);
             q.write_map(&mut draw.map);
+            let Scale::Diagonal(sigma) = &draw.map.scale;
+            if draw.map.mean.iter().chain(sigma).any(|v| !v.is_finite()) {
+                let what = format!("VI-4DVAR, whose mu or sigma overflowed at iteration {}", iteration + 1);
+                return Err(Error::Diverged { what, diverged: self.batch, members: self.batch });
+            }
 
             if (iteration + 1).is_multiple_of(self.window) {
                 let mut settled = true;

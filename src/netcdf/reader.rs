@@ -193,7 +193,8 @@ fn number(attribute: &Attribute) -> Option<f64> {
         DataType::I8 => attribute.get_i8().and_then(single).map(f64::from),
         DataType::I16 => attribute.get_i16().and_then(single).map(f64::from),
         DataType::I32 => attribute.get_i32().and_then(single).map(f64::from),
-        DataType::F32 => attribute.get_f32().and_then(single).map(f64::from),
+        // What was meant is the shortest decimal: 0.05, and not 0.05000000074505806.
+        DataType::F32 => attribute.get_f32().and_then(single).and_then(|v| v.to_string().parse().ok()),
         DataType::F64 => attribute.get_f64().and_then(single),
     }
 }

@@ -45,8 +45,14 @@ fn check_free(path: &Path, overwrite: bool) -> Result<()> {
     if path.file_name().is_none() || path.is_dir() {
         return Err(Error::file(path, "expected the name of a file to write, found a directory", "add a file name"));
     }
-    if !overwrite && path.symlink_metadata().is_ok() {
-        return Err(exists(path));
+    if let Ok(found) = path.symlink_metadata() {
+        if !overwrite {
+            return Err(exists(path));
+        }
+        if !found.is_file() {
+            let message = "expected a plain file to replace, found a link or a device";
+            return Err(Error::file(path, message, "name the file itself"));
+        }
     }
     let directory = directory(path);
     if !directory.is_dir() {
@@ -82,6 +88,35 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
             "check the permissions and the disk",
         )
     })
+}
+
+/// Writes a text file. It appears whole or not at all.
+///
+/// # Errors
+/// Something is there already and `overwrite` is false; a failing disk. On failure nothing is left behind.
+pub fn write_text(path: impl AsRef<Path>, text: &str, overwrite: bool) -> Result<()> {
+    let path = path.as_ref();
+    check_free(path, overwrite)?;
+    write_whole(path, overwrite, |mut file| {
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.sync_all()
+    })
+}
+
+/// Fills a file beside its place, then moves it there.
+fn write_whole(path: &Path, overwrite: bool, fill: impl FnOnce(&std::fs::File) -> io::Result<()>) -> Result<()> {
+    let temporary = temporary_beside(path)?;
+    let failed = |reason| Error::Write { path: path.to_owned(), reason };
+    fill(temporary.as_file()).map_err(failed)?;
+    if overwrite {
+        temporary.persist(path).map_err(|e| failed(e.error))?;
+    } else {
+        temporary.persist_noclobber(path).map_err(|e| match e.error.kind() {
+            io::ErrorKind::AlreadyExists => exists(path),
+            _ => failed(e.error),
+        })?;
+    }
+    Ok(())
 }
 
 /// The content of a file to be. Dimensions take their sizes from the arrays.
@@ -188,18 +223,7 @@ impl<'a> Writer<'a> {
                 "rename",
             )
         })?;
-        let temporary = temporary_beside(path)?;
-        let failed = |source| Error::Write { path: path.to_owned(), source };
-        self.fill(temporary.as_file(), &definition).map_err(failed)?;
-        if overwrite {
-            temporary.persist(path).map_err(|e| failed(e.error))?;
-        } else {
-            temporary.persist_noclobber(path).map_err(|e| match e.error.kind() {
-                io::ErrorKind::AlreadyExists => exists(path),
-                _ => failed(e.error),
-            })?;
-        }
-        Ok(())
+        write_whole(path, overwrite, |file| self.fill(file, &definition))
     }
 
     fn definition(&self) -> std::result::Result<DataSet, InvalidDataSet> {

@@ -4,7 +4,7 @@ mod analysis;
 mod evaluation;
 mod members;
 
-pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable};
+pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_text};
 pub use analysis::{SavedAnalysis, SavedRecord, read_analysis, write_analysis};
 pub use evaluation::write_evaluation;
 pub use members::{read_members, write_members};

@@ -31,6 +31,8 @@ pub struct Sweep<V: Lanes> {
     next: Vec<V>,
     /// The cotangent of a reverse sweep, or the perturbation of a tangent sweep: `[sites]`.
     pub w: Vec<V>,
+    /// The stage states of a step that are not kept: `[3 * sites]`.
+    stages: Vec<V>,
     /// Start and stage states of each step of a segment `[length, 4 * sites]`, then its end `[sites]`.
     states: Vec<V>,
     /// The state at the start of each segment.
@@ -49,7 +51,8 @@ impl<V: Lanes> Sweep<V> {
             x: zeros(sites),
             next: zeros(sites),
             w: zeros(sites),
-            states: zeros(4 * sites + sites),
+            stages: zeros(3 * sites),
+            states: Vec::new(),
             checkpoints: Vec::new(),
         }
     }
@@ -57,12 +60,11 @@ impl<V: Lanes> Sweep<V> {
     /// Integrates `self.x` over `steps`, stopping at each stored time before its step.
     #[inline(always)]
     pub fn forward<M: Dynamics>(&mut self, steps: Range<usize>, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
-        let n = self.x.len();
         for step in steps {
             if step.is_multiple_of(steps_per_time) {
                 stop.forward(step / steps_per_time, &self.x);
             }
-            self.rk4.step::<M>(&self.parameters, &self.x, &mut self.states[..3 * n], &mut self.next);
+            self.rk4.step::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.next);
             std::mem::swap(&mut self.x, &mut self.next);
         }
     }
@@ -70,14 +72,12 @@ impl<V: Lanes> Sweep<V> {
     /// Integrates `self.x` and the perturbation `self.w` together, stopping at each stored time, the last included.
     #[inline(always)]
     pub fn tangent<M: Dynamics>(&mut self, steps: usize, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
-        let n = self.x.len();
         for step in 0..steps {
             if step.is_multiple_of(steps_per_time) {
                 stop.forward(step / steps_per_time, &self.w);
             }
-            let stages = &mut self.states[..3 * n];
-            self.rk4.step::<M>(&self.parameters, &self.x, stages, &mut self.next);
-            self.rk4.tangent::<M>(&self.parameters, &self.x, stages, &mut self.w);
+            self.rk4.step::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.next);
+            self.rk4.tangent::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.w);
             std::mem::swap(&mut self.x, &mut self.next);
         }
         stop.forward(steps / steps_per_time, &self.w);
