@@ -502,6 +502,51 @@ fn seed_defect_3_batch_gradient_is_the_mean_over_all_draws() {
     assert!(off < 1e-12, "off by {off:e} of the largest component");
 }
 
+/// Defect 4: ABC ranked members drawn from the prior by a cost that counts the prior again, without its 1/2. The terms
+/// come apart, and each has its 1/2.
+#[test]
+fn seed_defect_4_terms_come_apart_and_keep_their_half() {
+    let mut problem = linear(8, 1, false);
+    problem.background.error = BackgroundError::Diagonal(Array2::from_elem((1, 8), 0.5));
+    problem.observation_std.fill(0.25);
+    problem.observations.fill(f64::NAN);
+    problem.observations[[0, 0, 3]] = 2.0;
+    problem.background.mean.fill(1.0);
+    problem.weights.fill(1.0);
+    let mut loaded = cpu(Precision::F64).load(&problem).unwrap();
+    // One site is 1 from xb: J_b = 1/2 (1 / 0.5)^2. The observed one is 1 from y: J_o = 1/2 (1 / 0.25)^2.
+    let mut member = problem.background.mean.clone();
+    member[[0, 0]] = 2.0;
+    let cost = |loaded: &mut vi4dvar::engine::LoadedProblem, background, observation| {
+        let costs = loaded.cost(Members::Given(member.view()), Terms { background, observation }).unwrap();
+        (costs.background[0], costs.observation[0])
+    };
+    assert_eq!(cost(&mut loaded, true, true), (2.0, 8.0));
+    assert_eq!(cost(&mut loaded, false, true), (0.0, 8.0));
+    assert_eq!(cost(&mut loaded, true, false), (2.0, 0.0));
+}
+
+/// Defect 5: members that had become NaN stayed in the averages.
+#[test]
+fn seed_defect_5_diverged_members_are_left_out_of_every_average() {
+    let problem = explosive();
+    let n = problem.sites();
+    let mut loaded = cpu(Precision::F64).load(&problem).unwrap();
+    let std = Array2::from_elem((problem.count(), n), 15.0);
+    let q = MeanField::new(&problem.background.mean.broadcast((problem.count(), n)).unwrap().to_owned(), &std).unwrap();
+    let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: 400 };
+    let moments = loaded.moments(&draw, Terms::ALL).unwrap().remove(0);
+    let each = loaded.gradient(Members::Drawn(&draw), Terms::ALL).unwrap();
+    let kept: Vec<usize> = (0..400).filter(|k| !each.costs.diverged[*k]).collect();
+    assert!(moments.diverged > 0 && !kept.is_empty(), "{} of 400 diverged", moments.diverged);
+    assert_eq!(moments.diverged, 400 - kept.len());
+    for i in 0..n {
+        let sum: f64 = kept.iter().map(|k| each.gradient[[*k, i]]).sum();
+        let largest = kept.iter().map(|k| each.gradient[[*k, i]].abs()).sum::<f64>();
+        assert!((moments.gradient[i] - sum).abs() <= 1e-9 * largest, "site {i}: {} and {sum}", moments.gradient[i]);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // Sets, starts, divergence, interruption, settings
 // ---------------------------------------------------------------------------------------------------------------
