@@ -354,7 +354,7 @@ impl Draft {
                 DataVector::I32(v) => set.add_global_attr_i32(name, v),
                 DataVector::F32(v) => set.add_global_attr_f32(name, v),
                 DataVector::F64(v) => set.add_global_attr_f64(name, v),
-                _ => unimplemented!(),
+                other => panic!("no draft has an attribute of type {:?}", other.data_type()),
             }
             .unwrap();
         }
