@@ -95,7 +95,7 @@ impl Settings {
         check_count("iterations", self.iterations, 1..=MOST_ITERATIONS)?;
         check_count("history", self.history, 1..=1_000)?;
         check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
-        check_positive("adam-learning-rate", self.learning_rate)?;
+        check_positive("minimiser-learning-rate", self.learning_rate)?;
         check_positive("gradient-tolerance", self.gradient_tolerance.unwrap_or(1.0))?;
         check_positive("cost-tolerance", self.cost_tolerance.unwrap_or(1.0))?;
         check_share("max-diverged-share", self.max_diverged_share)
