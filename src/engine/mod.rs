@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 pub const BLOCK: usize = 256;
 
 /// A member has diverged when its state at the last assimilated time, its cost or its gradient holds a NaN or reaches
-/// this magnitude, 2^55: what overflows on the way does not come back. Any smaller numbers can be squared and summed over 65,536 members within the range of f32.
+/// this magnitude, 2^55: what overflows on the way does not come back. Any smaller numbers can be squared and summed
+/// over 65,536 members within the range of f32.
 pub const DIVERGED: f64 = 36_028_797_018_963_968.0;
 
 /// Where to compute.
