@@ -52,16 +52,16 @@ fn bytes(directory: &TempDir, name: &str) -> Vec<u8> {
 fn twin_ends_in_a_table_and_files() {
     let d = fresh();
     let table = succeed(&d, &format!("twin {SMALL} --out results"));
-    for name in ["Background", "4DVAR", "VI-4DVAR"] {
+    for name in ["Prior", "4DVAR", "VI-4DVAR"] {
         let row = table.lines().find(|l| l.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{table}"));
         assert_eq!(row.split_whitespace().filter(|n| n.parse::<f64>().is_ok_and(f64::is_finite)).count(), 7, "{row}");
     }
     assert!(table.contains("on CPU"), "{table}");
-    assert_eq!(names(&d.path().join("results")), ["4dvar.nc", "problem.nc", "twin.toml", "vi.nc"]);
+    assert_eq!(names(&d.path().join("results")), ["4dvar.nc", "prior.nc", "problem.nc", "twin.toml", "vi.nc"]);
     let problem = Problem::read(d.path().join("results/problem.nc")).unwrap();
     assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (8, 8, 6));
     let vi = read_analysis(d.path().join("results/vi.nc")).unwrap();
-    assert_eq!(vi.samples.shape(), [20, 8, 8]);
+    assert_eq!(vi.analysis.samples.shape(), [20, 8, 8]);
     for name in ["settings", "seed", "adapter", "backend", "precision", "source", "rmse_window"] {
         assert!(vi.attributes.get(name).is_some(), "no attribute {name}");
     }
@@ -127,7 +127,7 @@ fn simulate_assimilate_evaluate_chain() {
     }
     let best = read_analysis(d.path().join("4dvar.nc")).unwrap();
     let problem = Problem::read(d.path().join("p.nc")).unwrap();
-    let members = ndarray::stack![ndarray::Axis(0), best.mean.row(0), problem.background.mean_of(0)];
+    let members = ndarray::stack![ndarray::Axis(0), best.analysis.mean.row(0), problem.background.mean_of(0)];
     write_members(d.path().join("m.nc"), members.view(), &Attributes::new(), false).unwrap();
     succeed(&d, "evaluate p.nc --members m.nc --backend cpu --precision f64 --out e.nc");
     succeed(&d, "evaluate p.nc --members m.nc --backend cpu --precision f64 --trajectories --out t.nc");
@@ -145,7 +145,7 @@ fn several_twins_run_in_lockstep_and_give_what_each_gives_alone() {
         Problem::read(d.path().join("many/seed-5/problem.nc")).unwrap().truth,
         Problem::read(d.path().join("one/problem.nc")).unwrap().truth
     );
-    let read = |path: &str| read_analysis(d.path().join(path)).unwrap();
+    let read = |path: &str| read_analysis(d.path().join(path)).unwrap().analysis;
     for file in ["4dvar.nc", "vi.nc"] {
         let (many, one) = (read(&format!("many/seed-5/{file}")), read(&format!("one/{file}")));
         let worst = (&many.mean - &one.mean).iter().fold(0.0f64, |a, e| a.max(e.abs()));
@@ -167,7 +167,7 @@ fn nothing_is_written_over_without_force() {
     assert!(refuse(&d, "simulate --out p.nc").contains("p.toml"));
     succeed(&d, &format!("twin {SMALL} --out t"));
     fs::remove_file(d.path().join("t/problem.nc")).unwrap();
-    assert!(refuse(&d, &format!("twin {SMALL} --out t")).contains("4dvar.nc"));
+    assert!(refuse(&d, &format!("twin {SMALL} --out t")).contains("prior.nc"));
     succeed(&d, &format!("twin {SMALL} --out t --force"));
 }
 

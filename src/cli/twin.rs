@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Outcome, Preset, TwinSettings, simulate_set};
+use vi4dvar::method::Method;
 use vi4dvar::output::{check_size, check_writable, write_analysis, write_text};
 
 #[derive(Args, Serialize)]
@@ -60,12 +61,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output: Output { preset: None, out: Path::new("out").join(preset.name) },
         run: RunOptions::default(),
     });
-    let preset = Preset {
-        twin: options.twin.clone(),
-        four_d_var: options.methods.four_d_var(),
-        vi: options.methods.vi(),
-        ..preset
-    };
+    let preset = Preset { twin: options.twin.clone(), methods: options.methods.settings(), ..preset };
     let (out, force) = (&options.output.out, options.run.force);
     let first = preset.twin.seed;
     if !(1..=MOST_TWINS).contains(&options.twins) {
@@ -87,9 +83,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     for target in targets.iter().filter(|t| t.exists()) {
         check_writable(target, force)?;
     }
-    check_size("trajectory", &[preset.vi.samples, preset.twin.times, preset.twin.sites])?;
-    preset.four_d_var.check()?;
-    preset.vi.check()?;
+    check_size("trajectory", &[preset.methods.vi.samples, preset.twin.times, preset.twin.sites])?;
+    Method::ALL.iter().try_for_each(|method| preset.methods.check(*method))?;
     let problem = simulate_set(&preset.twin, &seeds)?;
     let engine = options.hardware.engine(&options.run)?;
     let mut new = NewDirectories::default();
@@ -101,14 +96,14 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
 
     let mut bar = Bar::new(options.run.quiet);
-    let Outcome { analyses, table } = preset.assimilate(&problem, &engine, &mut bar)?;
+    let Outcome { analyses, table } = preset.assimilate(&problem, &Method::ALL, &engine, &mut bar)?;
     drop(bar);
 
     let settings = config::resolved("twin", &options);
     for (p, directory) in directories.iter().enumerate() {
         let single = problem.single(p);
         single.write(directory.join("problem.nc"), &output::attributes("twin", &settings, None), force)?;
-        for (file, method) in FILES[1..].iter().zip(&analyses[1..]) {
+        for (file, method) in FILES[1..].iter().zip(&analyses) {
             let attributes = output::analysis_attributes("twin", &settings, &engine, &single, &method[p]);
             write_analysis(directory.join(file), &single, &method[p], &attributes, force)?;
         }
@@ -117,7 +112,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
 
     let mut text = format!("{}\n{table}\n", describe(&preset, &seeds, problem.assimilated_count(0)));
     if let [_] = seeds[..] {
-        for method in &analyses[1..] {
+        for method in &analyses {
             writeln!(text, "{}: {}", method[0].method, method[0].summary).expect("strings take everything");
         }
     }
@@ -152,7 +147,7 @@ impl Drop for NewDirectories {
 const MOST_TWINS: usize = 100_000;
 
 /// The files of each twin: the problem, and each method's analysis in the order in which they run.
-const FILES: [&str; 3] = ["problem.nc", "4dvar.nc", "vi.nc"];
+const FILES: [&str; 4] = ["problem.nc", "prior.nc", "4dvar.nc", "vi.nc"];
 
 /// The line above the table.
 fn describe(preset: &Preset, seeds: &[u64], observations: usize) -> String {

@@ -10,7 +10,7 @@ pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{self, Analysis, FourDVarSettings, Observer, ViSettings};
+use crate::method::{Analysis, Method, MethodSettings, Observer};
 use crate::problem::Problem;
 
 /// A named experiment: the problem, and the methods that assimilate it.
@@ -22,16 +22,14 @@ pub struct Preset {
     pub about: &'static str,
     /// The problem.
     pub twin: TwinSettings,
-    /// 4DVAR.
-    pub four_d_var: FourDVarSettings,
-    /// VI-4DVAR.
-    pub vi: ViSettings,
+    /// The methods.
+    pub methods: MethodSettings,
 }
 
 /// What came of an experiment.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// For each method, the background first: one analysis per twin.
+    /// For each method, one analysis per twin.
     pub analyses: Vec<Vec<Analysis>>,
     /// The scores, averaged over the twins.
     pub table: ScoreTable,
@@ -45,16 +43,20 @@ impl Default for Preset {
 }
 
 impl Preset {
-    /// Assimilates a set of twins in lockstep: background, 4DVAR, VI-4DVAR.
+    /// Assimilates a set of twins in lockstep by each of `methods`.
     ///
     /// # Errors
     /// Settings that cannot work, an engine's failure, too many members diverged.
-    pub fn assimilate(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Outcome> {
-        let analyses = vec![
-            method::background(problem, engine, self.vi.samples)?,
-            self.four_d_var.run(problem, engine, observer)?,
-            self.vi.run(problem, engine, observer)?,
-        ];
+    pub fn assimilate(
+        &self,
+        problem: &Problem,
+        methods: &[Method],
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        methods.iter().try_for_each(|method| self.methods.check(*method))?;
+        let run = |method: &Method| self.methods.run(*method, problem, engine, observer);
+        let analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
         let table = ScoreTable::new(problem, &analyses);
         Ok(Outcome { analyses, table })
     }
