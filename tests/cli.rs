@@ -4,8 +4,8 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
-use vi4dvar::Problem;
 use vi4dvar::output::{Attributes, read_analysis, write_members};
+use vi4dvar::{Method, Problem};
 
 /// The command in a fresh directory.
 fn vi4dvar(directory: &TempDir, arguments: &str) -> Command {
@@ -136,21 +136,29 @@ fn simulate_assimilate_evaluate_chain() {
 }
 
 #[test]
-fn several_twins_run_in_lockstep_and_give_what_each_gives_alone() {
+fn repeated_twins_score_what_each_gives_alone_and_show_the_first() {
     let d = fresh();
-    let table = succeed(&d, &format!("twin {SMALL} --precision f64 --twins 3 --seed 4 --out many"));
+    let table = succeed(&d, &format!("twin {SMALL} --precision f64 --repeat 3 --seed 4 --out many"));
     assert!(table.contains("seeds 4 to 6"), "{table}");
-    succeed(&d, &format!("twin {SMALL} --precision f64 --seed 5 --out one"));
-    assert_eq!(
-        Problem::read(d.path().join("many/seed-5/problem.nc")).unwrap().truth,
-        Problem::read(d.path().join("one/problem.nc")).unwrap().truth
-    );
-    let read = |path: &str| read_analysis(d.path().join(path)).unwrap().analysis;
-    for file in ["4dvar.nc", "vi.nc"] {
-        let (many, one) = (read(&format!("many/seed-5/{file}")), read(&format!("one/{file}")));
-        let worst = (&many.mean - &one.mean).iter().fold(0.0f64, |a, e| a.max(e.abs()));
-        assert!(worst < 1e-6, "{file}: {worst}");
+    succeed(&d, &format!("twin {SMALL} --precision f64 --seed 4 --out one"));
+    let read = |path: &str| read_analysis(d.path().join(path)).unwrap();
+    for method in Method::ALL {
+        let name = method.name();
+        let (many, one) = (read(&format!("many/{name}.nc")), read(&format!("one/{name}.nc")));
+        assert_eq!(many.problem.truth, one.problem.truth);
+        let worst = (&many.analysis.mean - &one.analysis.mean).iter().fold(0.0f64, |a, e| a.max(e.abs()));
+        assert!(worst < 1e-6, "{name}: {worst}");
     }
+    succeed(&d, &format!("twin {SMALL} --repeat 2 --background-correlation 2 --out correlated"));
+}
+
+#[test]
+fn only_the_methods_asked_for_run() {
+    let d = fresh();
+    let table = succeed(&d, &format!("twin {SMALL} --methods vi,prior --out some"));
+    assert!(table.contains("Prior") && table.contains("VI-4DVAR") && !table.contains("\n4DVAR"), "{table}");
+    assert!(!d.path().join("some/4dvar.nc").exists());
+    assert!(refuse(&d, &format!("twin {SMALL} --methods enkf --out none")).contains("4dvar"));
 }
 
 #[test]
@@ -213,12 +221,11 @@ fn bad_settings_are_refused_with_their_name() {
         ("--smoothing-window 1", "smoothing-window"),
         ("--max-diverged-share 2", "max-diverged-share"),
         ("--learning-rate 0", "learning-rate"),
-        ("--twins 0", "twins"),
-        ("--twins 18446744073709551615", "twins"),
+        ("--repeat 0", "repeat"),
+        ("--repeat 18446744073709551615", "repeat"),
         ("--threads 100000", "threads"),
         ("--adapter nope", "adapter"),
         ("--background-noise 1e-30,1e-30", "background_std"),
-        ("--twins 2 --background-correlation 2", "correlated"),
         ("--threads 0", "threads"),
         ("--memory 0", "memory"),
         ("--precision f16", "f32, f64"),
@@ -396,9 +403,12 @@ fn documented_defaults_are_the_defaults() {
         let documented = words[k + 1];
         let actual = match saved.get(name) {
             Some(toml::Value::String(text)) => text.clone(),
-            Some(toml::Value::Array(values)) => {
-                values.iter().map(|v| v.as_float().unwrap().to_string()).collect::<Vec<_>>().join(",")
-            }
+            Some(toml::Value::Array(values)) => values
+                .iter()
+                .map(|v| v.as_str().map_or_else(|| v.to_string(), String::from))
+                .map(|v| v.trim_end_matches(".0").to_string())
+                .collect::<Vec<_>>()
+                .join(","),
             Some(toml::Value::Float(number)) => number.to_string(),
             Some(other) => other.to_string(),
             None => continue,

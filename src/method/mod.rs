@@ -82,6 +82,11 @@ impl MethodSettings {
         }
     }
 
+    /// Most samples that a method keeps of one problem.
+    pub fn samples(&self) -> usize {
+        self.prior.samples.max(self.four_d_var.samples).max(self.vi.samples)
+    }
+
     /// Runs a method: one analysis for each problem of the set.
     ///
     /// # Errors
