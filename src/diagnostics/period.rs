@@ -64,7 +64,9 @@ mod tests {
         let means = periods.means(&[1.0, 2.0, 6.0, 5.0]);
         assert_eq!(means, Periods { initial: 1.0, window: 3.0, forecast: Some(5.0) });
         assert_eq!(Periods::new(4, 4).forecast, None);
-        assert_eq!(means.named().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", "),
-            "initial 1, window 3, forecast 5");
+        assert_eq!(
+            means.named().map(|(n, v)| format!("{n} {v}")).collect::<Vec<_>>().join(", "),
+            "initial 1, window 3, forecast 5"
+        );
     }
 }
