@@ -1,6 +1,6 @@
 //! The energy score of a sample of states.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{ArrayView1, ArrayView2, Axis};
 
 /// Most samples whose pairs are summed; of more, as many are taken at even distances.
 pub const MOST_PAIRED: usize = 500;
@@ -22,28 +22,28 @@ pub fn fair_energy_score(samples: ArrayView2<f64>, truth: ArrayView1<f64>) -> f6
     let to_truth = samples.outer_iter().map(distance).sum::<f64>() / m as f64;
     let paired = m.min(MOST_PAIRED);
     // Site-major, so that the innermost loop runs over members.
-    let columns = Array2::from_shape_fn((truth.len(), paired), |(site, k)| samples[[k * m / paired, site]]);
+    let columns: Vec<Vec<f64>> =
+        samples.axis_iter(Axis(1)).map(|site| (0..paired).map(|k| site[k * m / paired]).collect()).collect();
     to_truth - pulp::Arch::new().dispatch(|| sum_over_pairs(&columns)) / (paired * (paired - 1)) as f64
 }
 
-/// Sum of |x_i - x_j| over i < j: `columns: [sites, M]`.
+/// Sum of |x_i - x_j| over i < j: `columns: [sites][M]`.
 #[inline(always)]
-fn sum_over_pairs(columns: &Array2<f64>) -> f64 {
-    let mut squares = vec![0.0; columns.ncols()];
+fn sum_over_pairs(columns: &[Vec<f64>]) -> f64 {
+    let count = columns.first().map_or(0, Vec::len);
+    let mut squares = vec![0.0; count];
     let mut sum = 0.0;
-    for i in 1..columns.ncols() {
+    for i in 1..count {
         let squares = &mut squares[..i];
         squares.fill(0.0);
-        for site in columns.axis_iter(Axis(0)) {
-            let before = site.slice(s![..i]);
-            let before = before.as_slice().expect("a row of an array in standard layout");
+        for site in columns {
             let x = site[i];
-            for (square, other) in squares.iter_mut().zip(before) {
+            for (square, other) in squares.iter_mut().zip(&site[..i]) {
                 *square += (x - other) * (x - other);
             }
         }
         squares.iter_mut().for_each(|square| *square = square.sqrt());
-        sum += squares.iter().sum::<f64>();
+        sum += ArrayView1::from(&*squares).sum();
     }
     sum
 }

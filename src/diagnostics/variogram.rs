@@ -1,6 +1,6 @@
 //! The variogram score of a sample of states, which sees wrong correlations.
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{ArrayView1, ArrayView2, Axis};
 
 /// Sites that pairs are apart at most, around the ring.
 pub const FARTHEST_PAIR: usize = 8;
@@ -18,15 +18,26 @@ pub fn variogram_score(samples: ArrayView2<f64>, truth: ArrayView1<f64>) -> f64 
     let (m, sites) = samples.dim();
     assert!(m >= 1, "a score of samples needs one");
     assert_eq!(sites, truth.len(), "samples and truth must have one number of sites");
-    let columns = samples.t().as_standard_layout().into_owned();
+    let columns: Vec<Vec<f64>> = samples.axis_iter(Axis(1)).map(|site| site.to_vec()).collect();
+    pulp::Arch::new().dispatch(|| mean_over_pairs(&columns, truth))
+}
+
+/// The mean over pairs of sites: `columns: [sites][M]`.
+#[inline(always)]
+fn mean_over_pairs(columns: &[Vec<f64>], truth: ArrayView1<f64>) -> f64 {
+    let sites = columns.len();
+    let mut roots = vec![0.0; columns.first().map_or(0, Vec::len)];
     let (mut sum, mut pairs) = (0.0, 0);
     for lag in 1..=FARTHEST_PAIR.min(sites / 2) {
         // At half the ring each pair would come twice.
         let firsts = if 2 * lag == sites { lag } else { sites };
         for i in 0..firsts {
             let j = (i + lag) % sites;
-            let variogram: f64 = columns.row(i).iter().zip(columns.row(j)).map(|(a, b)| (a - b).abs().sqrt()).sum();
-            let difference = (truth[i] - truth[j]).abs().sqrt() - variogram / m as f64;
+            for ((root, a), b) in roots.iter_mut().zip(&columns[i]).zip(&columns[j]) {
+                *root = (a - b).abs().sqrt();
+            }
+            let variogram = ArrayView1::from(&roots[..]).sum() / roots.len() as f64;
+            let difference = (truth[i] - truth[j]).abs().sqrt() - variogram;
             sum += difference * difference;
         }
         pairs += firsts;
@@ -38,7 +49,7 @@ pub fn variogram_score(samples: ArrayView2<f64>, truth: ArrayView1<f64>) -> f64 
 mod tests {
     use super::*;
     use crate::diagnostics::testing::normals;
-    use ndarray::{Array1, Axis, array};
+    use ndarray::{Array1, array};
 
     #[test]
     fn variogram_score_of_a_worked_example() {
