@@ -56,15 +56,17 @@ pub use problem::{
 
 // An engine, the batches it runs and what comes back.
 pub use engine::{
-    AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients, Hardware,
-    LoadedProblem, Members, Moments, Precision, Scale, Terms, adapters,
+    AdamStep, AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients,
+    Hardware, Inspection, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale, Terms, adapters,
 };
 
 // Random numbers, by address.
 pub use random::{Stream, StreamRng, normals, philox};
 
 // How parameters move, and the family that is fitted.
-pub use optimizer::{Adam, AdamSettings, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs};
+pub use optimizer::{
+    Adam, AdamSettings, AdamSteps, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs,
+};
 pub use posterior::{Elbo, MeanField, log_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.

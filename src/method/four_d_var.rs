@@ -9,7 +9,7 @@ use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
-use crate::engine::{Engine, LoadedProblem, Members, Precision, Terms};
+use crate::engine::{Engine, Listed, LoadedProblem, Members, Precision, Row, Terms};
 use crate::error::{Error, Result};
 use crate::optimizer::{
     AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Schedule, minimise_adam, minimise_lbfgs,
@@ -332,39 +332,29 @@ fn evaluate(
     starts: usize,
     requests: &[Request],
 ) -> Result<Vec<Evaluation>> {
-    // An engine takes as many members of each problem; a problem with fewer requests is filled up with its xb.
-    let mut used = vec![0; problem.count()];
-    let slots: Vec<_> = requests
+    let rows: Vec<_> = requests
         .iter()
-        .map(|r| {
-            let p = r.index / starts;
-            used[p] += 1;
-            (p, used[p] - 1)
-        })
+        .map(|r| Row { problem: (r.index / starts) as u32, member: (r.index % starts) as u32 })
         .collect();
-    let width = used.iter().copied().max().unwrap_or(0);
-    let mut members = Array2::from_shape_fn((problem.count() * width, problem.sites()), |(row, i)| {
-        problem.background.mean_of(row / width)[i]
-    });
+    let mut states = Array2::zeros((requests.len(), problem.sites()));
     // A line search may try a point beyond all numbers; that is its business, not an error of the caller's.
     let mut beyond = vec![false; requests.len()];
-    for ((request, &(p, slot)), beyond) in requests.iter().zip(&slots).zip(&mut beyond) {
+    for (k, request) in requests.iter().enumerate() {
+        let p = request.index / starts;
         let state = initial_state(problem, p, request.point);
-        *beyond = state.iter().any(|x| !x.is_finite());
-        if !*beyond {
-            members.row_mut(p * width + slot).assign(&state);
-        }
+        beyond[k] = state.iter().any(|x| !x.is_finite());
+        states.row_mut(k).assign(&if beyond[k] { problem.background.mean_of(p).to_owned() } else { state });
     }
     let terms = Terms { background: false, observation: true };
-    let result = loaded.gradient(Members::Given(members.view()), terms)?;
+    let members = Listed { states: states.view(), rows: &rows, amplitude: 0.0 };
+    let result = loaded.gradient(Members::Listed(members), terms)?;
     Ok(requests
         .iter()
-        .zip(&slots)
-        .zip(&beyond)
-        .map(|((request, &(p, slot)), beyond)| {
-            let row = p * width + slot;
+        .enumerate()
+        .map(|(row, request)| {
+            let p = request.index / starts;
             let background = 0.5 * request.point.iter().map(|z| z * z).sum::<f64>();
-            let lost = *beyond || result.costs.diverged[row];
+            let lost = beyond[row] || result.costs.diverged[row];
             let observation = if lost { f64::INFINITY } else { result.costs.observation[row] };
             let mut gradient = problem.background.square_root_transposed(p, result.gradient.row(row)).to_vec();
             gradient.iter_mut().zip(request.point).for_each(|(g, z)| *g += z);
