@@ -56,8 +56,8 @@ pub use problem::{
 
 // An engine, the batches it runs and what comes back.
 pub use engine::{
-    AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients, Hardware,
-    LoadedProblem, Members, Moments, Precision, Scale, Terms, adapters,
+    AdapterDescription, AffineMap, Backend, CostHistogram, Costs, Counters, Draw, Engine, EngineSettings, Gradients,
+    Hardware, Keep, LoadedProblem, Members, Moments, Precision, Scale, Selection, Terms, adapters,
 };
 
 // Random numbers, by address.

@@ -3,9 +3,9 @@
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
 use super::run::{Call, Dispatch, Region, Run, quantities};
-use super::uploaded::{Uploaded, to_bytes};
+use super::uploaded::{Uploaded, from_bytes, to_bytes};
 use crate::engine::operation::Operation;
-use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Scale, Terms};
+use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
@@ -14,10 +14,10 @@ use std::ops::Range;
 /// A problem set on the GPU engine.
 #[derive(Debug)]
 pub struct LoadedGpu {
-    uploaded: Uploaded,
+    pub(super) uploaded: Uploaded,
     /// The last call's buffers and dispatches: a loop of equal calls builds them once.
-    last: Option<(Call, Run)>,
-    counters: Counters,
+    pub(super) last: Option<(Call, Run)>,
+    pub(super) counters: Counters,
 }
 
 impl LoadedGpu {
@@ -121,15 +121,7 @@ impl LoadedGpu {
         input: Option<&[f64]>,
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
-        let call = Call {
-            operation,
-            drawn: matches!(members, Members::Drawn(_)),
-            count: members.count(self.uploaded.problems()),
-        };
-        let run = match self.last.take() {
-            Some((last, run)) if last == call => run,
-            _ => Run::new(&self.uploaded, call)?,
-        };
+        let (call, run) = self.begin(operation, members)?;
         let given = match &members {
             Members::Given(array) => Some(array.as_standard_layout()),
             Members::Drawn(draw) => {
@@ -152,7 +144,8 @@ impl LoadedGpu {
             let last: &[Dispatch] = if is_last { &run.last } else { &[] };
             // Moments stay on the device until the last chunk has been summed.
             let results: &[Region] = if is_last || run.last.is_empty() { &run.results } else { &[] };
-            let numbers = self.submit(&run, dispatches.iter().chain(last), results)?;
+            let precision = self.uploaded.shape.precision;
+            let numbers = self.submit(&run, dispatches.iter().chain(last), results, |b| from_bytes(precision, b))?;
             if !results.is_empty() {
                 take(Chunk { rows: rows.clone(), capacity: run.plan.capacity, numbers });
             }
@@ -163,8 +156,21 @@ impl LoadedGpu {
         Ok(())
     }
 
+    /// What a call dispatches, from the last one where it was the same.
+    pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<(Call, Run)> {
+        let call = Call {
+            operation,
+            drawn: matches!(members, Members::Drawn(_)),
+            count: members.count(self.uploaded.problems()),
+        };
+        match self.last.take() {
+            Some(same) if same.0 == call => Ok(same),
+            _ => Ok((call, Run::new(&self.uploaded, call)?)),
+        }
+    }
+
     /// Sends the affine map and the iteration.
-    fn send_draw(&mut self, run: &Run, draw: &Draw) {
+    pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
         let Some(draws) = &run.draws else { return };
         let Scale::Diagonal(scale) = &draw.map.scale;
         let rows = draw.map.mean.rows().into_iter().zip(scale.rows());
@@ -172,25 +178,29 @@ impl LoadedGpu {
         let map = to_bytes(self.uploaded.shape.precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
-        let keys: &[u8] = bytemuck::cast_slice(&keys);
-        self.uploaded.engine.device.queue.write_buffer(&draws.map, 0, &map);
-        self.uploaded.engine.device.queue.write_buffer(&draws.keys, 0, keys);
-        self.counters.bytes_up += (map.len() + keys.len()) as u64;
+        self.send(&draws.map, &map);
+        self.send(&draws.keys, bytemuck::cast_slice(&keys));
     }
 
-    /// Submits dispatches in order, in pieces that no driver takes for a hang, and brings back the results, one region
-    /// after the other.
-    fn submit<'a>(
+    /// Sends the beginning of a buffer.
+    pub(super) fn send(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        self.uploaded.engine.device.queue.write_buffer(buffer, 0, bytes);
+        self.counters.bytes_up += bytes.len() as u64;
+    }
+
+    /// Submits dispatches in order, in pieces that no driver takes for a hang, and reads the results, one region after
+    /// the other.
+    pub(super) fn submit<'a, R>(
         &mut self,
         run: &Run,
         dispatches: impl Iterator<Item = &'a Dispatch>,
         results: &[Region],
-    ) -> Result<Vec<f64>> {
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
         let device = self.uploaded.engine.device.clone();
-        let number = self.uploaded.shape.precision.bytes() as u64;
         let mut dispatches = dispatches.peekable();
         let mut bytes = 0;
-        while dispatches.peek().is_some() {
+        loop {
             let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -205,16 +215,18 @@ impl LoadedGpu {
             }
             if dispatches.peek().is_none() {
                 for region in results {
-                    let (first, size) = (region.first as u64 * number, region.count as u64 * number);
-                    encoder.copy_buffer_to_buffer(&region.buffer, first, &run.staging, bytes, size);
-                    bytes += size;
+                    encoder.copy_buffer_to_buffer(&region.buffer, region.first, &run.staging, bytes, region.bytes);
+                    bytes += region.bytes;
                 }
             }
             device.queue.submit([encoder.finish()]);
             self.counters.submissions += 1;
+            if dispatches.peek().is_none() {
+                break;
+            }
         }
         if bytes == 0 {
-            return Ok(Vec::new());
+            return Ok(read(&[]));
         }
         self.counters.bytes_down += bytes;
         run.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
@@ -226,13 +238,10 @@ impl LoadedGpu {
         };
         device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
         let view = run.staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
-        let numbers = match self.uploaded.shape.precision {
-            Precision::F32 => bytemuck::cast_slice::<u8, f32>(&view).iter().map(|v| f64::from(*v)).collect(),
-            Precision::F64 => bytemuck::cast_slice(&view).to_vec(),
-        };
+        let result = read(&view);
         drop(view);
         run.staging.unmap();
-        Ok(numbers)
+        Ok(result)
     }
 
     /// Sends `[rows, slices, sites]` of all rows' values into slots.

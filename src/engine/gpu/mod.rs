@@ -5,6 +5,7 @@ mod batch;
 mod params;
 mod plan;
 mod run;
+mod select;
 mod shader;
 mod uploaded;
 
