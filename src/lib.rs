@@ -56,8 +56,9 @@ pub use problem::{
 
 // An engine, the batches it runs and what comes back.
 pub use engine::{
-    AdamStep, AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients,
-    Hardware, Inspection, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale, Terms, adapters,
+    AdamStep, AdapterDescription, AffineMap, Backend, CostHistogram, Costs, Counters, Draw, Engine, EngineSettings,
+    Gradients, Hardware, Inspection, Keep, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale,
+    Selection, Terms, adapters,
 };
 
 // Random numbers, by address.

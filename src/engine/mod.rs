@@ -12,16 +12,19 @@ mod operation;
 mod prepared;
 mod resident;
 mod schedule;
+mod selection;
 
 pub use cpu::CpuEngine;
 pub use gpu::{AdapterDescription, GpuEngine, adapters};
 pub use listed::{Listed, Row};
 pub use resident::{AdamStep, Inspection, Resident};
+pub use selection::{CostHistogram, Keep, MOST_KEPT, Selection};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3};
+use selection::Selector;
 use serde::{Deserialize, Serialize};
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
@@ -434,6 +437,21 @@ impl LoadedProblem {
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
         self.layout.check_members(Members::Drawn(draw))?;
         on_engine!(self, e => e.moments(draw, terms))
+    }
+
+    /// The best of the members drawn on the device, one result per problem: nothing but what is kept, a histogram and
+    /// a few sums comes back from the device, and memory does not grow with the count. The criterion is the sum of
+    /// `criterion`'s terms. The draws are those of the other operations: a kept member can be drawn again by its
+    /// number.
+    ///
+    /// # Errors
+    /// A map of the wrong shape or not finite; nothing to keep, or more than [`MOST_KEPT`] members in all; a device
+    /// failure. Diverged members are no error here.
+    pub fn select(&mut self, draw: &Draw, criterion: Terms, keep: Keep) -> Result<Vec<Selection>> {
+        self.layout.check_members(Members::Drawn(draw))?;
+        let mut selector = Selector::new(self.layout.problems, draw.count, keep)?;
+        on_engine!(self, e => e.select(draw, criterion, &mut selector))?;
+        Ok(selector.finish(draw.count))
     }
 
     /// The tangent trajectory M_t v at the stored times, for one direction per member: `directions: [P * M,

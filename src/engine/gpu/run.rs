@@ -6,9 +6,10 @@ use super::plan::{Need, Plan, WORK_PER_SITE};
 use super::resident::{STEPS_AT_A_TIME, Store};
 use super::shader::{Kernel, Ownership, Shape};
 use super::uploaded::{Uploaded, buffer, storage};
-use crate::engine::BLOCK;
 use crate::engine::operation::Operation;
+use crate::engine::{BLOCK, CostHistogram};
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// What a run is built for. (A second kind of `Scale` belongs here: it changes the buffer of the map.)
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +39,7 @@ pub struct Run {
     pub last: Vec<Dispatch>,
     /// What comes back: of each chunk, or where dispatches follow the last one, of them.
     pub results: Vec<Region>,
+    pub select: Option<Select>,
 }
 
 /// Where a run keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
@@ -68,12 +70,25 @@ pub struct ResidentDispatches {
     pub adam: Vec<Dispatch>,
 }
 
-/// Numbers of a buffer.
+/// What a selection keeps on the device.
+#[derive(Debug)]
+pub struct Select {
+    /// Counts `[P, BINS]` of u32.
+    pub histogram: wgpu::Buffer,
+    /// `[P]`
+    pub bounds: wgpu::Buffer,
+    /// How many a chunk listed, then their rows.
+    pub listed: wgpu::Buffer,
+    /// Their J_b and J_o: `[capacity, 2]`.
+    pub listed_costs: wgpu::Buffer,
+}
+
+/// Bytes of a buffer.
 #[derive(Debug)]
 pub struct Region {
     pub buffer: wgpu::Buffer,
-    pub first: usize,
-    pub count: usize,
+    pub first: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -107,13 +122,14 @@ impl Run {
         let device = uploaded.engine.device.clone();
         let reverse = operation.reverse();
         let moments = matches!(operation, Operation::Moments(_));
+        let selects = matches!(operation, Operation::Select(..));
         let stored = if operation.whole_window() { times } else { 0 };
         let states_in_flight = if reverse { 0 } else { 3 };
         let need = Need {
             count,
             per_problem: if ownership.listed { count } else { count / problems },
             // Sums need whole blocks; nothing else minds where a chunk ends.
-            block: if moments { BLOCK } else { 64 },
+            block: if moments || selects { BLOCK } else { 64 },
             sites,
             steps: operation.steps(&uploaded.data),
             reverse,
@@ -135,7 +151,7 @@ impl Run {
         let number = precision.bytes();
         let states = storage(&device, "states", plan.bytes)?;
         let costs = storage(&device, "costs", (3 * capacity * number) as u64)?;
-        let blocks_per_problem = need.per_problem.div_ceil(BLOCK);
+        let blocks_per_problem = plan.blocks_per_problem();
         let runs_per_problem = blocks_per_problem.div_ceil(BLOCKS_PER_RUN);
         let (blocks, runs) = (problems * blocks_per_problem, problems * runs_per_problem);
         let per_run = quantities(sites);
@@ -145,8 +161,24 @@ impl Run {
         } else {
             None
         };
-        let region =
-            |buffer: &wgpu::Buffer, first: usize, count: usize| Region { buffer: buffer.clone(), first, count };
+        let region = |buffer: &wgpu::Buffer, first: usize, count: usize| Region {
+            buffer: buffer.clone(),
+            first: (first * number) as u64,
+            bytes: (count * number) as u64,
+        };
+        let select = if selects {
+            let most_blocks = plan.chunks.iter().map(|rows| plan.blocks(rows).len()).max().unwrap_or(1);
+            let buffers = Select {
+                histogram: storage(&device, "histogram", (4 * CostHistogram::BINS * problems) as u64)?,
+                bounds: storage(&device, "bounds", (number * problems) as u64)?,
+                listed: storage(&device, "listed", (4 + 4 * capacity) as u64)?,
+                listed_costs: storage(&device, "listed costs", (2 * number * capacity) as u64)?,
+            };
+            let partials = storage(&device, "partials", (3 * number * most_blocks) as u64)?;
+            Some((buffers, partials, 3 * most_blocks))
+        } else {
+            None
+        };
         let slot = |at: usize, count: usize| region(&states, at * sites * capacity, count * sites * capacity);
         let results = match operation {
             Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, times)],
@@ -154,14 +186,17 @@ impl Run {
             Operation::Cost(_) => vec![region(&costs, 0, 3 * capacity)],
             Operation::Gradient(_) => vec![region(&costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
             Operation::Moments(_) => sums.iter().map(|(_, totals)| region(totals, 0, runs * per_run)).collect(),
+            Operation::Select(..) => select
+                .iter()
+                .flat_map(|(select, partials, count)| {
+                    [region(partials, 0, *count), Region { buffer: select.listed.clone(), first: 0, bytes: 4 }]
+                })
+                .collect(),
         };
-        let staged: usize = results.iter().map(|r| r.count).sum();
-        let staging = buffer(
-            &device,
-            "staging",
-            (staged * number) as u64,
-            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        )?;
+        // A selection stages what a chunk listed apart, and the histogram at the end.
+        let listed = if selects { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
+        let staged = results.iter().map(|r| r.bytes).sum::<u64>().max(listed as u64);
+        let staging = buffer(&device, "staging", staged, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
         let draws = if drawn {
             Some(Draws {
                 map: storage(&device, "map", (2 * problems * sites * number) as u64)?,
@@ -209,12 +244,20 @@ impl Run {
             }
             builder.sweep(operation, &plan, params, &mut dispatches)?;
             if let Some((partials, _)) = &sums {
-                let block = |row: usize| row / need.per_problem * blocks_per_problem + row % need.per_problem / BLOCK;
-                let first = block(rows.start);
-                let count = block(rows.end - 1) + 1 - first;
-                let uniform =
-                    builder.uniform(&[first as u32, blocks_per_problem as u32, count as u32, blocks as u32])?;
-                dispatches.push(builder.dispatch(Kernel::Sums, params, count, 0, &[partials, &uniform])?);
+                let uniform = builder.blocks(&plan, rows, blocks as u32)?;
+                let groups = plan.blocks(rows).len();
+                dispatches.push(builder.dispatch(Kernel::Sums, params, groups, 0, &[partials, &uniform])?);
+            }
+            if let (Some((select, partials, _)), Operation::Select(_, best)) = (&select, operation) {
+                let groups = plan.blocks(rows).len();
+                let uniform = builder.blocks(&plan, rows, best)?;
+                let Select { histogram, bounds, listed, listed_costs } = select;
+                let mut add = |kernel, extra: &[&wgpu::Buffer]| -> Result<()> {
+                    dispatches.push(builder.dispatch(kernel, params, groups, 0, extra)?);
+                    Ok(())
+                };
+                add(Kernel::Select, &[&uniform, histogram, partials])?;
+                add(Kernel::Gather, &[&uniform, histogram, bounds, listed, listed_costs])?;
             }
             chunks.push(dispatches);
         }
@@ -230,7 +273,8 @@ impl Run {
             last.push(builder.dispatch(Kernel::Totals, params, runs * per_run, 0, &[partials, totals, &uniform])?);
         }
         device.check()?;
-        Ok(Run { plan, slots, states, staging, draws, list, resident, chunks, last, results })
+        let select = select.map(|(select, ..)| select);
+        Ok(Run { plan, slots, states, staging, draws, list, resident, chunks, last, results, select })
     }
 }
 
@@ -334,6 +378,12 @@ impl Builder<'_> {
             entries: &entries,
         });
         Ok(Dispatch { pipeline, bindings, groups: [x as u32, y as u32], work })
+    }
+
+    /// The `Blocks` of a chunk; `last` is what its kernel reads beside them.
+    fn blocks(&self, plan: &Plan, rows: &Range<usize>, last: u32) -> Result<wgpu::Buffer> {
+        let own = plan.blocks(rows);
+        self.uniform(&[own.start as u32, plan.blocks_per_problem() as u32, own.len() as u32, last])
     }
 
     fn uniform(&self, words: &[u32]) -> Result<wgpu::Buffer> {
