@@ -184,7 +184,16 @@ fn check_cost(bench: &Bench, report: &mut Report, recipe: &Recipe, count: usize)
 }
 
 fn compare_costs(bench: &Bench, report: &mut Report, case: &str, got: &Costs, want: &(Array1<f64>, Array1<f64>)) {
-    let bound = bench.bound(Quantity::Short);
+    compare_costs_within(bench.bound(Quantity::Short), report, case, got, want);
+}
+
+fn compare_costs_within(
+    bound: Tolerance,
+    report: &mut Report,
+    case: &str,
+    got: &Costs,
+    want: &(Array1<f64>, Array1<f64>),
+) {
     compare("J_b", case, got.background.view(), want.0.view(), bound).note(report);
     compare("J_o", case, got.observation.view(), want.1.view(), bound).note(report);
     compare("J", case, got.total().view(), (&want.0 + &want.1).view(), bound).note(report);
@@ -821,12 +830,12 @@ fn check_perturbed(bench: &Bench, report: &mut Report, recipe: &Recipe, most: us
     let mut loaded = bench.load(&problem);
     let case = format!("{} perturbed by {amplitude}, {} rows", recipe.label(), rows.len());
     let costs = (want.background.clone(), want.observation.clone());
-    compare_costs(bench, report, &case, &loaded.cost(members, Terms::ALL).unwrap(), &costs);
-    let got = loaded.gradient(members, Terms::ALL).unwrap();
-    compare_costs(bench, report, &case, &got.costs, &costs);
     let bound = perturbed_bound(bench);
+    compare_costs_within(bound, report, &case, &loaded.cost(members, Terms::ALL).unwrap(), &costs);
+    let got = loaded.gradient(members, Terms::ALL).unwrap();
+    compare_costs_within(bound, report, &case, &got.costs, &costs);
     compare("gradient, perturbed", &case, got.gradient.view(), want.gradient().view(), bound).note(report);
-    // Without perturbation the other operations take a list too.
+    // The other operations take a list too, and no observations.
     let (v, w) = (recipe.directions(rows.len()), recipe.forcing(rows.len()));
     let truth = Truth::new(&set, &states);
     let bound = bench.bound(Quantity::Short);
