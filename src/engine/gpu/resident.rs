@@ -77,7 +77,7 @@ impl LoadedGpu {
         for (sweep, own) in run.chunks.iter().zip(&run.resident) {
             let mut fetch = Some(&own.fetch);
             for steps in steps.chunks(STEPS_AT_A_TIME) {
-                let numbers = to_bytes(precision, steps.iter().flat_map(|s| s.numbers()));
+                let numbers = to_bytes(precision, steps.iter().flat_map(AdamStep::numbers));
                 device.queue.write_buffer(&members.store.steps, 0, &numbers);
                 self.counters.bytes_up += numbers.len() as u64;
                 let each = own.adam.iter().take(steps.len()).flat_map(|adam| sweep.iter().chain([adam]));

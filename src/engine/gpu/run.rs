@@ -125,6 +125,8 @@ impl Run {
         let selects = matches!(operation, Operation::Select(..));
         let stored = if operation.whole_window() { times } else { 0 };
         let states_in_flight = if reverse { 0 } else { 3 };
+        // Backgrounds, and the draws of perturbed observations.
+        let own = usize::from(ownership.own_background) + 2 * usize::from(ownership.perturbed);
         let need = Need {
             count,
             per_problem: if ownership.listed { count } else { count / problems },
@@ -133,7 +135,7 @@ impl Run {
             sites,
             steps: operation.steps(&uploaded.data),
             reverse,
-            slots: states_in_flight + 3 + usize::from(ownership.own_background) + stored,
+            slots: states_in_flight + 3 + own + stored,
             precision,
         };
         let plan = Plan::new(&need, uploaded.engine.memory, &device.limits)?;
@@ -142,10 +144,10 @@ impl Run {
         let slots = Slots {
             kept,
             cotangent,
-            epsilon: cotangent + 1,
+            epsilon: if ownership.perturbed { cotangent + 3 } else { cotangent + 1 },
             background: cotangent + 2,
-            own_background: cotangent + 3,
-            at_times: cotangent + 3 + usize::from(ownership.own_background),
+            own_background: cotangent + 3 + 2 * usize::from(ownership.perturbed),
+            at_times: cotangent + 3 + own,
         };
         let capacity = plan.capacity;
         let number = precision.bytes();

@@ -122,9 +122,8 @@ impl Kernel {
     pub fn bindings(self, ownership: Ownership) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
             Self::Adam => &[Uniform, Read, ReadWrite, ReadWrite, Read, ReadWrite, Read, Read],
-            Self::Draw => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Draw | Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
             Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],
