@@ -5,15 +5,15 @@ use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
 use crate::engine::operation::Operation;
-use crate::engine::prepared::Prepared;
+use crate::engine::prepared::{Field, Prepared};
 use crate::engine::schedule::Segments;
 use crate::engine::selection::{BlockSelection, Selector};
-use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Scale, Terms};
+use crate::engine::{AffineMap, BLOCK, Costs, Counters, Draw, Members, Moments, Scale, Terms};
 use crate::error::Result;
 use crate::model::{Dynamics, Lorenz96, Model};
 use crate::problem::Problem;
 use crate::random;
-use ndarray::ArrayView2;
+use ndarray::{Array, Axis, Dimension};
 use rayon::prelude::*;
 use std::any::Any;
 use std::ops::Range;
@@ -50,8 +50,32 @@ pub struct Batch<T> {
 enum Rows<'a, T> {
     /// `[rows, control]`
     Given(&'a [f64]),
-    /// Mean and scale `[P, control]`.
-    Drawn { draw: &'a Draw, mean: &'a [T], scale: &'a [T] },
+    Drawn(&'a Draw, &'a Map<T>),
+}
+
+/// An affine map in the number type T.
+struct Map<T> {
+    /// `[P, control]`
+    mean: Field<T>,
+    /// The diagonal `[P, control]`, or `[1 | P, control, control]`.
+    scale: Field<T>,
+    /// Whether the scale is lower triangular.
+    lower: bool,
+}
+
+impl<T: Scalar> Map<T> {
+    fn new(map: &AffineMap) -> Self {
+        fn field<T: Scalar, D: Dimension>(array: &Array<f64, D>) -> Field<T> {
+            let rows = array.len_of(Axis(0));
+            let values = array.iter().map(|v| T::from_f64(*v)).collect();
+            Field { values, stride: if rows == 1 { 0 } else { array.len() / rows } }
+        }
+        let (scale, lower) = match &map.scale {
+            Scale::Diagonal(scale) => (field(scale), false),
+            Scale::Lower(scale) => (field(scale), true),
+        };
+        Self { mean: field(&map.mean), scale, lower }
+    }
 }
 
 /// A run of rows that one thread takes at a time, with the places of its results (empty where a job has none).
@@ -200,21 +224,16 @@ impl<T: Scalar> Batch<T> {
     }
 
     fn run_items(&self, members: Members, job: Job, items: Vec<Item>) {
-        let (mean, scale): (Vec<T>, Vec<T>) = match members {
-            Members::Given(_) => (Vec::new(), Vec::new()),
-            Members::Drawn(draw) => {
-                let Scale::Diagonal(scale) = &draw.map.scale;
-                let convert = |a: &ndarray::Array2<f64>| a.iter().map(|v| T::from_f64(*v)).collect();
-                (convert(&draw.map.mean), convert(scale))
+        let (given, map);
+        let rows = match &members {
+            Members::Given(array) => {
+                given = array.as_standard_layout();
+                Rows::Given(given.as_slice().expect("standard layout"))
             }
-        };
-        let given = match &members {
-            Members::Given(array) => array.as_standard_layout(),
-            Members::Drawn(_) => ArrayView2::from_shape((0, 0), &[]).expect("an empty shape").into(),
-        };
-        let rows = match members {
-            Members::Given(_) => Rows::Given(given.as_slice().expect("standard layout")),
-            Members::Drawn(draw) => Rows::Drawn { draw, mean: &mean, scale: &scale },
+            Members::Drawn(draw) => {
+                map = Map::new(&draw.map);
+                Rows::Drawn(draw, &map)
+            }
         };
         let per_problem = members.count(self.problems()) / self.problems();
         let work = |thread: usize, item: Item| {
@@ -342,7 +361,7 @@ impl<V: Lanes> Group<'_, V> {
         for (k, parameter) in sweep.parameters.iter_mut().enumerate() {
             *parameter = source.read(&data.parameters, k);
         }
-        self.load_initial_state(sweep, block, offset);
+        self.load_initial_state(source, sweep, block, offset);
         let mut terms = CostTerms::new(data, source, self.context);
         let zero = V::splat(self.context, 0.0);
         let per_time = data.steps_per_time;
@@ -406,10 +425,16 @@ impl<V: Lanes> Group<'_, V> {
 
     /// x0 of each lane, drawn or given. Draws of a moments job stay in the block.
     #[inline(always)]
-    fn load_initial_state(&self, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>, offset: usize) {
-        let (draw, mean, scale) = match self.rows {
+    fn load_initial_state(
+        &self,
+        source: Source<V::Context>,
+        sweep: &mut Sweep<V>,
+        block: &mut Block<V::Scalar>,
+        offset: usize,
+    ) {
+        let (draw, map) = match self.rows {
             Rows::Given(array) => return self.load(|row, i| array[row * self.data.sites + i], &mut sweep.x0),
-            Rows::Drawn { draw, mean, scale } => (draw, mean, scale),
+            Rows::Drawn(draw, map) => (draw, map),
         };
         let n = sweep.x0.len();
         let seed = self.problem.map(|p| self.data.seeds[p]);
@@ -425,17 +450,24 @@ impl<V: Lanes> Group<'_, V> {
             }
             for i in quad * 4..n.min(quad * 4 + 4) {
                 let epsilon = V::load(self.context, &z[i - quad * 4]);
-                let of_problem = |values: &[V::Scalar]| {
-                    if self.problem[0] == self.problem[V::LANES - 1] {
-                        return V::fill(self.context, values[self.problem[0] * n + i]);
-                    }
-                    let gathered = self.problem.map(|p| values[p * n + i]);
-                    V::load(self.context, &gathered)
-                };
-                sweep.x0[i] = of_problem(scale).mul_add(epsilon, of_problem(mean));
+                if map.lower {
+                    // The cotangent's place is free until the sweep.
+                    sweep.w[i] = epsilon;
+                } else {
+                    sweep.x0[i] = source.read::<V>(&map.scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                }
                 if let Operation::Moments(_) = self.job.operation {
                     epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
                 }
+            }
+        }
+        if map.lower {
+            for i in 0..n {
+                let mut sum = V::splat(self.context, 0.0);
+                for j in 0..=i {
+                    sum = source.read::<V>(&map.scale, i * n + j).mul_add(sweep.w[j], sum);
+                }
+                sweep.x0[i] = source.read::<V>(&map.mean, i) + sum;
             }
         }
     }

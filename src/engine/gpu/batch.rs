@@ -2,7 +2,7 @@
 
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
-use super::run::{Call, Dispatch, Region, Run, quantities};
+use super::run::{Call, Dispatch, Region, Run, Source, quantities};
 use super::uploaded::{Uploaded, from_bytes, to_bytes};
 use crate::engine::operation::Operation;
 use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Scale, Terms};
@@ -158,11 +158,7 @@ impl LoadedGpu {
 
     /// What a call dispatches, from the last one where it was the same.
     pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<(Call, Run)> {
-        let call = Call {
-            operation,
-            drawn: matches!(members, Members::Drawn(_)),
-            count: members.count(self.uploaded.problems()),
-        };
+        let call = Call { operation, source: Source::of(members), count: members.count(self.uploaded.problems()) };
         match self.last.take() {
             Some(same) if same.0 == call => Ok(same),
             _ => Ok((call, Run::new(&self.uploaded, call)?)),
@@ -172,10 +168,22 @@ impl LoadedGpu {
     /// Sends the affine map and the iteration.
     pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
         let Some(draws) = &run.draws else { return };
-        let Scale::Diagonal(scale) = &draw.map.scale;
-        let rows = draw.map.mean.rows().into_iter().zip(scale.rows());
+        let precision = self.uploaded.shape.precision;
+        // A lower triangular scale is added to the mean by a kernel of its own.
+        let zeros;
+        let diagonal = match &draw.map.scale {
+            Scale::Diagonal(scale) => scale,
+            Scale::Lower(scale) => {
+                if let Some(lower) = &draws.lower {
+                    self.send(lower, &to_bytes(precision, scale.iter().copied()));
+                }
+                zeros = Array2::zeros(draw.map.mean.raw_dim());
+                &zeros
+            }
+        };
+        let rows = draw.map.mean.rows().into_iter().zip(diagonal.rows());
         let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));
-        let map = to_bytes(self.uploaded.shape.precision, numbers);
+        let map = to_bytes(precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
         self.send(&draws.map, &map);

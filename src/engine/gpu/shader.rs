@@ -21,6 +21,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
     ("background.wgsl", include_str!("../../../shaders/background.wgsl")),
     ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
+    ("lower.wgsl", include_str!("../../../shaders/lower.wgsl")),
     ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
     ("totals.wgsl", include_str!("../../../shaders/totals.wgsl")),
     ("select.wgsl", include_str!("../../../shaders/select.wgsl")),
@@ -31,6 +32,7 @@ const TEMPLATES: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     Draw,
+    Lower,
     Background,
     Forward,
     Reverse,
@@ -53,8 +55,9 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Draw,
+        Self::Lower,
         Self::Background,
         Self::Forward,
         Self::Reverse,
@@ -69,6 +72,7 @@ impl Kernel {
     fn template(self) -> &'static str {
         match self {
             Self::Draw => "draw.wgsl",
+            Self::Lower => "lower.wgsl",
             Self::Background => "background.wgsl",
             Self::Forward => "forward.wgsl",
             Self::Reverse | Self::Adjoint => "reverse.wgsl",
@@ -83,6 +87,7 @@ impl Kernel {
     pub fn entry_point(self) -> &'static str {
         match self {
             Self::Draw => "draw",
+            Self::Lower => "multiply_lower",
             Self::Background => "background",
             Self::Forward => "forward",
             Self::Reverse | Self::Adjoint => "reverse",
@@ -99,6 +104,7 @@ impl Kernel {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
             Self::Draw => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Lower => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],
