@@ -21,6 +21,8 @@ pub enum Stream {
     Starts = 2,
     /// Draws from the background, N(xb, B).
     Background = 3,
+    /// Trials of ABC rejection, from N(xb, B).
+    Abc = 6,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

@@ -54,6 +54,7 @@ const BODIES: &[(&str, Body)] = &[
     ("draws_of_lower_scales", draws_of_lower_scales),
     ("moments_match_oracle", moments_match_oracle),
     ("selection_matches_brute_force", selection_matches_brute_force),
+    ("selection_differs_from_the_cpu_only_at_the_threshold", selection_differs_from_the_cpu_only_at_the_threshold),
     ("selection_leaves_the_diverged_out", selection_leaves_the_diverged_out),
     ("selection_brings_down_only_what_is_kept", selection_brings_down_only_what_is_kept),
     ("invariance_of_chunks", invariance_of_chunks),
@@ -758,6 +759,31 @@ fn selection_matches_brute_force(bench: &Bench, report: &mut Report) {
         }
         let none = loaded.select(&drawn, Terms::ALL, Keep::Below(-1.0)).unwrap();
         report.expect(none.iter().all(|s| s.member.is_empty()), || "members of a cost below -1".into());
+    }
+}
+
+/// Two engines may disagree about a member only where its cost is within 1e-5 of the worst that is kept.
+fn selection_differs_from_the_cpu_only_at_the_threshold(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1370, times: 6, function: PointFunction::Square, ..Recipe::default() };
+    let problem = recipe.build();
+    let drawn = draw(&recipe, &problem, 20_000, 0);
+    let mut cpu = Engine::cpu(bench.precision()).unwrap().load(&problem).unwrap();
+    let costs = cpu.cost(Members::Drawn(&drawn), Terms::ALL).unwrap().total();
+    for kept in [20, 2000] {
+        let own = bench.load(&problem).select(&drawn, Terms::ALL, Keep::Best(kept)).unwrap().remove(0);
+        let other = cpu.select(&drawn, Terms::ALL, Keep::Best(kept)).unwrap().remove(0);
+        let threshold = other.criterion()[kept - 1];
+        let only_in = |a: &Selection, b: &Selection| -> Vec<u32> {
+            a.member.iter().copied().filter(|m| !b.member.contains(m)).collect()
+        };
+        for member in only_in(&own, &other).into_iter().chain(only_in(&other, &own)) {
+            let cost = costs[member as usize];
+            report.expect((cost / threshold - 1.0).abs() < 1e-5, || {
+                format!("the engines disagree about member {member} of cost {cost}; the worst kept is {threshold}")
+            });
+        }
+        let gap = (own.log_weight_sum - other.log_weight_sum).abs() / other.log_weight_sum.abs();
+        report.expect(gap < 1e-5, || format!("sums of weights {gap:e} apart"));
     }
 }
 

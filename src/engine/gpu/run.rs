@@ -198,14 +198,13 @@ impl Run {
             Source::Lower(matrices) => Some(storage(&device, "scale", (matrices * sites * sites * number) as u64)?),
             Source::Given | Source::Diagonal => None,
         };
-        let draws = if source != Source::Given {
-            Some(Draws {
+        let draws = match source {
+            Source::Given => None,
+            Source::Diagonal | Source::Lower(_) => Some(Draws {
                 lower,
                 map: storage(&device, "map", (2 * problems * sites * number) as u64)?,
                 keys: storage(&device, "keys", (8 + 8 * problems) as u64)?,
-            })
-        } else {
-            None
+            }),
         };
         let builder = Builder { uploaded, device: &device, states: &states, costs: &costs };
         let mut chunks = Vec::with_capacity(plan.chunks.len());
