@@ -1,11 +1,13 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
+pub mod abc;
 pub mod four_d_var;
 mod laplace;
 mod prior;
 mod samples;
 pub mod vi;
 
+pub use abc::Settings as AbcSettings;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
@@ -28,6 +30,10 @@ pub enum Method {
     #[serde(rename = "4dvar")]
     #[value(name = "4dvar")]
     FourDVar,
+    /// ABC rejection: the trials of the prior that are closest to the observations
+    #[serde(rename = "abc")]
+    #[value(name = "abc")]
+    Abc,
     /// VI-4DVAR: the mean-field Gaussian of largest ELBO
     #[serde(rename = "vi")]
     #[value(name = "vi")]
@@ -36,13 +42,14 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 3] = [Self::Prior, Self::FourDVar, Self::Vi];
+    pub const ALL: [Self; 4] = [Self::Prior, Self::FourDVar, Self::Abc, Self::Vi];
 
     /// The name on the command line and of result files: "4dvar".
     pub fn name(self) -> &'static str {
         match self {
             Self::Prior => "prior",
             Self::FourDVar => "4dvar",
+            Self::Abc => "abc",
             Self::Vi => "vi",
         }
     }
@@ -52,6 +59,7 @@ impl Method {
         match self {
             Self::Prior => "Prior",
             Self::FourDVar => four_d_var::NAME,
+            Self::Abc => abc::NAME,
             Self::Vi => vi::NAME,
         }
     }
@@ -65,6 +73,8 @@ pub struct MethodSettings {
     pub prior: PriorSettings,
     /// 4DVAR's.
     pub four_d_var: FourDVarSettings,
+    /// ABC's.
+    pub abc: AbcSettings,
     /// VI-4DVAR's.
     pub vi: ViSettings,
 }
@@ -78,13 +88,14 @@ impl MethodSettings {
         match method {
             Method::Prior => self.prior.check(),
             Method::FourDVar => self.four_d_var.check(),
+            Method::Abc => self.abc.check(),
             Method::Vi => self.vi.check(),
         }
     }
 
     /// Most samples that a method keeps of one problem.
     pub fn samples(&self) -> usize {
-        self.prior.samples.max(self.four_d_var.samples).max(self.vi.samples)
+        self.prior.samples.max(self.four_d_var.samples).max(self.abc.samples).max(self.vi.samples)
     }
 
     /// Runs a method: one analysis for each problem of the set.
@@ -101,6 +112,7 @@ impl MethodSettings {
         match method {
             Method::Prior => self.prior.run(problem, engine),
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
+            Method::Abc => self.abc.run(problem, engine),
             Method::Vi => self.vi.run(problem, engine, observer),
         }
     }

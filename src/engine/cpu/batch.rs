@@ -7,14 +7,14 @@ use super::perturbed::PerturbedTerms;
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
 use crate::engine::operation::Operation;
-use crate::engine::prepared::Prepared;
+use crate::engine::prepared::{Field, Prepared};
 use crate::engine::schedule::Segments;
 use crate::engine::selection::{BlockSelection, Selector};
-use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Row, Scale, Terms};
+use crate::engine::{AffineMap, BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Row, Scale, Terms};
 use crate::error::Result;
 use crate::model::{Dynamics, Lorenz96, Model};
 use crate::problem::Problem;
-use ndarray::ArrayView2;
+use ndarray::{Array, Axis, Dimension};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use std::any::Any;
@@ -81,8 +81,32 @@ impl<T> Owners<'_, T> {
 enum Rows<'a, T> {
     /// `[rows, control]`
     Given(&'a [f64]),
-    /// Mean and scale `[P, control]`.
-    Drawn { draw: &'a Draw, mean: &'a [T], scale: &'a [T] },
+    Drawn(&'a Draw, &'a Map<T>),
+}
+
+/// An affine map in the number type T.
+struct Map<T> {
+    /// `[P, control]`
+    mean: Field<T>,
+    /// The diagonal `[P, control]`, or `[1 | P, control, control]`.
+    scale: Field<T>,
+    /// Whether the scale is lower triangular.
+    lower: bool,
+}
+
+impl<T: Scalar> Map<T> {
+    fn new(map: &AffineMap) -> Self {
+        fn field<T: Scalar, D: Dimension>(array: &Array<f64, D>) -> Field<T> {
+            let rows = array.len_of(Axis(0));
+            let values = array.iter().map(|v| T::from_f64(*v)).collect();
+            Field { values, stride: if rows == 1 { 0 } else { array.len() / rows } }
+        }
+        let (scale, lower) = match &map.scale {
+            Scale::Diagonal(scale) => (field(scale), false),
+            Scale::Lower(scale) => (field(scale), true),
+        };
+        Self { mean: field(&map.mean), scale, lower }
+    }
 }
 
 /// A run of rows that one thread takes at a time, with the places of its results (empty where a job has none).
@@ -230,22 +254,16 @@ impl<T: Scalar> Batch<T> {
     }
 
     fn run_items(&self, members: Members, job: Job, items: Vec<Item>) {
-        let (mean, scale): (Vec<T>, Vec<T>) = match members {
-            Members::Given(_) | Members::Listed(_) => (Vec::new(), Vec::new()),
-            Members::Drawn(draw) => {
-                let Scale::Diagonal(scale) = &draw.map.scale;
-                let convert = |a: &ndarray::Array2<f64>| a.iter().map(|v| T::from_f64(*v)).collect();
-                (convert(&draw.map.mean), convert(scale))
+        let (given, map);
+        let rows = match &members {
+            Members::Given(array) | Members::Listed(Listed { states: array, .. }) => {
+                given = array.as_standard_layout();
+                Rows::Given(given.as_slice().expect("standard layout"))
             }
-        };
-        let given = match &members {
-            Members::Given(array) => array.as_standard_layout(),
-            Members::Listed(listed) => listed.states.as_standard_layout(),
-            Members::Drawn(_) => ArrayView2::from_shape((0, 0), &[]).expect("an empty shape").into(),
-        };
-        let rows = match members {
-            Members::Given(_) | Members::Listed(_) => Rows::Given(given.as_slice().expect("standard layout")),
-            Members::Drawn(draw) => Rows::Drawn { draw, mean: &mean, scale: &scale },
+            Members::Drawn(draw) => {
+                map = Map::new(&draw.map);
+                Rows::Drawn(draw, &map)
+            }
         };
         let owners = match members {
             Members::Given(_) | Members::Drawn(_) => Owners::Even { per_problem: members.per_problem(self.problems()) },
@@ -514,27 +532,35 @@ impl<'a, V: Lanes> Group<'a, V> {
         block: &mut Block<V::Scalar>,
         offset: usize,
     ) {
-        let (draw, mean, scale) = match rows {
+        let (draw, map) = match rows {
             Rows::Given(array) => return self.load(|row, i| array[row * self.data.sites + i], &mut sweep.x0),
-            Rows::Drawn { draw, mean, scale } => (draw, mean, scale),
+            Rows::Drawn(draw, map) => (draw, map),
         };
         let n = sweep.x0.len();
         let lanes = self.addresses();
+        let source = self.source();
         for quad in 0..n.div_ceil(4) {
             let z: [V; 4] = normals(self.context, &lanes, draw.stream, draw.iteration, quad as u32);
             for i in quad * 4..n.min(quad * 4 + 4) {
                 let epsilon = z[i - quad * 4];
-                let of_problem = |values: &[V::Scalar]| {
-                    if self.problem[0] == self.problem[V::LANES - 1] {
-                        return V::fill(self.context, values[self.problem[0] * n + i]);
-                    }
-                    let gathered = self.problem.map(|p| values[p * n + i]);
-                    V::load(self.context, &gathered)
-                };
-                sweep.x0[i] = of_problem(scale).mul_add(epsilon, of_problem(mean));
+                if map.lower {
+                    // The cotangent's place is free until the sweep.
+                    sweep.w[i] = epsilon;
+                } else {
+                    sweep.x0[i] = source.read::<V>(&map.scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                }
                 if let Operation::Moments(_) = job.operation {
                     epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
                 }
+            }
+        }
+        if map.lower {
+            for i in 0..n {
+                let mut sum = V::splat(self.context, 0.0);
+                for j in 0..=i {
+                    sum = source.read::<V>(&map.scale, i * n + j).mul_add(sweep.w[j], sum);
+                }
+                sweep.x0[i] = source.read::<V>(&map.mean, i) + sum;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
-use super::run::{Call, Dispatch, Region, Run, quantities};
+use super::run::{Call, Dispatch, Region, Run, Source, quantities};
 use super::shader::Ownership;
 use super::uploaded::{Uploaded, from_bytes, to_bytes};
 use crate::engine::operation::Operation;
@@ -185,7 +185,7 @@ impl LoadedGpu {
         let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
         let call = Call {
             operation,
-            drawn: matches!(members, Members::Drawn(_)),
+            source: Source::of(members),
             ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
             count: members.count(self.uploaded.problems()),
             store: None,
@@ -199,10 +199,22 @@ impl LoadedGpu {
     /// Sends the affine map and the iteration.
     pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
         let Some(draws) = &run.draws else { return };
-        let Scale::Diagonal(scale) = &draw.map.scale;
-        let rows = draw.map.mean.rows().into_iter().zip(scale.rows());
+        let precision = self.uploaded.shape.precision;
+        // A lower triangular scale is added to the mean by a kernel of its own.
+        let zeros;
+        let diagonal = match &draw.map.scale {
+            Scale::Diagonal(scale) => scale,
+            Scale::Lower(scale) => {
+                if let Some(lower) = &draws.lower {
+                    self.send(lower, &to_bytes(precision, scale.iter().copied()));
+                }
+                zeros = Array2::zeros(draw.map.mean.raw_dim());
+                &zeros
+            }
+        };
+        let rows = draw.map.mean.rows().into_iter().zip(diagonal.rows());
         let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));
-        let map = to_bytes(self.uploaded.shape.precision, numbers);
+        let map = to_bytes(precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
         self.send(&draws.map, &map);

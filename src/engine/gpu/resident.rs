@@ -1,7 +1,7 @@
 //! Resident members on the GPU: a store of their numbers, from which a call fetches them and to which Adam writes back.
 
 use super::batch::{Chunk, LoadedGpu};
-use super::run::{Call, Run};
+use super::run::{Call, Run, Source};
 use super::shader::Ownership;
 use super::uploaded::{buffer, from_bytes, storage, to_bytes};
 use crate::engine::operation::Operation;
@@ -140,7 +140,7 @@ impl LoadedGpu {
         let perturbed = amplitude != 0.0 && terms.observation;
         let call = Call {
             operation: Operation::Gradient(terms),
-            drawn: false,
+            source: Source::Given,
             ownership: Ownership { listed: true, perturbed, own_background: true },
             count: rows.len(),
             store: Some(members.store.id),

@@ -7,19 +7,42 @@ use super::resident::{STEPS_AT_A_TIME, Store};
 use super::shader::{Kernel, Ownership, Shape};
 use super::uploaded::{Uploaded, buffer, storage};
 use crate::engine::operation::Operation;
-use crate::engine::{BLOCK, CostHistogram};
+use crate::engine::{BLOCK, CostHistogram, Members, Scale};
 use crate::error::{Error, Result};
+use ndarray::Axis;
 use std::ops::Range;
 
-/// What a run is built for. (A second kind of `Scale` belongs here: it changes the buffer of the map.)
+/// What a run is built for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Call {
     pub operation: Operation,
-    pub drawn: bool,
+    pub source: Source,
     pub ownership: Ownership,
     pub count: usize,
     /// The store of resident members.
     pub store: Option<u64>,
+}
+
+/// Where the members of a call come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Given,
+    /// Drawn from maps of diagonal scale.
+    Diagonal,
+    /// Drawn from maps of so many lower triangular scales: one, or one per problem.
+    Lower(usize),
+}
+
+impl Source {
+    pub fn of(members: Members) -> Self {
+        match members {
+            Members::Given(_) | Members::Listed(_) => Self::Given,
+            Members::Drawn(draw) => match &draw.map.scale {
+                Scale::Diagonal(_) => Self::Diagonal,
+                Scale::Lower(scale) => Self::Lower(scale.len_of(Axis(0))),
+            },
+        }
+    }
 }
 
 /// Buffers and dispatches of a call.
@@ -59,6 +82,7 @@ pub struct Slots {
 pub struct Draws {
     pub map: wgpu::Buffer,
     pub keys: wgpu::Buffer,
+    pub lower: Option<wgpu::Buffer>,
 }
 
 /// What a chunk of resident members needs beside its sweeps.
@@ -116,7 +140,7 @@ impl Run {
     /// # Errors
     /// A call that does not fit the device or the memory budget.
     pub fn new(uploaded: &Uploaded, call: Call, store: Option<&Store>) -> Result<Self> {
-        let Call { operation, drawn, ownership, count, .. } = call;
+        let Call { operation, source, ownership, count, .. } = call;
         let (problems, sites, times) = (uploaded.problems(), uploaded.data.sites, uploaded.data.times);
         let precision = uploaded.shape.precision;
         let device = uploaded.engine.device.clone();
@@ -199,13 +223,17 @@ impl Run {
         let listed = if selects { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
         let staged = results.iter().map(|r| r.bytes).sum::<u64>().max(listed as u64);
         let staging = buffer(&device, "staging", staged, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        let draws = if drawn {
-            Some(Draws {
+        let lower = match source {
+            Source::Lower(matrices) => Some(storage(&device, "scale", (matrices * sites * sites * number) as u64)?),
+            Source::Given | Source::Diagonal => None,
+        };
+        let draws = match source {
+            Source::Given => None,
+            Source::Diagonal | Source::Lower(_) => Some(Draws {
+                lower,
                 map: storage(&device, "map", (2 * problems * sites * number) as u64)?,
                 keys: storage(&device, "keys", (8 + 8 * problems) as u64)?,
-            })
-        } else {
-            None
+            }),
         };
         let list = if ownership.listed { Some(storage(&device, "list", (count * ROW_BYTES) as u64)?) } else { None };
         let builder =
@@ -231,6 +259,11 @@ impl Run {
             if let Some(draws) = &draws {
                 let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
                 dispatches.push(builder.dispatch(Kernel::Draw, params, groups, 0, &[&draws.map, &draws.keys])?);
+                if let Some(lower) = &draws.lower {
+                    let groups = (capacity * sites).div_ceil(64);
+                    let work = capacity * sites * sites;
+                    dispatches.push(builder.dispatch(Kernel::Lower, params, groups, work, &[lower])?);
+                }
             }
             if let Some(store) = store {
                 let groups = (capacity * sites).div_ceil(64);

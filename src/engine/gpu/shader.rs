@@ -24,6 +24,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("fetch.wgsl", include_str!("../../../shaders/fetch.wgsl")),
     ("adam.wgsl", include_str!("../../../shaders/adam.wgsl")),
     ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
+    ("lower.wgsl", include_str!("../../../shaders/lower.wgsl")),
     ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
     ("totals.wgsl", include_str!("../../../shaders/totals.wgsl")),
     ("select.wgsl", include_str!("../../../shaders/select.wgsl")),
@@ -34,6 +35,7 @@ const TEMPLATES: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     Draw,
+    Lower,
     Background,
     Forward,
     Reverse,
@@ -60,8 +62,9 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Draw,
+        Self::Lower,
         Self::Background,
         Self::Forward,
         Self::Reverse,
@@ -78,6 +81,7 @@ impl Kernel {
     fn template(self) -> &'static str {
         match self {
             Self::Draw => "draw.wgsl",
+            Self::Lower => "lower.wgsl",
             Self::Background => "background.wgsl",
             Self::Forward => "forward.wgsl",
             Self::Reverse | Self::Adjoint => "reverse.wgsl",
@@ -94,6 +98,7 @@ impl Kernel {
     pub fn entry_point(self) -> &'static str {
         match self {
             Self::Draw => "draw",
+            Self::Lower => "multiply_lower",
             Self::Background => "background",
             Self::Forward => "forward",
             Self::Reverse | Self::Adjoint => "reverse",
@@ -111,7 +116,7 @@ impl Kernel {
     pub fn specialise(self, ownership: Ownership) -> Ownership {
         let Ownership { listed, own_background, .. } = ownership;
         match self {
-            Self::Draw | Self::Sums | Self::Totals | Self::Select | Self::Gather => Ownership::default(),
+            Self::Draw | Self::Lower | Self::Sums | Self::Totals | Self::Select | Self::Gather => Ownership::default(),
             Self::Forward | Self::Reverse => ownership,
             Self::Background => Ownership { listed, own_background, perturbed: false },
             Self::Adjoint | Self::Tangent | Self::Fetch | Self::Adam => Ownership { listed, ..Ownership::default() },
@@ -124,6 +129,7 @@ impl Kernel {
         match self {
             Self::Adam => &[Uniform, Read, ReadWrite, ReadWrite, Read, ReadWrite, Read, Read],
             Self::Draw | Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Lower => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],

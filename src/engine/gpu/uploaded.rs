@@ -127,7 +127,7 @@ pub fn to_bytes(precision: Precision, numbers: impl Iterator<Item = f64>) -> Vec
 /// Numbers from the device.
 pub fn from_bytes(precision: Precision, bytes: &[u8]) -> Vec<f64> {
     match precision {
-        Precision::F32 => bytemuck::cast_slice::<u8, f32>(bytes).iter().map(|v| f64::from(*v)).collect(),
-        Precision::F64 => bytemuck::cast_slice(bytes).to_vec(),
+        Precision::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
     }
 }
