@@ -2,7 +2,7 @@
 
 mod adam;
 mod lbfgs;
-mod lockstep;
+mod line_search;
 
 pub use adam::{Adam, AdamSettings, Schedule};
 pub use lbfgs::LbfgsSettings;
