@@ -24,17 +24,6 @@ use std::time::Instant;
 /// The method's name in tables.
 pub const NAME: &str = "4DVAR";
 
-/// What moves the control to the minimum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Minimiser {
-    /// L-BFGS with a strong-Wolfe line search.
-    #[default]
-    Lbfgs,
-    /// Adam.
-    Adam,
-}
-
 /// Settings of 4DVAR.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -158,54 +147,34 @@ impl Settings {
     }
 
     /// The minimum of each start of each problem, problem by problem, in the control z.
-    fn minimise(
-        &self,
-        problem: &Problem,
-        loaded: &mut LoadedProblem,
-        precision: Precision,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<Minimum>> {
-        let n = problem.sites();
-        let mut starts = Vec::with_capacity(problem.count() * self.starts);
-        for &seed in &problem.seeds {
-            starts.push(vec![0.0; n]);
-            let drawn = standard_normals(seed, Stream::Starts, 1, self.starts - 1, n);
-            starts.extend(drawn.outer_iter().map(|z| z.to_vec()));
-        }
-        let evaluate = |requests: &[Request]| evaluate(problem, loaded, self.starts, requests);
+    fn minimise(&self, windows: &mut Windows, precision: Precision, observer: &mut dyn Observer) -> Result<Vec<Rest>> {
+        let mut stopped = false;
         let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
             let lowest: Vec<f64> =
                 costs.chunks(self.starts).map(|c| c.iter().copied().fold(f64::INFINITY, f64::min)).collect();
             let mean = lowest.iter().sum::<f64>() / lowest.len() as f64;
-            let figures = [("J", mean)];
-            observer.progress(&Progress { method: NAME, iteration, iterations: self.iterations, figures: &figures })
+            let progress = Progress { method: NAME, iteration, iterations: self.iterations, figures: &[("J", mean)] };
+            stopped |= observer.progress(&progress).is_break();
+            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let (gradient, cost) = match precision {
-            Precision::F32 => (1e-5, 1e-7),
-            Precision::F64 => (1e-8, 1e-13),
+        let (gradient, cost) = tolerances(precision);
+        let descent = Descent {
+            minimiser: self.minimiser,
+            lbfgs: LbfgsSettings {
+                history: self.history,
+                iterations: self.iterations,
+                gradient_tolerance: self.gradient_tolerance.unwrap_or(gradient),
+                cost_tolerance: self.cost_tolerance.unwrap_or(cost),
+                // One background deviation altogether: no start is thrown off the attractor.
+                first_step: 1.0,
+            },
+            adam: AdamSettings {
+                learning_rate: self.learning_rate,
+                schedule: self.schedule,
+                ..AdamSettings::default()
+            },
         };
-        let gradient_tolerance = self.gradient_tolerance.unwrap_or(gradient);
-        match self.minimiser {
-            Minimiser::Lbfgs => {
-                let settings = LbfgsSettings {
-                    history: self.history,
-                    iterations: self.iterations,
-                    gradient_tolerance,
-                    cost_tolerance: self.cost_tolerance.unwrap_or(cost),
-                    // One background deviation altogether: no start is thrown off the attractor.
-                    first_step: 1.0,
-                };
-                minimise_lbfgs(&starts, settings, evaluate, &mut watch)
-            }
-            Minimiser::Adam => {
-                let settings = AdamSettings {
-                    learning_rate: self.learning_rate,
-                    schedule: self.schedule,
-                    ..AdamSettings::default()
-                };
-                minimise_adam(&starts, settings, self.iterations, gradient_tolerance, evaluate, &mut watch)
-            }
-        }
+        windows.unperturbed(&descent, self.starts, &mut watch)
     }
 
     fn records(
@@ -311,11 +280,6 @@ impl Settings {
     }
 }
 
-/// x0 = xb + L z: `[sites]`.
-fn initial_state(problem: &Problem, p: usize, z: &[f64]) -> Array1<f64> {
-    problem.background.square_root(p, ArrayView1::from(z)) + problem.background.mean_of(p)
-}
-
 /// Index of the lowest minimum.
 fn lowest(starts: &[Minimum]) -> Result<usize> {
     let (k, best) = starts.iter().enumerate().min_by(|a, b| a.1.cost.total_cmp(&b.1.cost)).expect("at least one start");
@@ -323,52 +287,4 @@ fn lowest(starts: &[Minimum]) -> Result<usize> {
         return Ok(k);
     }
     Err(Error::Diverged { what: "the starts of 4DVAR".into(), diverged: starts.len(), members: starts.len() })
-}
-
-/// J and dJ/dz at the requested controls; request `index` is of problem `index / starts`.
-fn evaluate(
-    problem: &Problem,
-    loaded: &mut LoadedProblem,
-    starts: usize,
-    requests: &[Request],
-) -> Result<Vec<Evaluation>> {
-    // An engine takes as many members of each problem; a problem with fewer requests is filled up with its xb.
-    let mut used = vec![0; problem.count()];
-    let slots: Vec<_> = requests
-        .iter()
-        .map(|r| {
-            let p = r.index / starts;
-            used[p] += 1;
-            (p, used[p] - 1)
-        })
-        .collect();
-    let width = used.iter().copied().max().unwrap_or(0);
-    let mut members = Array2::from_shape_fn((problem.count() * width, problem.sites()), |(row, i)| {
-        problem.background.mean_of(row / width)[i]
-    });
-    // A line search may try a point beyond all numbers; that is its business, not an error of the caller's.
-    let mut beyond = vec![false; requests.len()];
-    for ((request, &(p, slot)), beyond) in requests.iter().zip(&slots).zip(&mut beyond) {
-        let state = initial_state(problem, p, request.point);
-        *beyond = state.iter().any(|x| !x.is_finite());
-        if !*beyond {
-            members.row_mut(p * width + slot).assign(&state);
-        }
-    }
-    let terms = Terms { background: false, observation: true };
-    let result = loaded.gradient(Members::Given(members.view()), terms)?;
-    Ok(requests
-        .iter()
-        .zip(&slots)
-        .zip(&beyond)
-        .map(|((request, &(p, slot)), beyond)| {
-            let row = p * width + slot;
-            let background = 0.5 * request.point.iter().map(|z| z * z).sum::<f64>();
-            let lost = *beyond || result.costs.diverged[row];
-            let observation = if lost { f64::INFINITY } else { result.costs.observation[row] };
-            let mut gradient = problem.background.square_root_transposed(p, result.gradient.row(row)).to_vec();
-            gradient.iter_mut().zip(request.point).for_each(|(g, z)| *g += z);
-            Evaluation { cost: background + observation, gradient }
-        })
-        .collect())
 }

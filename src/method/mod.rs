@@ -1,11 +1,15 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
+mod descent;
+pub mod ensemble;
 pub mod four_d_var;
 mod laplace;
 mod prior;
 mod samples;
 pub mod vi;
 
+pub use descent::Minimiser;
+pub use ensemble::Settings as EnsembleSettings;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
@@ -28,6 +32,10 @@ pub enum Method {
     #[serde(rename = "4dvar")]
     #[value(name = "4dvar")]
     FourDVar,
+    /// Ensemble of 4DVAR: one minimisation for each perturbation of background and observations
+    #[serde(rename = "ensemble")]
+    #[value(name = "ensemble")]
+    Ensemble,
     /// VI-4DVAR: the mean-field Gaussian of largest ELBO
     #[serde(rename = "vi")]
     #[value(name = "vi")]
@@ -36,13 +44,14 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 3] = [Self::Prior, Self::FourDVar, Self::Vi];
+    pub const ALL: [Self; 4] = [Self::Prior, Self::FourDVar, Self::Ensemble, Self::Vi];
 
     /// The name on the command line and of result files: "4dvar".
     pub fn name(self) -> &'static str {
         match self {
             Self::Prior => "prior",
             Self::FourDVar => "4dvar",
+            Self::Ensemble => "ensemble",
             Self::Vi => "vi",
         }
     }
@@ -52,6 +61,7 @@ impl Method {
         match self {
             Self::Prior => "Prior",
             Self::FourDVar => four_d_var::NAME,
+            Self::Ensemble => ensemble::NAME,
             Self::Vi => vi::NAME,
         }
     }
@@ -65,6 +75,8 @@ pub struct MethodSettings {
     pub prior: PriorSettings,
     /// 4DVAR's.
     pub four_d_var: FourDVarSettings,
+    /// The ensemble's.
+    pub ensemble: EnsembleSettings,
     /// VI-4DVAR's.
     pub vi: ViSettings,
 }
@@ -78,13 +90,15 @@ impl MethodSettings {
         match method {
             Method::Prior => self.prior.check(),
             Method::FourDVar => self.four_d_var.check(),
+            Method::Ensemble => self.ensemble.check(),
             Method::Vi => self.vi.check(),
         }
     }
 
     /// Most samples that a method keeps of one problem.
     pub fn samples(&self) -> usize {
-        self.prior.samples.max(self.four_d_var.samples).max(self.vi.samples)
+        let Self { prior, four_d_var, ensemble, vi } = self;
+        prior.samples.max(four_d_var.samples).max(ensemble.members).max(vi.samples)
     }
 
     /// Runs a method: one analysis for each problem of the set.
@@ -101,6 +115,7 @@ impl MethodSettings {
         match method {
             Method::Prior => self.prior.run(problem, engine),
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
+            Method::Ensemble => self.ensemble.run(problem, engine, observer),
             Method::Vi => self.vi.run(problem, engine, observer),
         }
     }
