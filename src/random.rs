@@ -21,6 +21,10 @@ pub enum Stream {
     Starts = 2,
     /// Draws from the background, N(xb, B).
     Background = 3,
+    /// Perturbations of the observations, one set for each member of an ensemble; `iteration` is the time's index.
+    ObservationPerturbation = 4,
+    /// Perturbations of the background, one for each member of an ensemble.
+    BackgroundPerturbation = 5,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

@@ -39,6 +39,9 @@ pub(super) struct Descent {
 /// Tolerances of the stages before the last, which need only lead into the next one's basin.
 const LOOSE: f64 = 1e-3;
 
+/// Members that a thread takes at a time outside the engine.
+const GRAIN: usize = 256;
+
 /// Default tolerances on gradient and cost: round-off level.
 pub(super) fn tolerances(precision: Precision) -> (f64, f64) {
     match precision {
@@ -143,7 +146,7 @@ impl<'a> Windows<'a> {
     /// An engine's.
     pub fn forecast(&mut self, p: usize, states: ArrayView2<f64>) -> Result<Array3<f64>> {
         let rows: Vec<_> = (0..states.nrows()).map(|k| Row { problem: p as u32, member: k as u32 }).collect();
-        self.whole().forecast(Members::Listed(&Listed { states, rows: &rows, amplitude: 0.0 }))
+        self.whole().forecast(Members::Listed(Listed { states, rows: &rows, amplitude: 0.0 }))
     }
 
     /// The minima of the unperturbed problems from `starts` starts each: xb, then draws from N(xb, B).
@@ -270,18 +273,19 @@ fn evaluate(
     let mut states = Array2::zeros((requests.len(), starts.backgrounds.ncols()));
     // A line search may try a point beyond all numbers; that is its business, not an error of the caller's.
     let mut beyond = vec![false; requests.len()];
-    let place = |((mut state, request), beyond): ((ndarray::ArrayViewMut1<f64>, &Request), &mut bool)| {
+    let place = |((state, request), beyond): ((&mut [f64], &Request), &mut bool)| {
         let (row, background) = (starts.rows[request.index], starts.backgrounds.row(request.index));
-        let state = state.as_slice_mut().expect("one run");
         roots[row.problem as usize].initial_state(background, request.point, state);
         if state.iter().any(|x| !x.is_finite()) {
             *beyond = true;
             state.iter_mut().zip(background).for_each(|(x, b)| *x = *b);
         }
     };
-    states.axis_iter_mut(Axis(0)).into_par_iter().zip(requests).zip(&mut beyond).with_min_len(256).for_each(place);
+    let sites = starts.backgrounds.ncols();
+    let each = states.as_slice_mut().expect("one run").par_chunks_mut(sites);
+    each.zip(requests).zip(&mut beyond).with_min_len(GRAIN).for_each(place);
     let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
-    let result = loaded.gradient(Members::Listed(&listed), Terms { background: false, observation: true })?;
+    let result = loaded.gradient(Members::Listed(listed), Terms { background: false, observation: true })?;
     let finish = |k: usize| {
         let z = requests[k].point;
         let lost = beyond[k] || result.costs.diverged[k];
@@ -291,5 +295,5 @@ fn evaluate(
             gradient: roots[rows[k].problem as usize].gradient(z, result.gradient.row(k)),
         }
     };
-    Ok((0..requests.len()).into_par_iter().with_min_len(256).map(finish).collect())
+    Ok((0..requests.len()).into_par_iter().with_min_len(GRAIN).map(finish).collect())
 }

@@ -9,7 +9,7 @@ use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
-use crate::engine::{Engine, Members, Precision, Row};
+use crate::engine::{Engine, Precision, Row};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Minimum, Reason, Schedule};
 use crate::problem::Problem;
@@ -308,7 +308,8 @@ impl Settings {
         };
         let background = |rest: &Rest| 0.5 * rest.minimum.point.iter().map(|z| z * z).sum::<f64>();
         let traced = &rests[..rests.len().min(TRACED)];
-        let longest = |rests: &mut dyn Iterator<Item = &Rest>| rests.map(|r| r.minimum.history.len()).max().unwrap_or(0);
+        let longest =
+            |rests: &mut dyn Iterator<Item = &Rest>| rests.map(|r| r.minimum.history.len()).max().unwrap_or(0);
         let mut cost = Array2::from_elem((traced.len(), longest(&mut traced.iter())), f64::NAN);
         for (rest, mut row) in traced.iter().zip(cost.outer_iter_mut()) {
             row.iter_mut().zip(&rest.minimum.history).for_each(|(to, from)| *to = *from);
@@ -362,11 +363,7 @@ impl Settings {
             ),
             number("four_d_var_cost", "least cost J of the unperturbed 4DVAR", outcome.control),
             number("spurious_cost", "cost above which a minimum counts as spurious", outcome.bound),
-            number(
-                "observation_count",
-                "number of assimilated observations",
-                problem.assimilated_count(p) as f64,
-            ),
+            number("observation_count", "number of assimilated observations", problem.assimilated_count(p) as f64),
             number("kept_members", "members that count", outcome.kept().count() as f64),
             number("stuck_members", "members left out far from any minimum", count(Status::Stuck)),
             number("spurious_members", "members left out in spurious minima", count(Status::Spurious)),

@@ -1,25 +1,24 @@
 //! Strong-constraint 4DVAR: the initial state of least cost, with a Laplace covariance around it.
 //!
-//! The control is z with x0 = xb + L z, L L' = B, so that J(z) = 1/2 z'z + Jo(x0) and dJ/dz = z + L' dJo/dx0: the
-//! background term is exact on the host, the observation term comes from the engine. Every start of every problem is
-//! one member of a batch, one batch per evaluation.
+//! Every start of every problem is one member of a batch, one batch per evaluation.
 
+use super::descent::{Descent, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian, Laplace};
 use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
-use crate::engine::{Engine, LoadedProblem, Members, Precision, Terms};
+use crate::engine::{Engine, Members, Precision};
 use crate::error::{Error, Result};
-use crate::optimizer::{
-    AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Schedule, minimise_adam, minimise_lbfgs,
-};
+use crate::optimizer::{AdamSettings, LbfgsSettings, Schedule};
 use crate::problem::Problem;
 use crate::random::Stream;
-use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
+
+pub use super::descent::Minimiser;
 
 /// The method's name in tables.
 pub const NAME: &str = "4DVAR";
@@ -32,9 +31,12 @@ pub struct Settings {
     /// which cost little more than one; of 20 twins of the case study, x_b alone ended above the lowest minimum in
     /// one, a start drawn at random in a fifth of the cases.
     pub starts: usize,
+    /// Windows of growing length that each start passes through (quasi-static, after Pires, Vautard & Talagrand 1996);
+    /// 1 takes the whole window at once. Default: 1.
+    pub stages: usize,
     /// Default: L-BFGS.
     pub minimiser: Minimiser,
-    /// Iterations at most. Default: 1500.
+    /// Iterations at most in each window. Default: 1500.
     pub iterations: usize,
     /// Stop when the gradient's norm, in the whitened control, is below this times its norm at the start. Default:
     /// 1e-8 on an f64 engine, 1e-5 on an f32 one.
@@ -60,6 +62,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             starts: 8,
+            stages: 1,
             minimiser: Minimiser::Lbfgs,
             iterations: 1500,
             gradient_tolerance: None,
@@ -81,6 +84,7 @@ impl Settings {
     /// The first setting at fault.
     pub fn check(&self) -> Result<()> {
         check_count("starts", self.starts, 1..=100_000)?;
+        check_count("stages", self.stages, 1..=10_000)?;
         check_count("iterations", self.iterations, 1..=MOST_ITERATIONS)?;
         check_count("history", self.history, 1..=1_000)?;
         check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
@@ -102,18 +106,18 @@ impl Settings {
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
         let clock = Instant::now();
-        let mut loaded = engine.load(problem)?;
+        let mut windows = Windows::new(problem, engine, self.stages)?;
         let precision = engine.hardware().precision;
-        let minima = self.minimise(problem, &mut loaded, precision, observer)?;
-        let groups: Vec<_> = minima.chunks(self.starts).collect();
+        let rests = self.minimise(&mut windows, precision, observer)?;
+        let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
 
         let n = problem.sites();
         let mut best = Array2::zeros((problem.count(), n));
         for (p, (starts, k)) in groups.iter().zip(&lowest).enumerate() {
-            best.row_mut(p).assign(&initial_state(problem, p, &starts[*k].point));
+            best.row_mut(p).assign(&windows.initial_state(p, problem.background.mean_of(p), &starts[*k].minimum.point));
         }
-        let laplaces = laplace::laplace(problem, &mut loaded, best.view(), self.hessian, precision)?;
+        let laplaces = laplace::laplace(problem, windows.whole(), best.view(), self.hessian, precision)?;
 
         // The minimum and its samples are one batch: row 0 of each problem, then the samples.
         let mut members = Vec::with_capacity(2 * problem.count());
@@ -124,7 +128,7 @@ impl Settings {
         }
         let views: Vec<_> = members.iter().map(|m| m.view()).collect();
         let members = concatenate(Axis(0), &views).expect("rows of one length");
-        let trajectories = loaded.forecast(Members::Given(members.view()))?;
+        let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
 
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, laplace) in laplaces.iter().enumerate() {
@@ -135,7 +139,7 @@ impl Settings {
                 method: NAME.into(),
                 mean: trajectories.index_axis(Axis(0), first).to_owned(),
                 std: samples.std,
-                records: self.records(problem, p, groups[p], lowest[p], laplace, samples.diverged),
+                records: self.records(problem, p, groups[p], lowest[p], &windows, laplace, samples.diverged),
                 summary: self.summary(problem, p, groups[p], lowest[p], laplace),
                 samples: samples.trajectories,
                 seconds: 0.0,
@@ -181,13 +185,15 @@ impl Settings {
         &self,
         problem: &Problem,
         p: usize,
-        starts: &[Minimum],
+        starts: &[Rest],
         lowest: usize,
+        windows: &Windows,
         laplace: &Laplace,
         diverged: usize,
     ) -> Vec<Record> {
-        let best = &starts[lowest];
-        let states: Vec<_> = starts.iter().map(|m| initial_state(problem, p, &m.point)).collect();
+        let best = &starts[lowest].minimum;
+        let background = problem.background.mean_of(p);
+        let states: Vec<_> = starts.iter().map(|r| windows.initial_state(p, background, &r.minimum.point)).collect();
         let rows: Vec<_> = states.iter().map(|x| x.view()).collect();
         let minima = ndarray::stack(Axis(0), &rows).expect("rows of one length");
         vec![
@@ -201,7 +207,7 @@ impl Settings {
                 "minimum_cost",
                 "cost J of each start's minimum; infinite where the start diverged",
                 &["start"],
-                starts.iter().map(|m| m.cost).collect::<Array1<_>>(),
+                starts.iter().map(|r| r.minimum.cost).collect::<Array1<_>>(),
             ),
             Record::new("minimum", "initial state at each start's minimum", &["start", "site"], minima),
             Record::new("initial_state", "initial state of least cost", &["site"], states[lowest].clone()),
@@ -245,16 +251,16 @@ impl Settings {
         ]
     }
 
-    fn summary(&self, problem: &Problem, p: usize, starts: &[Minimum], lowest: usize, laplace: &Laplace) -> String {
-        let best = &starts[lowest];
+    fn summary(&self, problem: &Problem, p: usize, starts: &[Rest], lowest: usize, laplace: &Laplace) -> String {
+        let best = &starts[lowest].minimum;
         let mut text = format!(
             "stopped after {} iterations ({} evaluations): {}; J = {:.6}",
-            best.iterations, best.evaluations, best.reason, best.cost
+            starts[lowest].iterations, starts[lowest].evaluations, best.reason, best.cost
         );
         if starts.len() > 1 {
             // Two minima count as one if a Gaussian posterior would not tell them apart.
-            let same = starts.iter().filter(|m| m.cost - best.cost < 0.01 * best.cost.abs().max(1.0)).count();
-            let diverged = starts.iter().filter(|m| m.cost.is_infinite()).count();
+            let same = starts.iter().filter(|r| r.minimum.cost - best.cost < 0.01 * best.cost.abs().max(1.0)).count();
+            let diverged = starts.iter().filter(|r| r.minimum.cost.is_infinite()).count();
             text += &format!("; {same} of {} starts ended within 1 % of it", starts.len());
             if diverged > 0 {
                 text += &format!(", {diverged} diverged");
@@ -281,9 +287,13 @@ impl Settings {
 }
 
 /// Index of the lowest minimum.
-fn lowest(starts: &[Minimum]) -> Result<usize> {
-    let (k, best) = starts.iter().enumerate().min_by(|a, b| a.1.cost.total_cmp(&b.1.cost)).expect("at least one start");
-    if best.cost.is_finite() {
+fn lowest(starts: &[Rest]) -> Result<usize> {
+    let (k, best) = starts
+        .iter()
+        .enumerate()
+        .min_by(|a, b| a.1.minimum.cost.total_cmp(&b.1.minimum.cost))
+        .expect("at least one start");
+    if best.minimum.cost.is_finite() {
         return Ok(k);
     }
     Err(Error::Diverged { what: "the starts of 4DVAR".into(), diverged: starts.len(), members: starts.len() })

@@ -4,7 +4,7 @@ mod adam;
 mod lbfgs;
 mod line_search;
 
-pub use adam::{Adam, AdamSettings, Schedule};
+pub use adam::{Adam, AdamSettings, AdamSteps, Schedule};
 pub use lbfgs::LbfgsSettings;
 
 /// Minimises many functions in lockstep by L-BFGS with a strong-Wolfe line search.

@@ -13,6 +13,7 @@ pub(crate) use file::VARIABLES;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::random::{Stream, normals};
 use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 
 /// A set of P assimilation problems of one shape, P >= 1, run in lockstep.
@@ -116,6 +117,16 @@ impl Problem {
     /// Number of assimilated observations of problem `p` (those of positive weight).
     pub fn assimilated_count(&self, p: usize) -> usize {
         self.observation_precision(p).iter().filter(|r| **r > 0.0).count()
+    }
+
+    /// y + a sqrt(R) eps, the observations of one member of an ensemble, as engines draw them from `(seed,
+    /// ObservationPerturbation, member, time, observation)`: `[times, observations]`, NaN where nothing was observed.
+    pub fn perturbed_observations(&self, p: usize, member: u32, amplitude: f64) -> Array2<f64> {
+        let (y, std) = (self.observations_of(p), self.observation_std_of(p));
+        Array2::from_shape_fn(y.raw_dim(), |(t, j)| {
+            let draws = normals(self.seeds[p], Stream::ObservationPerturbation, t as u32, member, (j / 4) as u32);
+            y[[t, j]] + if y[[t, j]].is_nan() { 0.0 } else { amplitude * std[[t, j]] * f64::from(draws[j % 4]) }
+        })
     }
 
     /// The set that holds problem `p` alone.

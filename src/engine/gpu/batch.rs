@@ -3,9 +3,10 @@
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
 use super::run::{Call, Dispatch, Region, Run, quantities};
+use super::shader::Ownership;
 use super::uploaded::{Uploaded, to_bytes};
 use crate::engine::operation::Operation;
-use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Scale, Terms};
+use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
@@ -14,10 +15,10 @@ use std::ops::Range;
 /// A problem set on the GPU engine.
 #[derive(Debug)]
 pub struct LoadedGpu {
-    uploaded: Uploaded,
+    pub(super) uploaded: Uploaded,
     /// The last call's buffers and dispatches: a loop of equal calls builds them once.
-    last: Option<(Call, Run)>,
-    counters: Counters,
+    pub(super) last: Option<(Call, Run)>,
+    pub(super) counters: Counters,
 }
 
 impl LoadedGpu {
@@ -121,17 +122,28 @@ impl LoadedGpu {
         input: Option<&[f64]>,
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
+        let listed = match members {
+            Members::Listed(listed) => Some(listed),
+            Members::Given(_) | Members::Drawn(_) => None,
+        };
+        let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
         let call = Call {
             operation,
             drawn: matches!(members, Members::Drawn(_)),
+            ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
             count: members.count(self.uploaded.problems()),
+            store: None,
         };
         let run = match self.last.take() {
             Some((last, run)) if last == call => run,
-            _ => Run::new(&self.uploaded, call)?,
+            _ => Run::new(&self.uploaded, call, None)?,
         };
+        if let Some(listed) = listed {
+            self.send_list(&run, listed.rows, listed.amplitude, 0..);
+        }
         let given = match &members {
             Members::Given(array) => Some(array.as_standard_layout()),
+            Members::Listed(listed) => Some(listed.states.as_standard_layout()),
             Members::Drawn(draw) => {
                 self.send_draw(&run, draw);
                 None
@@ -163,6 +175,21 @@ impl LoadedGpu {
         Ok(())
     }
 
+    /// Sends whose each member is, with the places of resident ones in their store, and the amplitude of the
+    /// perturbations.
+    pub(super) fn send_list(&mut self, run: &Run, rows: &[Row], amplitude: f64, places: impl IntoIterator<Item = u32>) {
+        let Some(list) = &run.list else { return };
+        let words: Vec<u32> = (rows.iter().zip(places))
+            .flat_map(|(row, place)| {
+                let seed = self.uploaded.data.seeds[row.problem as usize];
+                [row.problem, row.member, seed as u32, (seed >> 32) as u32, place]
+            })
+            .collect();
+        self.uploaded.engine.device.queue.write_buffer(list, 0, bytemuck::cast_slice(&words));
+        self.uploaded.set_amplitude(amplitude);
+        self.counters.bytes_up += (4 * words.len() + self.uploaded.shape.precision.bytes()) as u64;
+    }
+
     /// Sends the affine map and the iteration.
     fn send_draw(&mut self, run: &Run, draw: &Draw) {
         let Some(draws) = &run.draws else { return };
@@ -180,7 +207,7 @@ impl LoadedGpu {
 
     /// Submits dispatches in order, in pieces that no driver takes for a hang, and brings back the results, one region
     /// after the other.
-    fn submit<'a>(
+    pub(super) fn submit<'a>(
         &mut self,
         run: &Run,
         dispatches: impl Iterator<Item = &'a Dispatch>,
@@ -216,8 +243,14 @@ impl LoadedGpu {
         if bytes == 0 {
             return Ok(Vec::new());
         }
+        self.read_back(&run.staging, bytes)
+    }
+
+    /// The first `bytes` of a staging buffer, once everything submitted is done.
+    pub(super) fn read_back(&mut self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<f64>> {
+        let device = &self.uploaded.engine.device;
         self.counters.bytes_down += bytes;
-        run.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         let failed = |e: &dyn std::fmt::Display| {
             device.check().err().unwrap_or_else(|| Error::Device {
                 message: e.to_string(),
@@ -225,13 +258,13 @@ impl LoadedGpu {
             })
         };
         device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
-        let view = run.staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
         let numbers = match self.uploaded.shape.precision {
             Precision::F32 => bytemuck::cast_slice::<u8, f32>(&view).iter().map(|v| f64::from(*v)).collect(),
             Precision::F64 => bytemuck::cast_slice(&view).to_vec(),
         };
         drop(view);
-        run.staging.unmap();
+        staging.unmap();
         Ok(numbers)
     }
 
@@ -251,15 +284,15 @@ impl LoadedGpu {
 }
 
 /// What came back of one chunk.
-struct Chunk {
-    rows: Range<usize>,
-    capacity: usize,
-    numbers: Vec<f64>,
+pub(super) struct Chunk {
+    pub rows: Range<usize>,
+    pub capacity: usize,
+    pub numbers: Vec<f64>,
 }
 
 impl Chunk {
     /// Puts the numbers from `first` on, `[per_row, capacity]`, into the rows' places in `values`.
-    fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
+    pub fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
         for (k, row) in self.rows.clone().enumerate() {
             for i in 0..per_row {
                 values[row * per_row + i] = self.numbers[first + i * self.capacity + k];
@@ -269,7 +302,7 @@ impl Chunk {
 
     /// Puts J_b, J_o and the flags, `[3, capacity]`, into the rows' places. Checks the flags again: a compiler that
     /// assumes that there is no NaN may have lost one.
-    fn put_costs(&self, costs: &mut Costs) {
+    pub fn put_costs(&self, costs: &mut Costs) {
         for (k, row) in self.rows.clone().enumerate() {
             let [background, observation, flag] = [0, 1, 2].map(|q| self.numbers[q * self.capacity + k]);
             costs.background[row] = background;
