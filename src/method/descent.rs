@@ -5,6 +5,7 @@
 //! from the engine, one call for all members that still move. J's curvature is at least 1 in every direction as far
 //! as J is convex, so |dJ/dz| bounds the distance to the minimum in background deviations.
 
+use super::resident::{self, Course};
 use super::samples::standard_normals;
 use crate::engine::{Engine, Listed, LoadedProblem, Members, Precision, Row, Terms};
 use crate::error::Result;
@@ -34,6 +35,9 @@ pub(super) struct Descent {
     pub minimiser: Minimiser,
     pub lbfgs: LbfgsSettings,
     pub adam: AdamSettings,
+    /// Adam's steps on the device between two looks at the members; none for Adam on the host, which keeps the best
+    /// point and the cost of every step.
+    pub look: Option<usize>,
 }
 
 /// Tolerances of the stages before the last, which need only lead into the next one's basin.
@@ -164,10 +168,11 @@ impl<'a> Windows<'a> {
         }
         let backgrounds =
             Array2::from_shape_fn((rows.len(), n), |(k, i)| problem.background.mean_of(rows[k].problem as usize)[i]);
-        self.minimise(descent, Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0 }, from, watch)
+        let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0 };
+        self.minimise(descent, starts, from, true, watch)
     }
 
-    /// Minimises J of every member from the controls `from`, window by window.
+    /// Minimises J of every member from the controls `from`, window by window or in the whole one alone.
     ///
     /// # Errors
     /// An engine's.
@@ -176,12 +181,14 @@ impl<'a> Windows<'a> {
         descent: &Descent,
         starts: Starts,
         from: Vec<Vec<f64>>,
+        staged: bool,
         watch: &mut Watch,
     ) -> Result<Vec<Rest>> {
         let mut from = from;
-        let (roots, stages) = (&self.roots, self.loaded.len());
+        let (problem, roots, stages) = (self.problem, &self.roots, self.loaded.len());
+        let first = if staged { 0 } else { stages - 1 };
         let mut rests: Vec<Rest> = Vec::new();
-        for (stage, loaded) in self.loaded.iter_mut().enumerate() {
+        for (stage, loaded) in self.loaded.iter_mut().enumerate().skip(first) {
             let before = loaded.counters();
             let mut asked = 0;
             let evaluate = |requests: &[Request]| {
@@ -193,7 +200,21 @@ impl<'a> Windows<'a> {
                 Minimiser::Lbfgs => minimise_lbfgs(&from, descent.lbfgs, evaluate, watch)?,
                 Minimiser::Adam => {
                     let LbfgsSettings { iterations, gradient_tolerance, .. } = descent.lbfgs;
-                    minimise_adam(&from, descent.adam, iterations, gradient_tolerance, evaluate, watch)?
+                    match descent.look {
+                        None => minimise_adam(&from, descent.adam, iterations, gradient_tolerance, evaluate, watch)?,
+                        Some(look) => {
+                            let course = Course { adam: descent.adam, iterations, gradient_tolerance, look };
+                            let mut states = starts.backgrounds.to_owned();
+                            for ((mut state, row), z) in states.outer_iter_mut().zip(starts.rows).zip(&from) {
+                                let background = state.to_owned();
+                                let state = state.as_slice_mut().expect("one run");
+                                roots[row.problem as usize].initial_state(background.view(), z, state);
+                            }
+                            let minima = resident::minimise(course, problem, loaded, starts, states.view(), watch)?;
+                            asked = minima.iter().map(|m| m.evaluations as u64).sum();
+                            minima
+                        }
+                    }
                 }
             };
             let after = loaded.counters();

@@ -28,8 +28,10 @@ const CONTROL_STARTS: usize = 8;
 const NUMBERS: usize = 1 << 26;
 /// Members whose cost after each iteration is kept, for a figure.
 const TRACED: usize = 100;
-/// |dJ/dz| above which a member has not come to rest: it bounds the distance to the minimum in background deviations.
-const AT_REST: f64 = 0.1;
+/// Adam's steps on the device between two looks at where the members stand.
+const LOOK: usize = 20;
+/// Cost still to gain from which on a member has not come to rest; J spreads much more than that between members.
+const AT_REST: f64 = 0.5;
 /// Standard deviations above its expectation from which on a minimum is spurious.
 const SPURIOUS: f64 = 5.0;
 
@@ -38,9 +40,9 @@ const SPURIOUS: f64 = 5.0;
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
     /// At its own perturbed background.
-    #[default]
     Background,
     /// At the minimum of the unperturbed 4DVAR, the lowest of 8 starts.
+    #[default]
     Minimum,
 }
 
@@ -76,10 +78,11 @@ pub struct Settings {
     /// Amplitude of the perturbations of background and observations; 0 gives 4DVAR in every member. Default: 1, which
     /// samples the posterior of a linear and Gaussian problem.
     pub perturbation: f64,
-    /// Where a member starts. Default: at its own background.
+    /// Where a member starts. Default: at 4DVAR's minimum.
     pub start: Start,
-    /// Windows of growing length that each minimisation passes through (quasi-static, after Pires, Vautard & Talagrand
-    /// 1996); 1 takes the whole window at once. Default: 1.
+    /// Windows of growing length that a minimisation from a background passes through (quasi-static, after Pires,
+    /// Vautard & Talagrand 1996): 4DVAR's, and the members' if they start there. 1 takes the whole window at once.
+    /// Default: 1.
     pub stages: usize,
     /// Default: L-BFGS.
     pub minimiser: Minimiser,
@@ -91,7 +94,7 @@ pub struct Settings {
     /// Stop when an L-BFGS iteration lowers the cost by less than this times max(1, cost). Default: 1e-13 on an f64
     /// engine, 1e-7 on an f32 one.
     pub cost_tolerance: Option<f64>,
-    /// Pairs that L-BFGS keeps. Default: 10.
+    /// Pairs that L-BFGS keeps. Default: 20.
     pub history: usize,
     /// Adam's learning rate, in background deviations. Default: 0.05.
     pub learning_rate: f64,
@@ -110,13 +113,13 @@ impl Default for Settings {
         Self {
             members: 100,
             perturbation: 1.0,
-            start: Start::Background,
+            start: Start::Minimum,
             stages: 1,
             minimiser: Minimiser::Lbfgs,
             iterations: 1500,
             gradient_tolerance: None,
             cost_tolerance: None,
-            history: 10,
+            history: 20,
             learning_rate: 0.05,
             schedule: Schedule::Cosine,
             keep_spurious: false,
@@ -162,8 +165,8 @@ impl Settings {
     /// `samples` are the trajectories of the members that count, `mean` and `std` theirs. Records, over all members:
     /// `initial_state` (member, site), `status` (member; see [`Status`]), `minimum_cost`, `minimum_cost_background`,
     /// `minimum_cost_observation`, `gradient_norm`, `iterations` and `evaluations` (member); over the first 100: `cost`
-    /// (traced_member, iteration), NaN once a member has ended; over those that count: `mean_cost` (iteration),
-    /// `mean_minimum_cost`; and `four_d_var_cost`, `spurious_cost`, `observation_count`, `kept_members`,
+    /// (traced_member, step), NaN once a member has ended; over those that count: `mean_cost` (step),
+    /// `mean_minimum_cost`; and `iterations_per_cost` (1; Adam: 20), `four_d_var_cost`, `spurious_cost`, `observation_count`, `kept_members`,
     /// `stuck_members`, `spurious_members`, `diverged_members`, `diverged_samples`, `model_steps_per_member`,
     /// `adjoint_steps_per_member`.
     ///
@@ -231,7 +234,8 @@ impl Settings {
                 Start::Minimum => controls[row.problem as usize].point.iter().zip(draw).map(|(z, d)| z - d).collect(),
             });
             let starts = Starts { rows, backgrounds: backgrounds.view(), amplitude: a };
-            let ended = windows.minimise(&descent, starts, from.collect(), &mut watch)?;
+            let ended =
+                windows.minimise(&descent, starts, from.collect(), self.start == Start::Background, &mut watch)?;
             for ((k, rest), mut state) in ended.iter().enumerate().zip(states.outer_iter_mut()) {
                 let p = rows[k].problem as usize;
                 state.assign(&windows.initial_state(p, backgrounds.row(k), &rest.minimum.point));
@@ -267,6 +271,7 @@ impl Settings {
                 schedule: self.schedule,
                 ..AdamSettings::default()
             },
+            look: Some(LOOK),
         }
     }
 
@@ -276,7 +281,7 @@ impl Settings {
             Reason::Diverged => Status::Diverged,
             _ if minimum.cost.is_infinite() => Status::Diverged,
             Reason::Interrupted => Status::Interrupted,
-            _ if minimum.gradient_norm > AT_REST => Status::Stuck,
+            _ if still_to_gain(minimum) > AT_REST => Status::Stuck,
             _ if minimum.cost > bound && !self.keep_spurious => Status::Spurious,
             _ => Status::Converged,
         }
@@ -341,25 +346,37 @@ impl Settings {
             each("minimum_cost", "each member's least cost J; infinite where it diverged", &|r| r.minimum.cost),
             each("minimum_cost_background", "background term of minimum_cost", &background),
             each("minimum_cost_observation", "observation term of minimum_cost", &|r| r.minimum.cost - background(r)),
-            each("gradient_norm", "norm of dJ/dz at each member's minimum", &|r| r.minimum.gradient_norm),
+            each(
+                "gradient_norm",
+                "norm of dJ/dx0 at each member's minimum, whitened by B (Adam: in deviations)",
+                &|r| r.minimum.gradient_norm,
+            ),
             each("iterations", "each member's iterations, those in shorter windows included", &|r| r.iterations as f64),
             each("evaluations", "each member's evaluations of cost and gradient", &|r| r.evaluations as f64),
             Record::new(
                 "cost",
-                "cost J of the first members after each iteration over the whole window, NaN once one has ended",
-                &["traced_member", "iteration"],
+                "cost J of the first members over the whole window, every iterations_per_cost; NaN once one has ended",
+                &["traced_member", "step"],
                 cost,
             ),
             Record::new(
                 "mean_cost",
                 "mean over the members that count of the cost J, each keeping its last",
-                &["iteration"],
+                &["step"],
                 mean_cost,
             ),
             number(
                 "mean_minimum_cost",
                 "mean of minimum_cost; four_d_var_cost + observation_count / 2 if linear and Gaussian",
                 outcome.mean_cost(),
+            ),
+            number(
+                "iterations_per_cost",
+                "iterations between two values of cost and of mean_cost",
+                match self.minimiser {
+                    Minimiser::Lbfgs => 1.0,
+                    Minimiser::Adam => LOOK as f64,
+                },
             ),
             number("four_d_var_cost", "least cost J of the unperturbed 4DVAR", outcome.control),
             number("spurious_cost", "cost above which a minimum counts as spurious", outcome.bound),
@@ -414,6 +431,15 @@ impl Settings {
         );
         text
     }
+}
+
+/// About how much J could still fall. Where J is convex, at most g^2 / 2, because its background term alone has curvature
+/// 1; and as the square of the gradient, measured by what it has fallen by. The second is for stiff problems, where
+/// rounding leaves a gradient that promises nothing.
+fn still_to_gain(minimum: &Minimum) -> f64 {
+    let gained = minimum.history.first().map_or(0.0, |first| first - minimum.cost);
+    let left = minimum.gradient_norm / minimum.start_gradient_norm;
+    (0.5 * minimum.gradient_norm.powi(2)).min(gained * left * left)
 }
 
 /// The rest of least cost.

@@ -177,6 +177,7 @@ impl Settings {
                 schedule: self.schedule,
                 ..AdamSettings::default()
             },
+            look: None,
         };
         windows.unperturbed(&descent, self.starts, &mut watch)
     }

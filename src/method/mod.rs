@@ -5,6 +5,7 @@ pub mod ensemble;
 pub mod four_d_var;
 mod laplace;
 mod prior;
+mod resident;
 mod samples;
 pub mod vi;
 

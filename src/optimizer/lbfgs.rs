@@ -131,7 +131,8 @@ impl Descent {
                 self.ended = Some(Reason::Diverged);
                 return;
             }
-            self.threshold = self.settings.gradient_tolerance * norm(&evaluation.gradient);
+            self.minimum.start_gradient_norm = norm(&evaluation.gradient);
+            self.threshold = self.settings.gradient_tolerance * self.minimum.start_gradient_norm;
             self.move_to_trial(evaluation);
             self.start_iteration();
             return;
