@@ -14,7 +14,7 @@ fn fetch(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) gro
     if (i >= N || k >= params.rows) {
         return;
     }
-    let from = list[params.first_row + k].store;
-    states[i * params.capacity + k] = store_of_members[i * params.store_stride + from];
-    states[(params.own_background * N + i) * params.capacity + k] = store_of_members[(N + i) * params.store_stride + from];
+    let at = list[params.first_row + k].store;
+    states[i * params.capacity + k] = store_of_members[i * params.store_stride + at];
+    states[(params.own_background * N + i) * params.capacity + k] = store_of_members[(N + i) * params.store_stride + at];
 }

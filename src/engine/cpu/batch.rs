@@ -13,8 +13,10 @@ use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Row, Scale, 
 use crate::model::{Dynamics, Lorenz96, Model};
 use crate::problem::Problem;
 use ndarray::ArrayView2;
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use std::any::Any;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -369,14 +371,12 @@ impl<'a, V: Lanes> Group<'a, V> {
         }
     }
 
-    /// How the lanes' observations are perturbed, if they are.
+    /// The amplitude of the perturbations, where there are any.
     #[inline(always)]
-    fn perturb<'s>(&'s self, terms: CostTerms<'s, V>, reverse: bool) -> Observed<'s, V> {
+    fn amplitude(&self) -> Option<V::Scalar> {
         match self.owners {
-            Owners::Listed { amplitude, .. } if amplitude.to_f64() != 0.0 => {
-                Observed::Own(PerturbedTerms::new(terms, self.addresses(), amplitude, reverse))
-            }
-            _ => Observed::Shared(terms),
+            Owners::Listed { amplitude, .. } if amplitude.to_f64() != 0.0 => Some(amplitude),
+            _ => None,
         }
     }
 
@@ -392,7 +392,7 @@ impl<'a, V: Lanes> Group<'a, V> {
     #[inline(always)]
     fn cost<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
         let data = self.data;
-        let terms = CostTerms::new(data, self.source(), self.context);
+        let mut terms = CostTerms::new(data, self.source(), self.context);
         let zero = V::splat(self.context, 0.0);
         let background =
             if wanted.background { terms.background(&sweep.x0, &sweep.own_background, None) } else { zero };
@@ -401,50 +401,20 @@ impl<'a, V: Lanes> Group<'a, V> {
             return [background, zero];
         }
         let (steps, last) = (0..data.assimilated_steps(), data.assimilated - 1);
-        let observation = match self.perturb(terms, false) {
-            Observed::Shared(mut terms) => {
-                sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
-                terms.forward(last, &sweep.x);
-                terms.observation()
-            }
-            Observed::Own(mut terms) => {
-                sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
-                terms.forward(last, &sweep.x);
-                terms.observation()
-            }
-        };
-        [background, observation]
+        if let Some(amplitude) = self.amplitude() {
+            let mut terms = PerturbedTerms::<V, false>::new(terms, self.addresses(), amplitude);
+            sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+            terms.forward(last, &sweep.x);
+            return [background, terms.observation()];
+        }
+        sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+        terms.forward(last, &sweep.x);
+        [background, terms.observation()]
     }
 
     /// The same, leaving dJ/dcontrol in `sweep.w`.
-    #[inline(always)]
     pub fn gradient<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
-        let data = self.data;
-        let zero = V::splat(self.context, 0.0);
-        let observation = if wanted.observation {
-            let segments = segments(data, data.assimilated_steps());
-            match self.perturb(CostTerms::new(data, self.source(), self.context), true) {
-                Observed::Shared(mut terms) => {
-                    sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
-                    terms.observation()
-                }
-                Observed::Own(mut terms) => {
-                    sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
-                    terms.observation()
-                }
-            }
-        } else {
-            sweep.x.copy_from_slice(&sweep.x0);
-            sweep.w.fill(zero);
-            zero
-        };
-        let terms = CostTerms::new(data, self.source(), self.context);
-        let background = if wanted.background {
-            terms.background(&sweep.x0, &sweep.own_background, Some(&mut sweep.w))
-        } else {
-            zero
-        };
-        [background, observation]
+        V::apart(self.context, Gradient { group: self, wanted, sweep, model: PhantomData::<M> })
     }
 
     #[inline(always)]
@@ -585,12 +555,45 @@ impl<'a, V: Lanes> Group<'a, V> {
     }
 }
 
-/// The observations that a group of lanes is held against.
-enum Observed<'a, V: Lanes> {
-    /// Those of the problem.
-    Shared(CostTerms<'a, V>),
-    /// Each lane's own.
-    Own(PerturbedTerms<'a, V>),
+/// [`Group::gradient`].
+struct Gradient<'s, 'a, V: Lanes, M> {
+    group: &'s Group<'a, V>,
+    wanted: Terms,
+    sweep: &'s mut Sweep<V>,
+    model: PhantomData<M>,
+}
+
+impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
+    type Output = [V; 2];
+
+    #[inline(always)]
+    fn call(self) -> [V; 2] {
+        let Self { group, wanted, sweep, .. } = self;
+        let data = group.data;
+        let zero = V::splat(group.context, 0.0);
+        let mut terms = CostTerms::new(data, group.source(), group.context);
+        let observation = if wanted.observation {
+            let segments = segments(data, data.assimilated_steps());
+            if let Some(amplitude) = group.amplitude() {
+                let mut terms = PerturbedTerms::<V, true>::new(terms, group.addresses(), amplitude);
+                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                terms.observation()
+            } else {
+                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                terms.observation()
+            }
+        } else {
+            sweep.x.copy_from_slice(&sweep.x0);
+            sweep.w.fill(zero);
+            zero
+        };
+        let background = if wanted.background {
+            terms.background(&sweep.x0, &sweep.own_background, Some(&mut sweep.w))
+        } else {
+            zero
+        };
+        [background, observation]
+    }
 }
 
 /// Writes each lane's slices of a trajectory.

@@ -105,6 +105,8 @@ pub trait Lanes: Number {
     fn store(self, to: &mut [Self::Scalar]);
     /// One value in every lane, without rounding.
     fn fill(context: Self::Context, value: Self::Scalar) -> Self;
+    /// Runs work in a function of its own, compiled for the instruction set: one copy for all who call it.
+    fn apart<W: NullaryFnOnce>(context: Self::Context, work: W) -> W::Output;
     /// self / o.
     fn divide(self, o: Self) -> Self;
     /// The square root.
@@ -185,6 +187,10 @@ macro_rules! lanes {
             #[inline(always)]
             fn fill(simd: S, value: $scalar) -> Self {
                 Self::new(simd, simd.$splat(value))
+            }
+            #[inline(always)]
+            fn apart<W: NullaryFnOnce>(simd: S, work: W) -> W::Output {
+                simd.vectorize(work)
             }
             #[inline(always)]
             fn divide(self, o: Self) -> Self {

@@ -5,21 +5,19 @@ use super::normals::{Addresses, normals};
 use super::sweep::{AtTimes, CostTerms, Point, with_point};
 use crate::random::Stream;
 
-/// J_o against perturbed observations. A sweep that goes back adds J_o on the way back, where its derivative is: so each
-/// perturbation is drawn once.
-pub struct PerturbedTerms<'a, V: Lanes> {
+/// J_o against perturbed observations. A sweep that goes back (`REVERSE`) adds J_o on the way back, where its derivative
+/// is: so each perturbation is drawn once.
+pub struct PerturbedTerms<'a, V: Lanes, const REVERSE: bool> {
     terms: CostTerms<'a, V>,
     lanes: Addresses,
     amplitude: V,
-    reverse: bool,
 }
 
-impl<'a, V: Lanes> PerturbedTerms<'a, V> {
-    /// For a sweep that goes back, or does not.
+impl<'a, V: Lanes, const REVERSE: bool> PerturbedTerms<'a, V, REVERSE> {
     #[inline(always)]
-    pub fn new(terms: CostTerms<'a, V>, lanes: Addresses, amplitude: V::Scalar, reverse: bool) -> Self {
+    pub fn new(terms: CostTerms<'a, V>, lanes: Addresses, amplitude: V::Scalar) -> Self {
         let amplitude = V::fill(terms.context, amplitude);
-        Self { terms, lanes, amplitude, reverse }
+        Self { terms, lanes, amplitude }
     }
 
     /// J_o of the times passed so far.
@@ -56,16 +54,18 @@ impl<'a, V: Lanes> PerturbedTerms<'a, V> {
     }
 }
 
-impl<V: Lanes> AtTimes<V> for PerturbedTerms<'_, V> {
+impl<V: Lanes, const REVERSE: bool> AtTimes<V> for PerturbedTerms<'_, V, REVERSE> {
     #[inline(always)]
     fn forward(&mut self, t: usize, x: &[V]) {
-        if !self.reverse {
+        if !REVERSE {
             with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, None));
         }
     }
 
     #[inline(always)]
     fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
-        with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, Some(w)));
+        if REVERSE {
+            with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, Some(w)));
+        }
     }
 }

@@ -209,6 +209,7 @@ macro_rules! with_point {
 pub(super) use with_point;
 
 /// The terms of the cost: the problem, and how the lanes see it.
+#[derive(Clone, Copy)]
 pub struct CostTerms<'a, V: Lanes> {
     pub data: &'a Prepared<V::Scalar>,
     pub source: Source<'a, V::Context>,
