@@ -72,11 +72,11 @@ pub use posterior::{Elbo, MeanField, log_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.
 pub use method::abc::Criterion;
-pub use method::four_d_var::Minimiser;
+pub use method::ensemble::{Start, Status};
 pub use method::vi::Units;
 pub use method::{
-    AbcSettings, Analysis, FourDVarSettings, Hessian, Method, MethodSettings, Observer, PriorSettings, Progress,
-    Record, Silent, ViSettings,
+    AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer,
+    PriorSettings, Progress, Record, Silent, ViSettings,
 };
 
 // Twin experiments and presets.

@@ -23,6 +23,8 @@ pub enum Stream {
     Background = 3,
     /// Perturbations of the observations, one set for each member of an ensemble; `iteration` is the time's index.
     ObservationPerturbation = 4,
+    /// Perturbations of the background, one for each member of an ensemble.
+    BackgroundPerturbation = 5,
     /// Trials of ABC rejection, from N(xb, B).
     Abc = 6,
     /// The state from which a twin experiment spins up.

@@ -166,6 +166,7 @@ pub fn minimise(
             best[index] = minimum.cost;
             let size = norm(&evaluation.gradient);
             if iteration == 0 {
+                minimum.start_gradient_norm = size;
                 threshold[index] = gradient_tolerance * size;
             }
             if size <= threshold[index] {
@@ -193,6 +194,7 @@ impl Minimum {
             point: start,
             cost: f64::INFINITY,
             gradient_norm: f64::NAN,
+            start_gradient_norm: f64::NAN,
             history: Vec::new(),
             iterations: 0,
             evaluations: 0,

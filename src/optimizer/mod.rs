@@ -2,7 +2,7 @@
 
 mod adam;
 mod lbfgs;
-mod lockstep;
+mod line_search;
 
 pub use adam::{Adam, AdamSettings, AdamSteps, Schedule};
 pub use lbfgs::LbfgsSettings;
@@ -54,6 +54,8 @@ pub struct Minimum {
     pub cost: f64,
     /// Euclidean norm of its gradient.
     pub gradient_norm: f64,
+    /// Euclidean norm of the gradient at the start; NaN where the function was not finite there.
+    pub start_gradient_norm: f64,
     /// The cost at the start and after each iteration.
     pub history: Vec<f64>,
     /// Iterations done.
