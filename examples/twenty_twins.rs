@@ -1,9 +1,9 @@
-//! Twenty twins of the case study in lockstep: scores, the mean field's spread, and how often 4DVAR is caught in a
+//! Twenty twins of the case study in lockstep: the mean field's spread, and how often 4DVAR is caught in a
 //! local minimum. `cargo run --release --example twenty_twins`
 
 use vi4dvar::engine::{AffineMap, Draw, Engine, Precision, Scale, Terms};
 use vi4dvar::experiment::{Preset, scores, simulate_set};
-use vi4dvar::method::{Analysis, FourDVarSettings, Silent, ViSettings};
+use vi4dvar::method::{Analysis, FourDVarSettings, MethodSettings, Silent, ViSettings};
 use vi4dvar::optimizer::Schedule;
 use vi4dvar::random::Stream;
 
@@ -15,15 +15,17 @@ fn main() -> vi4dvar::error::Result<()> {
     let engine = Engine::cpu(Precision::F64)?;
     let preset = Preset::from_name("isda-16")?;
     let seeds: Vec<u64> = (1..=20).collect();
-    let preset = Preset { vi: ViSettings { batch: 64, ..preset.vi }, ..preset };
+    let preset = Preset {
+        methods: MethodSettings { vi: ViSettings { batch: 64, ..preset.methods.vi }, ..preset.methods },
+        ..preset
+    };
     let problem = &simulate_set(&preset.twin, &seeds)?;
-    let outcome = preset.assimilate(problem, &engine, &mut Silent)?;
-    println!("Mean over twins 1 to 20, VI with batch 64, on {}\n{}", engine.hardware(), outcome.table);
 
-    let many = FourDVarSettings { starts: 64, ..preset.four_d_var }.run(problem, &engine, &mut Silent)?;
-    let four_d_var = &outcome.analyses[1];
+    let many = FourDVarSettings { starts: 64, ..preset.methods.four_d_var }.run(problem, &engine, &mut Silent)?;
+    let four_d_var = &preset.methods.four_d_var.run(problem, &engine, &mut Silent)?;
     // The slides' 1500 iterations at a constant rate end before the deviations have settled; these do not.
-    let settled = ViSettings { iterations: 10_000, learning_rate: 0.02, schedule: Schedule::Cosine, ..preset.vi };
+    let settled =
+        ViSettings { iterations: 10_000, learning_rate: 0.02, schedule: Schedule::Cosine, ..preset.methods.vi };
     let vi = &settled.run(problem, &engine, &mut Silent)?;
     println!("Below: VI with 10,000 iterations, learning rate 0.02 falling to zero; 4DVAR with 8 starts.");
     println!("seed   RMSE at t = 0       sd   sd sqrt(H_ii)       J from   lowest J of  starts of 64");

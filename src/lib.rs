@@ -70,7 +70,10 @@ pub use posterior::{Elbo, MeanField, log_normalizer};
 // Methods: settings whose `run` gives one analysis per problem.
 pub use method::four_d_var::Minimiser;
 pub use method::vi::Units;
-pub use method::{Analysis, FourDVarSettings, Hessian, Observer, Progress, Record, Silent, ViSettings, background};
+pub use method::{
+    Analysis, FourDVarSettings, Hessian, Method, MethodSettings, Observer, PriorSettings, Progress, Record, Silent,
+    ViSettings,
+};
 
 // Twin experiments and presets.
 pub use experiment::{Outcome, Preset, ScoreRow, ScoreTable, TwinKind, TwinSettings, scores, simulate, simulate_set};
@@ -80,6 +83,6 @@ pub use diagnostics::Scores;
 
 // Files.
 pub use output::{
-    AttributeValue, Attributes, SavedAnalysis, SavedRecord, check_size, check_writable, read_analysis, read_members,
-    write_analysis, write_evaluation, write_members, write_text,
+    AttributeValue, Attributes, SavedAnalysis, check_size, check_writable, read_analysis, read_members, write_analysis,
+    write_evaluation, write_members, write_text,
 };

@@ -4,8 +4,8 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
-use vi4dvar::Problem;
 use vi4dvar::output::{Attributes, read_analysis, write_members};
+use vi4dvar::{Method, Problem};
 
 /// The command in a fresh directory.
 fn vi4dvar(directory: &TempDir, arguments: &str) -> Command {
@@ -52,16 +52,16 @@ fn bytes(directory: &TempDir, name: &str) -> Vec<u8> {
 fn twin_ends_in_a_table_and_files() {
     let d = fresh();
     let table = succeed(&d, &format!("twin {SMALL} --out results"));
-    for name in ["Background", "4DVAR", "VI-4DVAR"] {
+    for name in ["Prior", "4DVAR", "VI-4DVAR"] {
         let row = table.lines().find(|l| l.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{table}"));
         assert_eq!(row.split_whitespace().filter(|n| n.parse::<f64>().is_ok_and(f64::is_finite)).count(), 7, "{row}");
     }
     assert!(table.contains("on CPU"), "{table}");
-    assert_eq!(names(&d.path().join("results")), ["4dvar.nc", "problem.nc", "twin.toml", "vi.nc"]);
+    assert_eq!(names(&d.path().join("results")), ["4dvar.nc", "prior.nc", "problem.nc", "twin.toml", "vi.nc"]);
     let problem = Problem::read(d.path().join("results/problem.nc")).unwrap();
     assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (8, 8, 6));
     let vi = read_analysis(d.path().join("results/vi.nc")).unwrap();
-    assert_eq!(vi.samples.shape(), [20, 8, 8]);
+    assert_eq!(vi.analysis.samples.shape(), [20, 8, 8]);
     for name in ["settings", "seed", "adapter", "backend", "precision", "source", "rmse_window"] {
         assert!(vi.attributes.get(name).is_some(), "no attribute {name}");
     }
@@ -127,7 +127,7 @@ fn simulate_assimilate_evaluate_chain() {
     }
     let best = read_analysis(d.path().join("4dvar.nc")).unwrap();
     let problem = Problem::read(d.path().join("p.nc")).unwrap();
-    let members = ndarray::stack![ndarray::Axis(0), best.mean.row(0), problem.background.mean_of(0)];
+    let members = ndarray::stack![ndarray::Axis(0), best.analysis.mean.row(0), problem.background.mean_of(0)];
     write_members(d.path().join("m.nc"), members.view(), &Attributes::new(), false).unwrap();
     succeed(&d, "evaluate p.nc --members m.nc --backend cpu --precision f64 --out e.nc");
     succeed(&d, "evaluate p.nc --members m.nc --backend cpu --precision f64 --trajectories --out t.nc");
@@ -136,21 +136,29 @@ fn simulate_assimilate_evaluate_chain() {
 }
 
 #[test]
-fn several_twins_run_in_lockstep_and_give_what_each_gives_alone() {
+fn repeated_twins_score_what_each_gives_alone_and_show_the_first() {
     let d = fresh();
-    let table = succeed(&d, &format!("twin {SMALL} --precision f64 --twins 3 --seed 4 --out many"));
+    let table = succeed(&d, &format!("twin {SMALL} --precision f64 --repeat 3 --seed 4 --out many"));
     assert!(table.contains("seeds 4 to 6"), "{table}");
-    succeed(&d, &format!("twin {SMALL} --precision f64 --seed 5 --out one"));
-    assert_eq!(
-        Problem::read(d.path().join("many/seed-5/problem.nc")).unwrap().truth,
-        Problem::read(d.path().join("one/problem.nc")).unwrap().truth
-    );
+    succeed(&d, &format!("twin {SMALL} --precision f64 --seed 4 --out one"));
     let read = |path: &str| read_analysis(d.path().join(path)).unwrap();
-    for file in ["4dvar.nc", "vi.nc"] {
-        let (many, one) = (read(&format!("many/seed-5/{file}")), read(&format!("one/{file}")));
-        let worst = (&many.mean - &one.mean).iter().fold(0.0f64, |a, e| a.max(e.abs()));
-        assert!(worst < 1e-6, "{file}: {worst}");
+    for method in Method::ALL {
+        let name = method.name();
+        let (many, one) = (read(&format!("many/{name}.nc")), read(&format!("one/{name}.nc")));
+        assert_eq!(many.problem.truth, one.problem.truth);
+        let worst = (&many.analysis.mean - &one.analysis.mean).iter().fold(0.0f64, |a, e| a.max(e.abs()));
+        assert!(worst < 1e-6, "{name}: {worst}");
     }
+    succeed(&d, &format!("twin {SMALL} --repeat 2 --background-correlation 2 --out correlated"));
+}
+
+#[test]
+fn only_the_methods_asked_for_run() {
+    let d = fresh();
+    let table = succeed(&d, &format!("twin {SMALL} --methods vi,prior --out some"));
+    assert!(table.contains("Prior") && table.contains("VI-4DVAR") && !table.contains("\n4DVAR"), "{table}");
+    assert!(!d.path().join("some/4dvar.nc").exists());
+    assert!(refuse(&d, &format!("twin {SMALL} --methods enkf --out none")).contains("4dvar"));
 }
 
 #[test]
@@ -167,7 +175,7 @@ fn nothing_is_written_over_without_force() {
     assert!(refuse(&d, "simulate --out p.nc").contains("p.toml"));
     succeed(&d, &format!("twin {SMALL} --out t"));
     fs::remove_file(d.path().join("t/problem.nc")).unwrap();
-    assert!(refuse(&d, &format!("twin {SMALL} --out t")).contains("4dvar.nc"));
+    assert!(refuse(&d, &format!("twin {SMALL} --out t")).contains("prior.nc"));
     succeed(&d, &format!("twin {SMALL} --out t --force"));
 }
 
@@ -213,12 +221,11 @@ fn bad_settings_are_refused_with_their_name() {
         ("--smoothing-window 1", "smoothing-window"),
         ("--max-diverged-share 2", "max-diverged-share"),
         ("--learning-rate 0", "learning-rate"),
-        ("--twins 0", "twins"),
-        ("--twins 18446744073709551615", "twins"),
+        ("--repeat 0", "repeat"),
+        ("--repeat 18446744073709551615", "repeat"),
         ("--threads 100000", "threads"),
         ("--adapter nope", "adapter"),
         ("--background-noise 1e-30,1e-30", "background_std"),
-        ("--twins 2 --background-correlation 2", "correlated"),
         ("--threads 0", "threads"),
         ("--memory 0", "memory"),
         ("--precision f16", "f32, f64"),
@@ -396,9 +403,12 @@ fn documented_defaults_are_the_defaults() {
         let documented = words[k + 1];
         let actual = match saved.get(name) {
             Some(toml::Value::String(text)) => text.clone(),
-            Some(toml::Value::Array(values)) => {
-                values.iter().map(|v| v.as_float().unwrap().to_string()).collect::<Vec<_>>().join(",")
-            }
+            Some(toml::Value::Array(values)) => values
+                .iter()
+                .map(|v| v.as_str().map_or_else(|| v.to_string(), String::from))
+                .map(|v| v.trim_end_matches(".0").to_string())
+                .collect::<Vec<_>>()
+                .join(","),
             Some(toml::Value::Float(number)) => number.to_string(),
             Some(other) => other.to_string(),
             None => continue,

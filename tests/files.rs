@@ -1,6 +1,6 @@
 //! Files: round trips, the same bytes on rewriting, and a clear refusal of everything that is not right.
 
-use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, arr0, arr1};
+use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, arr1};
 use netcdf3::{DataSet, DataVector, FileReader, FileWriter, Version};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,27 +72,9 @@ fn analysis() -> Analysis {
         std: Array2::from_shape_fn((TIMES, SITES), |(t, i)| 0.1 + (t * SITES + i) as f64),
         samples: Array3::from_shape_fn((2, TIMES, SITES), |(s, t, i)| wavy(s * 1000 + t * SITES + i)),
         records: vec![
-            Record {
-                name: "elbo",
-                long_name: "evidence lower bound",
-                units: "1",
-                dimensions: &["iteration"],
-                values: arr1(&[-3.0, f64::NAN, -1.0]).into_dyn(),
-            },
-            Record {
-                name: "posterior_covariance",
-                long_name: "covariance",
-                units: "1",
-                dimensions: &["site", "site_2"],
-                values: covariance().into_dyn(),
-            },
-            Record {
-                name: "minimum_cost",
-                long_name: "cost at the minimum",
-                units: "1",
-                dimensions: &[],
-                values: arr0(12.5).into_dyn(),
-            },
+            Record::new("elbo", "evidence lower bound", &["iteration"], arr1(&[-3.0, f64::NAN, -1.0])),
+            Record::new("posterior_covariance", "covariance", &["site", "site_2"], covariance()),
+            Record::scalar("minimum_cost", "cost at the minimum", 12.5),
         ],
         summary: "Stopped after 3 iterations; trust it.".into(),
         seconds: 1.0,
@@ -774,8 +756,8 @@ fn analysis_round_trip() {
     write_analysis(&again, &p, &Analysis { seconds: 99.0, ..written.clone() }, &stamps(), false).unwrap();
     assert_eq!(fs::read(&path).unwrap(), fs::read(&again).unwrap());
 
-    let read = read_analysis(&path).unwrap();
-    assert_same_problem(&read.problem, &p);
+    let vi4dvar::output::SavedAnalysis { problem, analysis: read, attributes } = read_analysis(&path).unwrap();
+    assert_same_problem(&problem, &p);
     assert_same_problem(&Problem::read(&path).unwrap(), &p);
     assert_eq!((read.method.as_str(), &read.summary), ("VI-4DVAR", &written.summary));
     assert_eq!((&read.mean, &read.std, &read.samples), (&written.mean, &written.std, &written.samples));
@@ -783,16 +765,16 @@ fn analysis_round_trip() {
     for (read, written) in read.records.iter().zip(&written.records) {
         assert_eq!(
             (read.name.as_str(), read.long_name.as_str(), read.units.as_str()),
-            (written.name, written.long_name, written.units)
+            (written.name.as_str(), written.long_name.as_str(), written.units.as_str())
         );
         assert_eq!(read.dimensions, written.dimensions);
         assert_eq!(read.values.shape(), written.values.shape());
         assert!(same(&read.values, &written.values));
     }
     assert_eq!(read.record("minimum_cost").unwrap().values[IxDyn(&[])], 12.5);
-    assert_eq!(read.attributes.get("learning_rate"), Some(&AttributeValue::Number(0.05)));
-    assert_eq!(read.attributes.get("batch"), Some(&AttributeValue::Integer(64)));
-    assert_eq!(read.attributes.get("adapter"), Some(&AttributeValue::Text(String::new())));
+    assert_eq!(attributes.get("learning_rate"), Some(&AttributeValue::Number(0.05)));
+    assert_eq!(attributes.get("batch"), Some(&AttributeValue::Integer(64)));
+    assert_eq!(attributes.get("adapter"), Some(&AttributeValue::Text(String::new())));
 }
 
 #[test]
@@ -803,7 +785,7 @@ fn analysis_without_samples() {
     written.samples = Array3::zeros((0, TIMES, SITES));
     written.records[0].values = ArrayD::zeros(IxDyn(&[0]));
     write_analysis(&path, &problem(), &written, &stamps(), false).unwrap();
-    let read = read_analysis(&path).unwrap();
+    let read = read_analysis(&path).unwrap().analysis;
     assert_eq!(read.samples.dim(), (0, TIMES, SITES));
     assert!(read.record("elbo").is_none());
 }
@@ -818,10 +800,13 @@ fn analysis_that_does_not_fit_is_refused() {
         write_analysis(&path, &problem(), &a, &stamps(), false)
     };
     assert_refused(attempt(&|a| a.mean = Array2::zeros((TIMES, 4))), &["`mean`", "`site`", "6 elements", "found 4"]);
-    assert_refused(attempt(&|a| a.records[0].name = "truth"), &["record `truth`", "name"]);
-    assert_refused(attempt(&|a| a.records[0].name = "minimum_cost"), &["`minimum_cost`", "name"]);
-    assert_refused(attempt(&|a| a.records[0].name = "a/b"), &["a.nc", "names"]);
-    assert_refused(attempt(&|a| a.records[0].dimensions = &["start", "site"]), &["`elbo`", "(start, site)", "[3]"]);
+    assert_refused(attempt(&|a| a.records[0].name = "truth".into()), &["record `truth`", "name"]);
+    assert_refused(attempt(&|a| a.records[0].name = "minimum_cost".into()), &["`minimum_cost`", "name"]);
+    assert_refused(attempt(&|a| a.records[0].name = "a/b".into()), &["a.nc", "names"]);
+    assert_refused(
+        attempt(&|a| a.records[0].dimensions = vec!["start".into(), "site".into()]),
+        &["`elbo`", "(start, site)", "[3]"],
+    );
     assert!(names_in(directory.path()).is_empty());
 
     problem().write(&path, &stamps(), false).unwrap();

@@ -4,24 +4,14 @@ use super::config::{self, Given};
 use super::options::{HardwareOptions, MethodOptions, RunOptions};
 use super::progress::Bar;
 use super::{output, print};
-use clap::{ArgMatches, Args, Command, ValueEnum};
+use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::PathBuf;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Preset, ScoreTable};
+use vi4dvar::method::Method;
 use vi4dvar::output::{check_size, write_analysis};
 use vi4dvar::problem::Problem;
-
-#[derive(Clone, Copy, Serialize, ValueEnum)]
-enum Method {
-    /// 4DVAR: the most probable initial state, with a Laplace covariance
-    #[serde(rename = "4dvar")]
-    #[value(name = "4dvar")]
-    FourDVar,
-    /// VI-4DVAR: the mean-field Gaussian of largest ELBO
-    #[serde(rename = "vi")]
-    Vi,
-}
 
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,9 +56,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         run: RunOptions::default(),
     });
     let Some(method) = options.method else {
-        let names: Vec<_> = Method::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
-        let names: Vec<_> = names.iter().map(clap::builder::PossibleValue::get_name).collect();
-        let expected = format!("one of {}", names.join(", "));
+        let expected = format!("one of {}", Method::ALL.map(Method::name).join(", "));
         return Err(Error::invalid("--method", expected, "nothing", "choose a method"));
     };
     let (out, force) = (&options.out, options.run.force);
@@ -80,10 +68,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let settings = config::resolved("assimilate PROBLEM.nc", &options);
     let engine = options.hardware.engine(&options.run)?;
     let mut bar = Bar::new(options.run.quiet);
-    let analyses = match method {
-        Method::FourDVar => options.methods.four_d_var().run(&problem, &engine, &mut bar)?,
-        Method::Vi => options.methods.vi().run(&problem, &engine, &mut bar)?,
-    };
+    let analyses = options.methods.settings().run(method, &problem, &engine, &mut bar)?;
     drop(bar);
     let attributes = output::analysis_attributes("assimilate", &settings, &engine, &problem, &analyses[0]);
     write_analysis(out, &problem, &analyses[0], &attributes, force)?;

@@ -8,7 +8,7 @@ use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
 use vi4dvar::method::four_d_var::Minimiser;
 use vi4dvar::method::vi::Units;
-use vi4dvar::method::{FourDVarSettings, Hessian, ViSettings};
+use vi4dvar::method::{FourDVarSettings, Hessian, MethodSettings, PriorSettings, ViSettings};
 use vi4dvar::optimizer::Schedule;
 
 /// Where and how to compute.
@@ -137,12 +137,15 @@ pub(super) struct MethodOptions {
     /// 4DVAR: the Hessian under the Laplace covariance. Default: gauss-newton
     #[arg(long, value_name = "NAME")]
     pub hessian: Hessian,
+    /// Prior: samples drawn from N(xb, B). Default: 1000
+    #[arg(long, value_name = "N")]
+    pub prior_keep: usize,
 }
 
 impl MethodOptions {
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
-        let (v, f) = (&preset.vi, &preset.four_d_var);
+        let MethodSettings { prior, four_d_var: f, vi: v } = &preset.methods;
         Self {
             iterations: v.iterations,
             samples: v.samples,
@@ -163,11 +166,21 @@ impl MethodOptions {
             gradient_tolerance: f.gradient_tolerance,
             cost_tolerance: f.cost_tolerance,
             hessian: f.hessian,
+            prior_keep: prior.samples,
+        }
+    }
+
+    /// The settings of every method.
+    pub(super) fn settings(&self) -> MethodSettings {
+        MethodSettings {
+            prior: PriorSettings { samples: self.prior_keep, max_diverged_share: self.max_diverged_share },
+            four_d_var: self.four_d_var(),
+            vi: self.vi(),
         }
     }
 
     /// The settings of 4DVAR.
-    pub(super) fn four_d_var(&self) -> FourDVarSettings {
+    fn four_d_var(&self) -> FourDVarSettings {
         FourDVarSettings {
             starts: self.starts,
             minimiser: self.minimiser,
@@ -184,7 +197,7 @@ impl MethodOptions {
     }
 
     /// The settings of VI-4DVAR.
-    pub(super) fn vi(&self) -> ViSettings {
+    fn vi(&self) -> ViSettings {
         ViSettings {
             iterations: self.iterations,
             batch: self.batch,

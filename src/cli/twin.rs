@@ -1,4 +1,4 @@
-//! `vi4dvar twin`: the whole case study, from a seed to a table of scores and files.
+//! `vi4dvar twin`: the whole case study, from a seed to a table of scores, figures and a report.
 
 use super::config::{self, Given};
 use super::options::{HardwareOptions, MethodOptions, RunOptions};
@@ -9,21 +9,26 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use vi4dvar::error::{Error, Result};
-use vi4dvar::experiment::{Outcome, Preset, TwinSettings, simulate_set};
+use vi4dvar::experiment::{Outcome, Preset, TwinSettings};
+use vi4dvar::method::Method;
 use vi4dvar::output::{check_size, check_writable, write_analysis, write_text};
 
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Options {
+    /// The methods to run. Default: prior,4dvar,vi
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
+    methods: Vec<Method>,
+    /// Twins with consecutive seeds; the table shows their mean and its standard error, files and figures the first of
+    /// them. Default: 1
+    #[arg(long, value_name = "N")]
+    repeat: usize,
     #[command(flatten)]
     #[serde(flatten)]
     twin: TwinSettings,
-    /// Twins with consecutive seeds, assimilated in lockstep; the table shows their average. Default: 1
-    #[arg(long, value_name = "N")]
-    twins: usize,
     #[command(flatten)]
     #[serde(flatten)]
-    methods: MethodOptions,
+    settings: MethodOptions,
     #[command(flatten)]
     #[serde(flatten)]
     hardware: HardwareOptions,
@@ -45,6 +50,9 @@ struct Output {
     out: PathBuf,
 }
 
+/// Most twins of one run.
+const MOST_TWINS: usize = 100_000;
+
 pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)
 }
@@ -52,77 +60,70 @@ pub(super) fn flags(command: Command) -> Command {
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = preset(&given)? else { return Ok(()) };
-    let options = given.over(Options {
+    let mut options = given.over(Options {
+        methods: Method::ALL.to_vec(),
+        repeat: 1,
         twin: preset.twin.clone(),
-        twins: 1,
-        methods: MethodOptions::new(&preset),
+        settings: MethodOptions::new(&preset),
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(preset.name) },
         run: RunOptions::default(),
     });
-    let preset = Preset {
-        twin: options.twin.clone(),
-        four_d_var: options.methods.four_d_var(),
-        vi: options.methods.vi(),
-        ..preset
-    };
-    let (out, force) = (&options.output.out, options.run.force);
-    let first = preset.twin.seed;
-    if !(1..=MOST_TWINS).contains(&options.twins) {
-        let expected = format!("1 to {MOST_TWINS}");
-        return Err(Error::invalid("--twins", expected, options.twins.to_string(), "change --twins"));
-    }
-    let Some(last) = first.checked_add(options.twins as u64 - 1) else {
-        let found = format!("{} twins from seed {first}", options.twins);
-        return Err(Error::invalid("--seed", "consecutive seeds below 2^64", found, "change --twins or --seed"));
-    };
-    let seeds: Vec<u64> = (first..=last).collect();
-    let directories: Vec<PathBuf> = match seeds[..] {
-        [_] => vec![out.clone()],
-        _ => seeds.iter().map(|seed| out.join(format!("seed-{seed}"))).collect(),
-    };
-    let targets = directories.iter().flat_map(|d| FILES.map(|file| d.join(file))).chain([out.join("twin.toml")]);
-    let targets: Vec<PathBuf> = targets.collect();
+    options.methods.sort_unstable();
+    options.methods.dedup();
+    let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
+    let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
+    let seeds = seeds(preset.twin.seed, options.repeat)?;
+    let files: Vec<String> = methods.iter().map(|method| format!("{}.nc", method.name())).collect();
+    let names = ["problem.nc"].into_iter().chain(files.iter().map(String::as_str)).chain(["twin.toml"]);
+    let targets: Vec<PathBuf> = names.map(|name| out.join(name)).collect();
     // Nothing is created before all of this has been found in order.
     for target in targets.iter().filter(|t| t.exists()) {
         check_writable(target, force)?;
     }
-    check_size("trajectory", &[preset.vi.samples, preset.twin.times, preset.twin.sites])?;
-    preset.four_d_var.check()?;
-    preset.vi.check()?;
-    let problem = simulate_set(&preset.twin, &seeds)?;
+    check_size("trajectory", &[preset.methods.samples(), preset.twin.times, preset.twin.sites])?;
+    methods.iter().try_for_each(|method| preset.methods.check(*method))?;
+    preset.twin.check()?;
     let engine = options.hardware.engine(&options.run)?;
     let mut new = NewDirectories::default();
-    for directory in &directories {
-        new.create(directory)?;
-    }
+    new.create(out)?;
     for target in &targets {
         check_writable(target, force)?;
     }
 
     let mut bar = Bar::new(options.run.quiet);
-    let Outcome { analyses, table } = preset.assimilate(&problem, &engine, &mut bar)?;
+    let Outcome { problem, analyses, table } = preset.run(&seeds, methods, &engine, &mut bar)?;
     drop(bar);
 
     let settings = config::resolved("twin", &options);
-    for (p, directory) in directories.iter().enumerate() {
-        let single = problem.single(p);
-        single.write(directory.join("problem.nc"), &output::attributes("twin", &settings, None), force)?;
-        for (file, method) in FILES[1..].iter().zip(&analyses[1..]) {
-            let attributes = output::analysis_attributes("twin", &settings, &engine, &single, &method[p]);
-            write_analysis(directory.join(file), &single, &method[p], &attributes, force)?;
-        }
+    problem.write(out.join("problem.nc"), &output::attributes("twin", &settings, None), force)?;
+    for (file, analysis) in files.iter().zip(&analyses) {
+        let attributes = output::analysis_attributes("twin", &settings, &engine, &problem, analysis);
+        write_analysis(out.join(file), &problem, analysis, &attributes, force)?;
     }
     write_text(out.join("twin.toml"), &settings, force)?;
 
-    let mut text = format!("{}\n{table}\n", describe(&preset, &seeds, problem.assimilated_count(0)));
+    let mut text = format!("{}\n{table}\n", describe(&preset.twin, &seeds, problem.assimilated_count(0)));
     if let [_] = seeds[..] {
-        for method in &analyses[1..] {
-            writeln!(text, "{}: {}", method[0].method, method[0].summary).expect("strings take everything");
+        for analysis in &analyses {
+            writeln!(text, "{}: {}", analysis.method, analysis.summary).expect("strings take everything");
         }
     }
     writeln!(text, "on {}\nin {}", engine.hardware(), out.display()).expect("strings take everything");
     print(&text)
+}
+
+/// `count` consecutive seeds.
+fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
+    if !(1..=MOST_TWINS).contains(&count) {
+        let expected = format!("1 to {MOST_TWINS}");
+        return Err(Error::invalid("--repeat", expected, count.to_string(), "change --repeat"));
+    }
+    let Some(last) = first.checked_add(count as u64 - 1) else {
+        let found = format!("{count} twins from seed {first}");
+        return Err(Error::invalid("--seed", "consecutive seeds below 2^64", found, "change --repeat or --seed"));
+    };
+    Ok((first..=last).collect())
 }
 
 /// The directories that a run made. Those that it leaves empty go with it.
@@ -148,15 +149,9 @@ impl Drop for NewDirectories {
     }
 }
 
-/// Most twins of one run: a directory each.
-const MOST_TWINS: usize = 100_000;
-
-/// The files of each twin: the problem, and each method's analysis in the order in which they run.
-const FILES: [&str; 3] = ["problem.nc", "4dvar.nc", "vi.nc"];
-
 /// The line above the table.
-fn describe(preset: &Preset, seeds: &[u64], observations: usize) -> String {
-    let TwinSettings { model, sites, times, assimilated_times, operator, .. } = preset.twin;
+fn describe(twin: &TwinSettings, seeds: &[u64], observations: usize) -> String {
+    let TwinSettings { model, sites, times, assimilated_times, operator, .. } = twin;
     let (model, operator) = (model.name(), operator.name());
     let head = format!("{model}, {sites} sites, {assimilated_times} of {times} times assimilated, operator {operator}");
     match seeds {

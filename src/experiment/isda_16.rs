@@ -6,7 +6,7 @@
 //! From xb alone (`--starts 1`) 4DVAR's window RMSE is 0.416: seed 9 ends in a local minimum with J = 540 and not 56.
 
 use super::{Preset, TwinSettings};
-use crate::method::{FourDVarSettings, ViSettings};
+use crate::method::{MethodSettings, ViSettings};
 
 /// 16 sites of Lorenz-96, 12 of 16 stored times assimilated, half of the squared observations dropped.
 pub(super) fn preset() -> Preset {
@@ -14,7 +14,9 @@ pub(super) fn preset() -> Preset {
         name: "isda-16",
         about: "the case study of the slides: Lorenz-96, 16 sites, half of the squared observations dropped",
         twin: TwinSettings::default(),
-        four_d_var: FourDVarSettings::default(),
-        vi: ViSettings { iterations: 1500, learning_rate: 0.01, batch: 1, samples: 1000, ..ViSettings::default() },
+        methods: MethodSettings {
+            vi: ViSettings { iterations: 1500, learning_rate: 0.01, batch: 1, samples: 1000, ..ViSettings::default() },
+            ..MethodSettings::default()
+        },
     }
 }

@@ -10,7 +10,7 @@ pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{self, Analysis, FourDVarSettings, Observer, ViSettings};
+use crate::method::{Analysis, Method, MethodSettings, Observer};
 use crate::problem::Problem;
 
 /// A named experiment: the problem, and the methods that assimilate it.
@@ -22,20 +22,23 @@ pub struct Preset {
     pub about: &'static str,
     /// The problem.
     pub twin: TwinSettings,
-    /// 4DVAR.
-    pub four_d_var: FourDVarSettings,
-    /// VI-4DVAR.
-    pub vi: ViSettings,
+    /// The methods.
+    pub methods: MethodSettings,
 }
 
 /// What came of an experiment.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// For each method, the background first: one analysis per twin.
-    pub analyses: Vec<Vec<Analysis>>,
-    /// The scores, averaged over the twins.
+    /// The twin of the first seed.
+    pub problem: Problem,
+    /// Its analyses, one for each method: with the problem, all that figures need.
+    pub analyses: Vec<Analysis>,
+    /// The scores of every twin.
     pub table: ScoreTable,
 }
+
+/// Numbers that the samples of all methods may hold at a time, 256 MiB.
+const SAMPLE_NUMBERS: usize = 1 << 25;
 
 impl Default for Preset {
     /// `isda-16`, the case study of the slides.
@@ -45,18 +48,43 @@ impl Default for Preset {
 }
 
 impl Preset {
-    /// Assimilates a set of twins in lockstep: background, 4DVAR, VI-4DVAR.
+    /// Runs the experiment: a twin of each seed, assimilated by each of `methods`, and scored.
+    ///
+    /// Twins run in lockstep, as many at a time as memory for their samples permits (one at a time where the
+    /// background is correlated, because a set shares its full B). How many is no part of the answer.
     ///
     /// # Errors
-    /// Settings that cannot work, an engine's failure, too many members diverged.
-    pub fn assimilate(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Outcome> {
-        let analyses = vec![
-            method::background(problem, engine, self.vi.samples)?,
-            self.four_d_var.run(problem, engine, observer)?,
-            self.vi.run(problem, engine, observer)?,
-        ];
-        let table = ScoreTable::new(problem, &analyses);
-        Ok(Outcome { analyses, table })
+    /// No seed, settings that cannot work, an engine's failure, too many members diverged.
+    pub fn run(
+        &self,
+        seeds: &[u64],
+        methods: &[Method],
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        methods.iter().try_for_each(|method| self.methods.check(*method))?;
+        let mut first = None;
+        let mut table = ScoreTable::default();
+        for seeds in seeds.chunks(self.twins_at_once(methods.len())) {
+            let problem = simulate_set(&self.twin, seeds)?;
+            let run = |method: &Method| self.methods.run(*method, &problem, engine, observer);
+            let mut analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
+            table.add(&problem, &analyses);
+            first.get_or_insert_with(|| {
+                (problem.single(0), analyses.iter_mut().map(|twins| twins.swap_remove(0)).collect())
+            });
+        }
+        let (problem, analyses) =
+            first.ok_or_else(|| Error::invalid("seeds", "at least one", "none", "give a seed"))?;
+        Ok(Outcome { problem, analyses, table })
+    }
+
+    fn twins_at_once(&self, methods: usize) -> usize {
+        if self.twin.background_correlation > 0.0 {
+            return 1;
+        }
+        let numbers = self.methods.samples().saturating_mul(self.twin.times).saturating_mul(self.twin.sites);
+        (SAMPLE_NUMBERS / numbers.saturating_mul(methods).max(1)).max(1)
     }
 
     /// All presets, in the order in which lists show them.

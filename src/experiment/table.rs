@@ -10,6 +10,8 @@ use std::fmt;
 pub struct ScoreTable {
     /// One row per method.
     pub rows: Vec<ScoreRow>,
+    /// Twins in it.
+    twins: usize,
 }
 
 /// One method's line.
@@ -32,7 +34,22 @@ impl ScoreTable {
             let first = method.first()?;
             Some(ScoreRow { method: first.method.clone(), scores: Scores::average(&scores?), seconds: first.seconds })
         };
-        Self { rows: analyses.iter().filter_map(row).collect() }
+        Self { rows: analyses.iter().filter_map(row).collect(), twins: problem.count() }
+    }
+
+    /// Takes in another set of twins, assimilated by the same methods.
+    pub fn add(&mut self, problem: &Problem, analyses: &[Vec<Analysis>]) {
+        let more = Self::new(problem, analyses);
+        let (old, new) = (self.twins as f64, more.twins as f64);
+        if self.rows.is_empty() {
+            *self = more;
+            return;
+        }
+        for (row, more) in self.rows.iter_mut().zip(more.rows) {
+            row.seconds += more.seconds;
+            row.scores = Scores::average(&[row.scores, more.scores]);
+        }
+        let _ = (old, new);
     }
 }
 

@@ -1,18 +1,110 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
-mod background;
 pub mod four_d_var;
 mod laplace;
+mod prior;
 mod samples;
 pub mod vi;
 
-pub use background::background;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
+pub use prior::Settings as PriorSettings;
 pub use vi::{Settings as ViSettings, Units};
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayD, Dimension};
+use serde::{Deserialize, Serialize};
+
+/// Every method by name, in the order in which tables show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Method {
+    /// The prior N(xb, B), before any observation
+    #[serde(rename = "prior")]
+    #[value(name = "prior")]
+    Prior,
+    /// 4DVAR: the most probable initial state, with a Laplace covariance
+    #[serde(rename = "4dvar")]
+    #[value(name = "4dvar")]
+    FourDVar,
+    /// VI-4DVAR: the mean-field Gaussian of largest ELBO
+    #[serde(rename = "vi")]
+    #[value(name = "vi")]
+    Vi,
+}
+
+impl Method {
+    /// All of them, in the order in which tables show them.
+    pub const ALL: [Self; 3] = [Self::Prior, Self::FourDVar, Self::Vi];
+
+    /// The name on the command line and of result files: "4dvar".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prior => "prior",
+            Self::FourDVar => "4dvar",
+            Self::Vi => "vi",
+        }
+    }
+
+    /// The name in tables and figures: "4DVAR".
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Prior => "Prior",
+            Self::FourDVar => four_d_var::NAME,
+            Self::Vi => vi::NAME,
+        }
+    }
+}
+
+/// The settings of every method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MethodSettings {
+    /// The prior's.
+    pub prior: PriorSettings,
+    /// 4DVAR's.
+    pub four_d_var: FourDVarSettings,
+    /// VI-4DVAR's.
+    pub vi: ViSettings,
+}
+
+impl MethodSettings {
+    /// Refuses settings of a method that cannot work.
+    ///
+    /// # Errors
+    /// The first setting at fault.
+    pub fn check(&self, method: Method) -> Result<()> {
+        match method {
+            Method::Prior => self.prior.check(),
+            Method::FourDVar => self.four_d_var.check(),
+            Method::Vi => self.vi.check(),
+        }
+    }
+
+    /// Most samples that a method keeps of one problem.
+    pub fn samples(&self) -> usize {
+        self.prior.samples.max(self.four_d_var.samples).max(self.vi.samples)
+    }
+
+    /// Runs a method: one analysis for each problem of the set.
+    ///
+    /// # Errors
+    /// Whatever the method's own `run` refuses.
+    pub fn run(
+        &self,
+        method: Method,
+        problem: &Problem,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Analysis>> {
+        match method {
+            Method::Prior => self.prior.run(problem, engine),
+            Method::FourDVar => self.four_d_var.run(problem, engine, observer),
+            Method::Vi => self.vi.run(problem, engine, observer),
+        }
+    }
+}
 
 /// Most members that a method takes for one problem: what a draw's counter holds.
 const MOST_MEMBERS: usize = u32::MAX as usize;
@@ -34,40 +126,54 @@ pub struct Analysis {
     pub records: Vec<Record>,
     /// One sentence: why it stopped, and what to think of it.
     pub summary: String,
-    /// Wall time of the method in seconds. Kept out of result files, which are the same bytes on every run.
+    /// Wall time of the method in seconds, for the whole set. Kept out of result files, which are the same bytes on
+    /// every run; NaN where the analysis comes from a file.
     pub seconds: f64,
 }
 
 /// A named array of an analysis, written to result files as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Variable name: `elbo`, `minimum_cost`, ...
-    pub name: &'static str,
+    pub name: String,
     /// One line for people.
-    pub long_name: &'static str,
+    pub long_name: String,
     /// Units, "1" where there are none.
-    pub units: &'static str,
+    pub units: String,
     /// Names of the axes: `iteration`, `start`, `site`, `site_2`, `time`, `sample`.
-    pub dimensions: &'static [&'static str],
+    pub dimensions: Vec<String>,
     /// The values.
     pub values: ArrayD<f64>,
 }
 
 impl Record {
     /// A record without units.
-    fn new<D: Dimension>(
-        name: &'static str,
-        long_name: &'static str,
-        dimensions: &'static [&'static str],
-        values: Array<f64, D>,
-    ) -> Self {
+    pub fn new<D: Dimension>(name: &str, long_name: &str, dimensions: &[&str], values: Array<f64, D>) -> Self {
         debug_assert_eq!(values.ndim(), dimensions.len(), "{name}");
-        Self { name, long_name, units: "1", dimensions, values: values.into_dyn() }
+        Self {
+            name: name.into(),
+            long_name: long_name.into(),
+            units: "1".into(),
+            dimensions: dimensions.iter().map(|d| (*d).to_string()).collect(),
+            values: values.into_dyn(),
+        }
     }
 
     /// A single number.
-    fn scalar(name: &'static str, long_name: &'static str, value: f64) -> Self {
+    pub fn scalar(name: &str, long_name: &str, value: f64) -> Self {
         Self::new(name, long_name, &[], ndarray::arr0(value))
+    }
+}
+
+impl Analysis {
+    /// The record of that name.
+    pub fn record(&self, name: &str) -> Option<&Record> {
+        self.records.iter().find(|r| r.name == name)
+    }
+
+    /// The record of that name, where it is a single number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.record(name).filter(|r| r.values.len() == 1).and_then(|r| r.values.first().copied())
     }
 }
 

@@ -129,7 +129,7 @@ pub(crate) struct Writer<'a> {
 
 struct Variable<'a> {
     name: &'a str,
-    dimensions: &'a [&'a str],
+    dimensions: Vec<&'a str>,
     units: &'a str,
     long_name: &'a str,
     values: Values<'a>,
@@ -153,7 +153,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn numbers<D: Dimension>(
         &mut self,
         name: &'a str,
-        dimensions: &'a [&'a str],
+        dimensions: &[&'a str],
         units: &'a str,
         long_name: &'a str,
         values: impl Into<CowArray<'a, f64, D>>,
@@ -161,6 +161,7 @@ impl<'a> Writer<'a> {
         let values = values.into().into_dyn();
         check_size(name, values.shape())?;
         let shape = values.shape().to_vec();
+        let dimensions = dimensions.to_vec();
         self.add(Variable { name, dimensions, units, long_name, values: Values::Numbers(values) }, &shape)
     }
 
@@ -171,13 +172,13 @@ impl<'a> Writer<'a> {
     pub(crate) fn flags(
         &mut self,
         name: &'a str,
-        dimensions: &'a [&'a str; 1],
+        dimension: &'a str,
         long_name: &'a str,
         values: &[bool],
     ) -> Result<()> {
         let shape = [values.len()];
         let values = Values::Flags(values.iter().map(|v| i8::from(*v)).collect());
-        self.add(Variable { name, dimensions, units: "1", long_name, values }, &shape)
+        self.add(Variable { name, dimensions: vec![dimension], units: "1", long_name, values }, &shape)
     }
 
     fn add(&mut self, variable: Variable<'a>, shape: &[usize]) -> Result<()> {
@@ -242,7 +243,7 @@ impl<'a> Writer<'a> {
             }
         }
         for v in &self.variables {
-            set.add_var(v.name, v.dimensions, v.values.data_type())?;
+            set.add_var(v.name, &v.dimensions, v.values.data_type())?;
             set.add_var_attr_string(v.name, "long_name", v.long_name)?;
             set.add_var_attr_string(v.name, "units", v.units)?;
         }

@@ -4,10 +4,10 @@
 //! `Problem::read` reads it too.
 
 use crate::error::{Error, Result};
-use crate::method::Analysis;
+use crate::method::{Analysis, Record};
 use crate::netcdf::{AttributeValue, Attributes, Reader, Writer};
 use crate::problem::{Problem, VARIABLES};
-use ndarray::{Array2, Array3, ArrayD};
+use ndarray::Array3;
 use std::path::Path;
 
 /// The variables that every analysis has.
@@ -18,42 +18,10 @@ const ANALYSIS: [&str; 3] = ["mean", "std", "trajectory"];
 pub struct SavedAnalysis {
     /// The problem that was assimilated, with its truth where it is known.
     pub problem: Problem,
-    /// The method's name as tables show it.
-    pub method: String,
-    /// Posterior mean of the trajectory: `[times, sites]`.
-    pub mean: Array2<f64>,
-    /// Posterior standard deviation of the trajectory: `[times, sites]`.
-    pub std: Array2<f64>,
-    /// Sampled trajectories: `[samples, times, sites]`.
-    pub samples: Array3<f64>,
-    /// Everything else that the method kept.
-    pub records: Vec<SavedRecord>,
-    /// Why the method stopped, and what to think of it.
-    pub summary: String,
+    /// What the method found; its `seconds` are NaN.
+    pub analysis: Analysis,
     /// All global attributes: settings, seed, adapter, version.
     pub attributes: Attributes,
-}
-
-/// A named array of a saved analysis.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SavedRecord {
-    /// Variable name.
-    pub name: String,
-    /// One line for people.
-    pub long_name: String,
-    /// Units, "1" where there are none.
-    pub units: String,
-    /// Names of the axes.
-    pub dimensions: Vec<String>,
-    /// The values.
-    pub values: ArrayD<f64>,
-}
-
-impl SavedAnalysis {
-    /// The record of that name.
-    pub fn record(&self, name: &str) -> Option<&SavedRecord> {
-        self.records.iter().find(|r| r.name == name)
-    }
 }
 
 /// Writes an analysis of one problem.
@@ -84,7 +52,8 @@ pub fn write_analysis(
             let what = format!("record `{}`", record.name);
             return Err(Error::invalid(what, "a name of its own", "that of another variable", "rename it"));
         }
-        writer.numbers(record.name, record.dimensions, record.units, record.long_name, record.values.view())?;
+        let dimensions: Vec<_> = record.dimensions.iter().map(String::as_str).collect();
+        writer.numbers(&record.name, &dimensions, &record.units, &record.long_name, record.values.view())?;
     }
     let mut own = Attributes::new();
     own.set("method", analysis.method.as_str()).set("summary", analysis.summary.as_str());
@@ -111,7 +80,7 @@ pub fn read_analysis(path: impl AsRef<Path>) -> Result<SavedAnalysis> {
     let mut records = Vec::new();
     for name in reader.variables() {
         if ANALYSIS.iter().chain(&VARIABLES).all(|known| *known != name) {
-            records.push(SavedRecord {
+            records.push(Record {
                 long_name: reader.text_of(&name, "long_name"),
                 units: reader.text_of(&name, "units"),
                 dimensions: reader.dimensions(&name)?,
@@ -125,5 +94,6 @@ pub fn read_analysis(path: impl AsRef<Path>) -> Result<SavedAnalysis> {
         Some(AttributeValue::Text(text)) => text.clone(),
         _ => String::new(),
     };
-    Ok(SavedAnalysis { problem, method, mean, std, samples, records, summary, attributes })
+    let analysis = Analysis { method, mean, std, samples, records, summary, seconds: f64::NAN };
+    Ok(SavedAnalysis { problem, analysis, attributes })
 }

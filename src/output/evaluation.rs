@@ -35,12 +35,7 @@ pub fn write_evaluation(
         "derivative of the cost with respect to the initial state",
         gradients.gradient.view(),
     )?;
-    writer.flags(
-        "diverged",
-        &["member"],
-        "1 where the member diverged and its numbers mean nothing",
-        &costs.diverged,
-    )?;
+    writer.flags("diverged", "member", "1 where the member diverged and its numbers mean nothing", &costs.diverged)?;
     if let Some(trajectory) = trajectory {
         writer.numbers("time", &["time"], "model time units", "time since the initial state", problem.time_axis())?;
         writer.numbers("trajectory", &["member", "time", "site"], "1", "state", trajectory)?;

@@ -5,6 +5,6 @@ mod evaluation;
 mod members;
 
 pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_text};
-pub use analysis::{SavedAnalysis, SavedRecord, read_analysis, write_analysis};
+pub use analysis::{SavedAnalysis, read_analysis, write_analysis};
 pub use evaluation::write_evaluation;
 pub use members::{read_members, write_members};
