@@ -65,14 +65,14 @@ pub use random::{Stream, StreamRng, normals, philox};
 
 // How parameters move, and the family that is fitted.
 pub use optimizer::{Adam, AdamSettings, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs};
-pub use posterior::{Elbo, MeanField, log_normalizer};
+pub use posterior::{Elbo, MeanField, log_normalizer, log_observation_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.
 pub use method::four_d_var::Minimiser;
 pub use method::vi::Units;
 pub use method::{
-    Analysis, FourDVarSettings, Hessian, Method, MethodSettings, Observer, PriorSettings, Progress, Record, Silent,
-    ViSettings,
+    Analysis, FourDVarSettings, Hessian, Method, MethodSettings, Observer, PriorSettings, Progress, Record,
+    ReferenceSettings, Silent, ViSettings,
 };
 
 // Twin experiments and presets.

@@ -3,12 +3,14 @@
 pub mod four_d_var;
 mod laplace;
 mod prior;
+pub mod reference;
 mod samples;
 pub mod vi;
 
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
+pub use reference::Settings as ReferenceSettings;
 pub use vi::{Settings as ViSettings, Units};
 
 use crate::engine::Engine;
@@ -32,11 +34,15 @@ pub enum Method {
     #[serde(rename = "vi")]
     #[value(name = "vi")]
     Vi,
+    /// The posterior itself, by tempered SMC, checked by NUTS
+    #[serde(rename = "reference")]
+    #[value(name = "reference")]
+    Reference,
 }
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 3] = [Self::Prior, Self::FourDVar, Self::Vi];
+    pub const ALL: [Self; 4] = [Self::Prior, Self::FourDVar, Self::Vi, Self::Reference];
 
     /// The name on the command line and of result files: "4dvar".
     pub fn name(self) -> &'static str {
@@ -44,6 +50,7 @@ impl Method {
             Self::Prior => "prior",
             Self::FourDVar => "4dvar",
             Self::Vi => "vi",
+            Self::Reference => "reference",
         }
     }
 
@@ -53,6 +60,7 @@ impl Method {
             Self::Prior => "Prior",
             Self::FourDVar => four_d_var::NAME,
             Self::Vi => vi::NAME,
+            Self::Reference => reference::NAME,
         }
     }
 }
@@ -67,6 +75,8 @@ pub struct MethodSettings {
     pub four_d_var: FourDVarSettings,
     /// VI-4DVAR's.
     pub vi: ViSettings,
+    /// The reference posterior's.
+    pub reference: ReferenceSettings,
 }
 
 impl MethodSettings {
@@ -79,12 +89,15 @@ impl MethodSettings {
             Method::Prior => self.prior.check(),
             Method::FourDVar => self.four_d_var.check(),
             Method::Vi => self.vi.check(),
+            Method::Reference => self.reference.check(),
         }
     }
 
     /// Most samples that a method keeps of one problem.
     pub fn samples(&self) -> usize {
-        self.prior.samples.max(self.four_d_var.samples).max(self.vi.samples)
+        [self.prior.samples, self.four_d_var.samples, self.vi.samples, self.reference.samples]
+            .into_iter()
+            .fold(0, usize::max)
     }
 
     /// Runs a method: one analysis for each problem of the set.
@@ -102,6 +115,7 @@ impl MethodSettings {
             Method::Prior => self.prior.run(problem, engine),
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
             Method::Vi => self.vi.run(problem, engine, observer),
+            Method::Reference => self.reference.run(problem, engine, observer),
         }
     }
 }

@@ -31,7 +31,8 @@ impl Factor {
     /// The square root of a covariance `[n * n]`: its Cholesky factor, or the deviations alone where the covariance is
     /// not positive definite or `diagonal` is asked for.
     pub fn covariance(covariance: &[f64], n: usize, diagonal: bool) -> Self {
-        let deviations = || Self::Diagonal((0..n).map(|i| covariance[i * n + i].sqrt().max(f64::MIN_POSITIVE)).collect());
+        let deviations =
+            || Self::Diagonal((0..n).map(|i| covariance[i * n + i].sqrt().max(f64::MIN_POSITIVE)).collect());
         if diagonal {
             return deviations();
         }

@@ -142,9 +142,8 @@ struct Density {
 impl Density {
     fn new(engine: &Engine, problem: &Problem, minimum: &Analysis) -> Result<Self> {
         let record = |name: &str| -> Result<Vec<f64>> {
-            let record = minimum.records.iter().find(|r| r.name == name);
             let missing = || Error::invalid("4DVAR's analysis", format!("a record {name}"), "none", "report this");
-            Ok(record.ok_or_else(missing)?.values.iter().copied().collect())
+            Ok(minimum.record(name).ok_or_else(missing)?.values.iter().copied().collect())
         };
         let state = record("initial_state")?;
         let root = std::sync::Arc::new(Factor::covariance(&record("laplace_covariance")?, state.len(), false));

@@ -95,9 +95,7 @@ fn starts(settings: &Settings, problem: &Problem, range: std::ops::Range<usize>)
                 None => Arc::new(Factor::background(&problem.background, p)),
             };
             let scale = if shared.is_some() { problem.background.scale_of(p).sqrt() } else { 1.0 };
-            (0..settings.runs as u32)
-                .map(move |run| (p, run, root.clone(), scale))
-                .collect::<Vec<_>>()
+            (0..settings.runs as u32).map(move |run| (p, run, root.clone(), scale)).collect::<Vec<_>>()
         })
         .collect::<Vec<_>>()
         .into_par_iter()
@@ -289,7 +287,7 @@ impl Run {
                     return Err(Error::Diverged { what, diverged: lost, members: diverged.len() });
                 }
                 self.pull_back(gradients);
-                self.temper(settings, None);
+                self.temper(settings);
                 Ok(())
             }
             Phase::Leapfrog { step } => {
@@ -324,16 +322,13 @@ impl Run {
     }
 
     /// Raises beta, resamples, and starts to move; done if beta was 1.
-    fn temper(&mut self, settings: &Settings, stride: Option<f64>) {
+    fn temper(&mut self, settings: &Settings) {
         if self.beta >= 1.0 {
             self.phase = Phase::Done;
             return;
         }
-        let next = match stride {
-            Some(next) => next,
-            None if self.levels + 1 >= MOST_LEVELS => 1.0,
-            None => next_beta(&self.cost, self.beta, settings.ess_share),
-        };
+        let hurry = self.levels + 1 >= MOST_LEVELS;
+        let next = if hurry { 1.0 } else { next_beta(&self.cost, self.beta, settings.ess_share) };
         let weights = self.reweight(next);
         self.mass = self.covariance(&weights);
         self.resample(&weights);
@@ -515,7 +510,7 @@ impl Run {
         self.mean_step_size = (self.mean_step_size * (acceptance - ACCEPTANCE).exp()).min(0.5 * FRAC_PI_2);
         self.correlation = correlation(&self.origin, &self.z, n);
         if self.moves_at_level >= settings.moves || self.correlation < settings.correlation {
-            self.temper(settings, None);
+            self.temper(settings);
         } else {
             self.begin_move(settings);
         }
