@@ -8,7 +8,7 @@ use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
 use vi4dvar::method::four_d_var::Minimiser;
 use vi4dvar::method::vi::Units;
-use vi4dvar::method::{FourDVarSettings, Hessian, MethodSettings, PriorSettings, ViSettings};
+use vi4dvar::method::{FourDVarSettings, Hessian, MethodSettings, PriorSettings, ReferenceSettings, ViSettings};
 use vi4dvar::optimizer::Schedule;
 
 /// Where and how to compute.
@@ -145,7 +145,7 @@ pub(super) struct MethodOptions {
 impl MethodOptions {
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
-        let MethodSettings { prior, four_d_var: f, vi: v } = &preset.methods;
+        let MethodSettings { prior, four_d_var: f, vi: v, reference: _ } = &preset.methods;
         Self {
             iterations: v.iterations,
             samples: v.samples,
@@ -176,6 +176,11 @@ impl MethodOptions {
             prior: PriorSettings { samples: self.prior_keep, max_diverged_share: self.max_diverged_share },
             four_d_var: self.four_d_var(),
             vi: self.vi(),
+            reference: ReferenceSettings {
+                samples: self.samples,
+                max_diverged_share: self.max_diverged_share,
+                ..ReferenceSettings::default()
+            },
         }
     }
 

@@ -4,6 +4,7 @@ use super::Settings;
 use super::nuts::Chains;
 use super::smc::Particles;
 use crate::diagnostics::{bulk_ess, mean_ess, r_hat};
+use nalgebra::{Cholesky, DMatrix, DVector};
 use ndarray::{Array1, ArrayView1, ArrayView2, ArrayView3, Axis};
 
 /// Largest difference of two means that is taken for agreement, in posterior deviations, beyond what chance explains:
@@ -18,6 +19,9 @@ const STANDARD_ERRORS: f64 = 3.0;
 const MOST_ERROR: f64 = 0.15;
 /// R-hat above which chains have not found the same distribution (Vehtari et al. 2021 ask for 1.01 of long chains).
 const MOST_R_HAT: f64 = 1.05;
+
+/// Largest difference of two runs' log evidence: beyond it a mode of most of the mass may have been won or lost.
+pub(super) const EVIDENCE_TOLERANCE: f64 = 2.0;
 
 /// Mean and deviation of each site at time 0 as one sampler sees them.
 #[derive(Clone, Debug)]
@@ -156,4 +160,85 @@ impl ChainCheck {
 fn largest(values: impl Iterator<Item = f64>) -> (f64, usize) {
     let above = |a: f64, b: f64| a.is_nan() || (!b.is_nan() && a > b);
     values.enumerate().fold((f64::NEG_INFINITY, 0), |best, (i, v)| if above(v, best.0) { (v, i) } else { best })
+}
+
+/// The share of `others` farther from the centre of `own` than any of `own`, in the metric of `own`'s covariance:
+/// above nothing where both are of one distribution. 0 where that covariance has no inverse.
+pub(super) fn share_beyond(own: ArrayView2<f64>, others: ArrayView2<f64>) -> f64 {
+    let n = own.ncols();
+    let mean = own.mean_axis(Axis(0)).expect("states of particles or draws");
+    let centred = &own - &mean;
+    let covariance = centred.t().dot(&centred) / own.nrows() as f64;
+    let Some(cholesky) = Cholesky::new(DMatrix::from_fn(n, n, |i, j| covariance[[i, j]])) else { return 0.0 };
+    let lower = cholesky.l();
+    let distance = |row: ArrayView1<f64>| {
+        let off = DVector::from_fn(n, |i, _| row[i] - mean[i]);
+        lower.solve_lower_triangular(&off).map_or(f64::NAN, |z| z.norm_squared())
+    };
+    let farthest = own.outer_iter().map(distance).fold(0.0, f64::max);
+    others.outer_iter().filter(|row| distance(*row) > farthest).count() as f64 / others.nrows() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::samples::standard_normals;
+    use crate::random::Stream;
+    use ndarray::Array2;
+
+    fn particles(states: Array2<f64>, eves: Vec<u32>) -> Particles {
+        Particles {
+            states,
+            eves,
+            log_evidence: 0.0,
+            levels: 1,
+            moves: 1,
+            acceptance: 0.8,
+            correlation: 0.1,
+            gradients: 1,
+            interrupted: false,
+        }
+    }
+
+    #[test]
+    fn errors_of_independent_particles_are_those_of_textbooks_and_grow_with_the_families() {
+        let states = standard_normals(3, Stream::Particles, 0, 4000, 3);
+        let alone = Estimate::of_particles(&particles(states.clone(), (0..4000).collect()));
+        for i in 0..3 {
+            assert!((alone.mean_error[i] * 4000f64.sqrt() / alone.std[i] - 1.0).abs() < 1e-3);
+            // The deviation of a sample of normals has relative error 1 / sqrt(2 N).
+            assert!((alone.spread_error[i] * 8000f64.sqrt() - 1.0).abs() < 0.1);
+        }
+        // Every particle four times: a quarter as many that are independent.
+        let four = Array2::from_shape_fn((4000, 3), |(k, i)| states[[k / 4, i]]);
+        let families = Estimate::of_particles(&particles(four, (0..4000).map(|k| k / 4).collect()));
+        assert!((families.effective_size() / 1000.0 - 1.0).abs() < 0.01, "{}", families.effective_size());
+    }
+
+    #[test]
+    fn equal_posteriors_agree_and_others_do_not() {
+        let estimate = |seed: u64, shift: f64, scale: f64| {
+            let states = standard_normals(seed, Stream::Particles, 0, 2000, 8) * scale + shift;
+            Estimate::of_particles(&particles(states, (0..2000).collect()))
+        };
+        let reason = |shift, scale| Gap::new(["A", "B"], &estimate(1, 0.0, 1.0), &estimate(2, shift, scale)).reason;
+        assert_eq!(reason(0.0, 1.0), None);
+        assert!(reason(0.5, 1.0).unwrap().contains("A and B differ by 0."));
+        assert!(reason(0.0, 1.5).unwrap().contains("A and B have sd"));
+        assert!(reason(f64::NAN, 1.0).is_some());
+        // Forty particles of one family each know nothing, so they agree with nothing.
+        let few = particles(standard_normals(1, Stream::Particles, 0, 40, 8), (0..40).collect());
+        let few = Estimate::of_particles(&few);
+        assert!(Gap::new(["A", "B"], &few, &few).reason.unwrap().contains("A knows the mean"));
+    }
+
+    #[test]
+    fn share_beyond_counts_another_mode() {
+        let own = standard_normals(1, Stream::Particles, 0, 1000, 2);
+        let mut others = standard_normals(2, Stream::Particles, 0, 1000, 2);
+        assert!(share_beyond(own.view(), others.view()) < 0.01);
+        others.slice_mut(ndarray::s![..300, 0]).mapv_inplace(|x| x + 20.0);
+        assert!((share_beyond(own.view(), others.view()) - 0.3).abs() < 0.01);
+        assert_eq!(share_beyond(others.view(), own.view()), 0.0);
+    }
 }

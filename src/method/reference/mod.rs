@@ -9,12 +9,12 @@ mod nuts;
 mod smc;
 
 use super::samples::MAX_DIVERGED_SHARE;
-use super::{Analysis, Observer, Record, check_count, check_share};
+use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_share};
 use crate::engine::{DIVERGED, Engine, Members};
 use crate::error::{Error, Result};
 use crate::posterior::log_observation_normalizer;
 use crate::problem::Problem;
-use agreement::{ChainCheck, Estimate, Gap};
+use agreement::{ChainCheck, EVIDENCE_TOLERANCE, Estimate, Gap, share_beyond};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use smc::Particles;
@@ -25,6 +25,9 @@ pub const NAME: &str = "Reference";
 
 /// Numbers of a forecast in flight; more particles than fit go one group after the other.
 const FORECAST_NUMBERS: usize = 1 << 23;
+
+/// Share of the particles beyond all draws of NUTS, or the other way round, that counts as a mode.
+const MODE: f64 = 0.02;
 
 /// Settings of the reference posterior.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +44,7 @@ pub struct Settings {
     /// HMC moves at a level at most. Default: 10.
     pub moves: usize,
     /// Correlation with the level's start, the largest over the components, below which it needs no more moves.
-    /// Default: 0.3.
+    /// Default: 0.2.
     pub correlation: f64,
     /// Whether NUTS checks the particles. Default: true.
     pub cross_check: bool,
@@ -49,9 +52,9 @@ pub struct Settings {
     pub nuts_chains: usize,
     /// Draws of each chain. Default: 500.
     pub nuts_draws: usize,
-    /// Draws of each chain before those, which tune it. Default: 300.
+    /// Draws of each chain before those, which tune it. Default: 500.
     pub nuts_tune: usize,
-    /// Samples kept, taken evenly from the particles of all runs. Default: 1000.
+    /// Samples kept, taken evenly from the particles of all runs; all of these if it is more. Default: 1000.
     pub samples: usize,
     /// Share of diverged particles above which there is no answer. Default: 0.5.
     pub max_diverged_share: f64,
@@ -65,11 +68,11 @@ impl Default for Settings {
             ess_share: 0.5,
             leapfrog_steps: 12,
             moves: 10,
-            correlation: 0.3,
+            correlation: 0.2,
             cross_check: true,
             nuts_chains: 4,
             nuts_draws: 500,
-            nuts_tune: 300,
+            nuts_tune: 500,
             samples: 1000,
             max_diverged_share: MAX_DIVERGED_SHARE,
         }
@@ -91,7 +94,7 @@ impl Settings {
         check_count("nuts-chains", self.nuts_chains, 2..=1_000)?;
         check_count("nuts-draws", self.nuts_draws, 10..=1_000_000)?;
         check_count("nuts-tune", self.nuts_tune, 50..=1_000_000)?;
-        check_count("samples", self.samples, 2..=self.runs * self.particles)?;
+        check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
         check_share("max-diverged-share", self.max_diverged_share)
     }
 
@@ -104,7 +107,9 @@ impl Settings {
     /// between particles and NUTS (the largest differences over the sites at time 0 of the mean, in posterior
     /// deviations, and of log std), `log_evidence` with `log_evidence_error` and `run_log_evidence` (run), `smc_ess`,
     /// `mean_error` (site), `r_hat`, `nuts_ess`, `nuts_mean` and `nuts_std` (site), `levels`, `moves` and `acceptance`
-    /// (run), `correlation` (run), `gradients`, `nuts_gradients`, `nuts_divergences`, `diverged_samples`. Those of NUTS
+    /// (run), `correlation` (run), `gradients`, `nuts_gradients`, `nuts_divergences`, `outside_nuts` and
+    /// `outside_smc` (the share of the particles beyond all draws of NUTS, and the other way round),
+    /// `diverged_samples`. Those of NUTS
     /// are absent without the cross-check.
     ///
     /// `log_evidence` is log p(y), the density of the assimilated observations with every constant: an ELBO bounds it
@@ -115,19 +120,26 @@ impl Settings {
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
         let clock = Instant::now();
-        let all = smc::sample(self, problem, engine, observer)?;
-        let interrupted = all.iter().any(|p| p.interrupted);
-        let mut chains = if self.cross_check && !interrupted {
-            nuts::sample(self, problem, engine)?.into_iter().map(Some).collect()
+        // The particles are the first half of the way, NUTS the second.
+        let half = if self.cross_check { 0.5 } else { 1.0 };
+        let mut report = |done: f64, beta: f64| {
+            let iteration = (1000.0 * done) as usize;
+            observer.progress(&Progress { method: NAME, iteration, iterations: 1000, figures: &[("beta", beta)] })
+        };
+        let all = smc::sample(self, problem, engine, &mut |done, beta| report(half * done, beta))?;
+        let mut chains: Vec<_> = if self.cross_check && !all.iter().any(|p| p.interrupted) {
+            let share = |problems: usize| half + half * problems as f64 / problem.count() as f64;
+            let found = nuts::sample(self, problem, engine, &mut |problems| report(share(problems), 1.0))?;
+            found.into_iter().map(Some).collect()
         } else {
-            (0..problem.count()).map(|_| None).collect::<Vec<_>>()
+            (0..problem.count()).map(|_| None).collect()
         };
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, runs) in all.chunks(self.runs).enumerate() {
             let pooled = concatenate(Axis(0), &runs.iter().map(|r| r.states.view()).collect::<Vec<_>>())
                 .expect("runs of one shape");
             let forecast = self.forecast(&problem.single(p), engine, pooled.view())?;
-            let (records, summary) = self.verdict(problem, p, runs, chains[p].take(), forecast.diverged);
+            let (records, summary) = self.verdict(problem, p, runs, chains[p].take(), pooled.view(), forecast.diverged);
             analyses.push(Analysis {
                 method: NAME.into(),
                 mean: forecast.mean,
@@ -147,9 +159,10 @@ impl Settings {
     fn forecast(&self, problem: &Problem, engine: &Engine, states: ArrayView2<f64>) -> Result<Forecast> {
         let (times, sites) = (problem.window.times, problem.sites());
         let count = states.nrows();
+        let wanted = self.samples.min(count);
         let group = (FORECAST_NUMBERS / (times * sites)).clamp(1, count);
         let mut loaded = engine.load(problem)?;
-        let mut samples = Array3::zeros((self.samples, times, sites));
+        let mut samples = Array3::zeros((wanted, times, sites));
         let (mut mean, mut squares) = (Array2::<f64>::zeros((times, sites)), Array2::<f64>::zeros((times, sites)));
         let (mut sound, mut kept) = (0usize, 0);
         for first in (0..count).step_by(group) {
@@ -166,8 +179,8 @@ impl Settings {
                     *m += off / sound as f64;
                     *s += off * (x - *m);
                 });
-                // Particle k is one of the samples where k * samples / count passes a whole number.
-                if k * self.samples / count != (k + 1) * self.samples / count {
+                // Particle k is one of the samples where k * wanted / count passes a whole number.
+                if k * wanted / count != (k + 1) * wanted / count {
                     samples.index_axis_mut(Axis(0), kept).assign(&trajectory);
                     kept += 1;
                 }
@@ -196,6 +209,7 @@ impl Settings {
         p: usize,
         runs: &[Particles],
         chains: Option<std::result::Result<nuts::Chains, String>>,
+        states: ArrayView2<f64>,
         diverged: usize,
     ) -> (Vec<Record>, String) {
         let estimates: Vec<_> = runs.iter().map(Estimate::of_particles).collect();
@@ -215,6 +229,10 @@ impl Settings {
         let evidences: Array1<f64> = runs.iter().map(|r| r.log_evidence + constant).collect();
         let top = evidences.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let log_evidence = top + evidences.mapv(|e| (e - top).exp()).mean().unwrap_or(f64::NAN).ln();
+        let low = evidences.iter().copied().fold(f64::INFINITY, f64::min);
+        if top - low > EVIDENCE_TOLERANCE {
+            reasons.push(format!("log p(y) is {low:.2} by one SMC run, {top:.2} by another"));
+        }
         let log_evidence_error = evidences.std(1.0) / (runs.len() as f64).sqrt();
         let per_run = |f: &dyn Fn(&Particles) -> f64| runs.iter().map(f).collect::<Array1<_>>();
         let gradients: u64 = runs.iter().map(|r| r.gradients).sum();
@@ -265,6 +283,9 @@ impl Settings {
             Some(Err(why)) => reasons.push(format!("NUTS failed ({why})")),
             Some(Ok(chains)) => {
                 let check = ChainCheck::new(self, &chains);
+                let draws = chains.states.to_shape((self.nuts_chains * self.nuts_draws, problem.sites()));
+                let draws = draws.expect("draws in one row each");
+                let outside = [share_beyond(draws.view(), states), share_beyond(states, draws.view())];
                 let gap = Gap::new(["SMC", "NUTS"], &pooled, &check.estimate);
                 checked = format!(
                     ", NUTS R-hat {:.3}, {:.0} effective draws, {:.2} sd and {:.0} % from it at most",
@@ -287,6 +308,8 @@ impl Settings {
                         check.r_hat,
                     ),
                     number("nuts_ess", "bulk effective sample size of NUTS, at the site where it is least", check.ess),
+                    number("outside_nuts", "share of the particles beyond all draws of NUTS", outside[0]),
+                    number("outside_smc", "share of the draws of NUTS beyond all particles", outside[1]),
                     number("nuts_gradients", "gradients of NUTS", chains.gradients as f64),
                     number("nuts_divergences", "divergent transitions of NUTS", chains.divergences as f64),
                     Record::new("nuts_mean", "mean at time 0 by NUTS", &["site"], check.estimate.mean),
@@ -294,6 +317,13 @@ impl Settings {
                 ]);
                 reasons.extend(check.reason);
                 reasons.extend(gap.reason);
+                let of_modes = |of: f64, what: &str| {
+                    (of > MODE).then(|| format!("{what}: {:.0} % of the others lie beyond all of its own", 100.0 * of))
+                };
+                if !reasons.is_empty() {
+                    reasons.extend(of_modes(outside[0], "NUTS found one mode of several"));
+                    reasons.extend(of_modes(outside[1], "SMC missed a mode that NUTS found"));
+                }
             }
         }
         let agreed = reasons.is_empty();

@@ -10,12 +10,12 @@ use super::Settings;
 use super::factor::Factor;
 use crate::engine::{BLOCK, Engine, Members, Terms};
 use crate::error::{Error, Result};
-use crate::method::{Observer, Progress};
-use crate::problem::Problem;
+use crate::problem::{BackgroundError, Problem};
 use crate::random::{Stream, normals, philox};
 use ndarray::Array2;
 use rayon::prelude::*;
 use std::f64::consts::FRAC_PI_2;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 /// Acceptance that the step size is steered to.
@@ -28,6 +28,9 @@ const MOST_LEVELS: usize = 1000;
 const RUN_SHIFT: u32 = 24;
 /// Bytes of the particles that go side by side; further problems wait.
 const BUDGET: usize = 256 << 20;
+
+/// Watches the runs: called with the share of the way that is done and the least beta.
+pub(super) type Watch<'a> = dyn FnMut(f64, f64) -> ControlFlow<()> + 'a;
 
 /// What a run ends with.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub(super) fn sample(
     settings: &Settings,
     problem: &Problem,
     engine: &Engine,
-    observer: &mut dyn Observer,
+    watch: &mut Watch,
 ) -> Result<Vec<Particles>> {
     let count = problem.count();
     let per_problem = settings.runs * settings.particles * problem.sites() * 8 * 8;
@@ -68,25 +71,17 @@ pub(super) fn sample(
         let mut runs = starts(settings, problem, first..last);
         let done = first as f64 / count as f64;
         let share = (last - first) as f64 / count as f64;
-        lockstep(settings, problem, engine, &mut runs, &mut |fraction, beta| {
-            let progress = Progress {
-                method: super::NAME,
-                iteration: (1000.0 * (done + share * fraction)) as usize,
-                iterations: 1000,
-                figures: &[("beta", beta)],
-            };
-            observer.progress(&progress).is_break()
-        })?;
+        lockstep(settings, problem, engine, &mut runs, &mut |f, beta| watch(done + share * f, beta))?;
         results.extend(runs.into_iter().map(Run::finish));
     }
     Ok(results)
 }
 
 /// The runs of some problems at the prior.
-fn starts(settings: &Settings, problem: &Problem, range: std::ops::Range<usize>) -> Vec<Run> {
+fn starts(settings: &Settings, problem: &Problem, range: Range<usize>) -> Vec<Run> {
     let shared = match &problem.background.error {
-        crate::problem::BackgroundError::Diagonal(_) => None,
-        crate::problem::BackgroundError::Full(_) => Some(Arc::new(Factor::background(&problem.background, 0))),
+        BackgroundError::Diagonal(_) => None,
+        BackgroundError::Full(_) => Some(Arc::new(Factor::background(&problem.background, 0))),
     };
     range
         .flat_map(|p| {
@@ -103,13 +98,13 @@ fn starts(settings: &Settings, problem: &Problem, range: std::ops::Range<usize>)
         .collect()
 }
 
-/// Serves all runs with gradients until they are done or `watch(fraction done, least beta)` ends them.
+/// Serves all runs with gradients until they are done or `watch` ends them.
 fn lockstep(
     settings: &Settings,
     problem: &Problem,
     engine: &Engine,
     runs: &mut [Run],
-    watch: &mut dyn FnMut(f64, f64) -> bool,
+    watch: &mut Watch,
 ) -> Result<()> {
     let (n, particles) = (problem.sites(), settings.particles);
     let terms = Terms { background: false, observation: true };
@@ -140,7 +135,7 @@ fn lockstep(
             let live = active.iter().map(|r| way(r)).sum::<f64>();
             let least = active.iter().map(|r| r.beta).fold(1.0, f64::min);
             let fraction = (live + (total - active.len()) as f64) / total as f64;
-            if watch(fraction, least) {
+            if watch(fraction, least).is_break() {
                 active.iter_mut().for_each(|r| r.interrupt());
                 break;
             }
