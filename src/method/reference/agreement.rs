@@ -111,17 +111,16 @@ impl Gap {
         let excess_spread =
             largest((0..sites).map(|i| spreads[i] - SPREAD_TOLERANCE - chance(a.spread_error[i], b.spread_error[i])));
         let between = format!("{} and {}", names[0], names[1]);
-        // Written so that a NaN is no agreement.
-        let reason = if !(excess_mean.0 <= 0.0) {
+        let reason = if exceeds(excess_mean.0, 0.0) {
             let i = excess_mean.1;
             Some(format!("{between} differ by {:.2} sd in the mean of site {i}", means[i]))
-        } else if !(excess_spread.0 <= 0.0) {
+        } else if exceeds(excess_spread.0, 0.0) {
             let i = excess_spread.1;
             Some(format!("{between} have sd {:.3} and {:.3} at site {i}", a.std[i], b.std[i]))
         } else {
             [a, b].iter().zip(names).find_map(|(estimate, name)| {
                 let (error, i) = estimate.largest_error();
-                let unknown = !(error <= MOST_ERROR);
+                let unknown = exceeds(error, MOST_ERROR);
                 unknown.then(|| format!("{name} knows the mean of site {i} to {error:.2} sd only"))
             })
         };
@@ -146,7 +145,7 @@ impl ChainCheck {
         let sites: Vec<_> = chains.states.axis_iter(Axis(2)).collect();
         let worst = largest(sites.iter().map(|site| r_hat(site.view())));
         let ess = -largest(sites.iter().map(|site| -bulk_ess(site.view()))).0;
-        let reason = if !(worst.0 <= MOST_R_HAT) {
+        let reason = if exceeds(worst.0, MOST_R_HAT) {
             Some(format!("the chains of NUTS differ: R-hat {:.2} at site {}", worst.0, worst.1))
         } else {
             let divergent = chains.divergences * 100 > settings.nuts_chains * settings.nuts_draws;
@@ -154,6 +153,11 @@ impl ChainCheck {
         };
         Self { r_hat: worst.0, ess, estimate: Estimate::of_chains(chains.states.view()), reason }
     }
+}
+
+/// Whether a value is above its limit; NaN is above every limit.
+fn exceeds(value: f64, limit: f64) -> bool {
+    value > limit || value.is_nan()
 }
 
 /// The largest value and where it is; NaN counts as the largest.

@@ -39,7 +39,7 @@ pub struct Settings {
     pub runs: usize,
     /// Effective share of the particles that a temper level leaves. Default: 0.5.
     pub ess_share: f64,
-    /// Leapfrog steps of an HMC move at most; as many are done as a quarter of a period takes. Default: 12.
+    /// Leapfrog steps of an HMC move at most; as many are done as a quarter of a period takes. Default: 16.
     pub leapfrog_steps: usize,
     /// HMC moves at a level at most. Default: 10.
     pub moves: usize,
@@ -66,7 +66,7 @@ impl Default for Settings {
             particles: 2048,
             runs: 2,
             ess_share: 0.5,
-            leapfrog_steps: 12,
+            leapfrog_steps: 16,
             moves: 10,
             correlation: 0.2,
             cross_check: true,
@@ -274,7 +274,7 @@ impl Settings {
             Record::scalar("diverged_samples", "particles whose forecast diverged, left out", diverged as f64),
         ];
         if runs.iter().any(|r| r.interrupted) {
-            reasons.push("the caller ended it before the posterior was reached".into());
+            reasons = vec!["the caller ended it before the posterior was reached".into()];
         }
         let mut checked = String::new();
         match chains {

@@ -20,14 +20,19 @@ use std::sync::Arc;
 
 /// Acceptance that the step size is steered to.
 const ACCEPTANCE: f64 = 0.8;
+/// Time that a trajectory takes: a quarter of a period of a Gaussian in units of its own deviations, where the
+/// correlation with the start comes to zero.
+const TRAJECTORY: f64 = FRAC_PI_2;
 /// Particles per dimension below which their covariance is too noisy for a mass, and their deviations serve.
 const PARTICLES_PER_DIMENSION: usize = 10;
+/// The part of the runs that must be done before the others are loaded without them.
+const DONE_PART: usize = 16;
 /// Levels after which the last one is reached in one stride, whatever the weights.
 const MOST_LEVELS: usize = 1000;
 /// The runs' share of a draw's counter: iteration = run * 2^24 + move.
 const RUN_SHIFT: u32 = 24;
 /// Bytes of the particles that go side by side; further problems wait.
-const BUDGET: usize = 256 << 20;
+const BUDGET: usize = 128 << 20;
 
 /// Watches the runs: called with the share of the way that is done and the least beta.
 pub(super) type Watch<'a> = dyn FnMut(f64, f64) -> ControlFlow<()> + 'a;
@@ -66,12 +71,16 @@ pub(super) fn sample(
     let per_problem = settings.runs * settings.particles * problem.sites() * 8 * 8;
     let group = (BUDGET / per_problem).clamp(1, count);
     let mut results = Vec::with_capacity(count * settings.runs);
+    let mut ended = false;
     for first in (0..count).step_by(group) {
         let last = count.min(first + group);
         let mut runs = starts(settings, problem, first..last);
         let done = first as f64 / count as f64;
         let share = (last - first) as f64 / count as f64;
-        lockstep(settings, problem, engine, &mut runs, &mut |f, beta| watch(done + share * f, beta))?;
+        lockstep(settings, problem, engine, &mut runs, &mut |fraction, beta| {
+            ended = ended || watch(done + share * fraction, beta).is_break();
+            if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
         results.extend(runs.into_iter().map(Run::finish));
     }
     Ok(results)
@@ -110,7 +119,7 @@ fn lockstep(
     let terms = Terms { background: false, observation: true };
     let total = runs.len();
     loop {
-        // A run is a problem of the set that is loaded: those that are done stop costing.
+        // A run is a problem of the set that is loaded. Those that are done stop costing when they are some of the set.
         let mut active: Vec<&mut Run> = runs.iter_mut().filter(|r| !r.done()).collect();
         if active.is_empty() {
             return Ok(());
@@ -118,7 +127,7 @@ fn lockstep(
         let set: Vec<usize> = active.iter().map(|r| r.p).collect();
         let mut loaded = engine.load(&problem.select(&set))?;
         let mut members = Array2::zeros((active.len() * particles, n));
-        while active.iter().all(|r| !r.done()) {
+        while active.iter().filter(|r| r.done()).count() * DONE_PART < active.len() {
             let rows = members.as_slice_mut().expect("standard layout");
             active.par_iter_mut().zip(rows.par_chunks_mut(particles * n)).for_each(|(r, rows)| r.write_members(rows));
             let result = loaded.gradient(Members::Given(members.view()), terms)?;
@@ -269,6 +278,9 @@ impl Run {
 
     /// Goes on with what the engine found at the members: as far as the next question.
     fn advance(&mut self, settings: &Settings, costs: &[f64], gradients: &[f64], diverged: &[bool]) -> Result<()> {
+        if self.done() {
+            return Ok(());
+        }
         self.gradients += costs.len() as u64;
         match self.phase {
             Phase::Done => Ok(()),
@@ -308,10 +320,11 @@ impl Run {
 
     /// Ends the run early: the particles are weighted to beta = 1 as they are.
     fn interrupt(&mut self) {
-        if self.phase != Phase::Start && self.beta < 1.0 {
-            let weights = self.reweight(1.0);
-            self.resample(&weights);
+        if self.done() {
+            return;
         }
+        let weights = self.reweight(1.0);
+        self.resample(&weights);
         self.interrupted = true;
         self.phase = Phase::Done;
     }
@@ -402,8 +415,7 @@ impl Run {
     /// Draws momenta and step sizes, and takes the first half kick and the first drift.
     fn begin_move(&mut self, settings: &Settings) {
         self.moves += 1;
-        // A quarter of a period of a Gaussian in units of its own deviations: where cos comes to zero.
-        self.leapfrog_steps = ((FRAC_PI_2 / self.mean_step_size).round() as usize).clamp(1, settings.leapfrog_steps);
+        self.leapfrog_steps = ((TRAJECTORY / self.mean_step_size).round() as usize).clamp(1, settings.leapfrog_steps);
         let (seed, iteration, n, beta, mean) =
             (self.seed, self.iteration(), self.sites, self.beta, self.mean_step_size);
         fill_normals(&mut self.momentum, n, seed, Stream::Momentum, iteration);
@@ -486,11 +498,10 @@ impl Run {
         let (n, iteration) = (self.sites, self.iteration());
         let mut acceptance = 0.0;
         for i in 0..costs.len() {
-            let probability = if self.lost[i] { 0.0 } else { self.energy[i].exp().min(1.0) };
-            // A NaN is no probability.
-            if probability > 0.0 {
-                acceptance += probability;
-            }
+            // An energy that is not a number is beyond all numbers.
+            let lost = self.lost[i] || self.energy[i].is_nan();
+            let probability = if lost { 0.0 } else { self.energy[i].exp().min(1.0) };
+            acceptance += probability;
             if uniforms(self.seed, Stream::Acceptance, iteration, i as u32)[0] < probability {
                 let row = i * n..(i + 1) * n;
                 self.z[row.clone()].copy_from_slice(&self.proposal[row.clone()]);
@@ -502,7 +513,7 @@ impl Run {
         acceptance /= costs.len() as f64;
         self.moves_at_level += 1;
         self.accepted_at_level += acceptance;
-        self.mean_step_size = (self.mean_step_size * (acceptance - ACCEPTANCE).exp()).min(0.5 * FRAC_PI_2);
+        self.mean_step_size = (self.mean_step_size * (acceptance - ACCEPTANCE).exp()).min(0.5 * TRAJECTORY);
         self.correlation = correlation(&self.origin, &self.z, n);
         if self.moves_at_level >= settings.moves || self.correlation < settings.correlation {
             self.temper(settings);
@@ -564,7 +575,7 @@ fn next_beta(costs: &[f64], from: f64, share: f64) -> f64 {
     if low > from { low } else { from.next_up() }
 }
 
-/// The largest correlation of a component between two sets of particles.
+/// The largest |correlation| of a component between two sets of particles.
 fn correlation(a: &[f64], b: &[f64], n: usize) -> f64 {
     let count = (a.len() / n) as f64;
     let mut sums = vec![[0.0; 5]; n];
@@ -580,7 +591,7 @@ fn correlation(a: &[f64], b: &[f64], n: usize) -> f64 {
     let component = |[a, b, aa, bb, ab]: &[f64; 5]| {
         (ab - a * b / count) / ((aa - a * a / count) * (bb - b * b / count)).max(f64::MIN_POSITIVE).sqrt()
     };
-    sums.iter().map(component).fold(0.0, f64::max)
+    sums.iter().map(|s| component(s).abs()).fold(0.0, f64::max)
 }
 
 /// Standard normals for the rows of an array, as an engine would draw them.
@@ -601,6 +612,46 @@ fn uniforms(seed: u64, stream: Stream, iteration: u32, member: u32) -> [f64; 4] 
         .map(|w| (f64::from(w) + 0.5) / 4_294_967_296.0)
 }
 
+/// x'x
 fn square(x: &[f64]) -> f64 {
     x.iter().map(|x| x * x).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_beta_leaves_the_share_that_was_asked_for() {
+        // Costs over nine orders of magnitude, and some that are infinite.
+        for scale in [1e-3, 1.0, 1e6] {
+            let mut costs: Vec<f64> = (0..1000).map(|k| scale * f64::from(k % 97) + 5.0).collect();
+            costs[3] = f64::INFINITY;
+            for from in [0.0, 0.01] {
+                let beta = next_beta(&costs, from, 0.5);
+                assert!(beta > from && beta <= 1.0);
+                let weights: Vec<f64> =
+                    costs.iter().filter(|c| c.is_finite()).map(|c| ((from - beta) * (c - 5.0)).exp()).collect();
+                let ess = weights.iter().sum::<f64>().powi(2) / square(&weights);
+                assert!(
+                    if beta < 1.0 { (ess / 999.0 - 0.5).abs() < 1e-3 } else { ess > 499.0 },
+                    "{scale} {from} {ess}"
+                );
+            }
+        }
+        assert_eq!(next_beta(&[0.0; 10], 0.0, 0.9), 1.0);
+    }
+
+    #[test]
+    fn correlation_is_that_of_the_worst_component() {
+        let mut a = vec![0.0; 4000];
+        let mut b = vec![0.0; 4000];
+        fill_normals(&mut a, 2, 1, Stream::Particles, 0);
+        fill_normals(&mut b, 2, 1, Stream::Particles, 1);
+        assert!(correlation(&a, &b, 2) < 0.1);
+        for (a, b) in a.chunks_exact(2).zip(b.chunks_exact_mut(2)) {
+            b[1] = -0.6 * a[1] + 0.8 * b[1] + 3.0;
+        }
+        assert!((correlation(&a, &b, 2) - 0.6).abs() < 0.05);
+    }
 }
