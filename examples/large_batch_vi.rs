@@ -29,7 +29,7 @@ fn main() -> Result<()> {
             vi.seconds,
             number("final_elbo"),
             number("final_elbo_error"),
-            scores(&problem, 0, &vi).expect("a twin knows its truth").rmse_initial,
+            scores(&problem, 0, &vi, None).rmse.expect("a twin knows its truth").initial,
         );
     }
     Ok(())

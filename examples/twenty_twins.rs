@@ -32,7 +32,10 @@ fn main() -> vi4dvar::error::Result<()> {
     println!("     4DVAR      VI       VI   median (min-max)         xb      64 starts    that reach it");
     let (mut caught, mut all_ratios) = (0, Vec::new());
     for (p, seed) in seeds.iter().enumerate() {
-        let score = |a: &Analysis| scores(problem, p, a).expect("twins have a truth");
+        let score = |a: &Analysis| {
+            let scores = scores(problem, p, a, None);
+            scores.rmse.zip(scores.std).expect("twins have a truth")
+        };
         let hessian = record(&many[p], "hessian");
         let mut ratios: Vec<f64> =
             record(&vi[p], "variational_std").iter().enumerate().map(|(i, s)| s * hessian[[i, i]].sqrt()).collect();
@@ -43,11 +46,11 @@ fn main() -> vi4dvar::error::Result<()> {
         let alone = record(&four_d_var[p], "minimum_cost")[0];
         let reach = minima.iter().filter(|j| **j < 1.01 * lowest).count();
         caught += usize::from(alone > 1.01 * lowest);
-        let (a, b) = (score(&four_d_var[p]), score(&vi[p]));
+        let ((a, _), (b, sd)) = (score(&four_d_var[p]), score(&vi[p]));
         let [low, median, high] = [0, ratios.len() / 2, ratios.len() - 1].map(|k| ratios[k]);
         println!(
             "{seed:4} {:5.2} {:7.2} {:8.2} {median:8.2} ({low:.2}-{high:.2}) {alone:10.1} {lowest:14.1} {reach:16}",
-            a.rmse_initial, b.rmse_initial, b.std_initial
+            a.initial, b.initial, sd.initial
         );
     }
     all_ratios.sort_by(f64::total_cmp);

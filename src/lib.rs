@@ -76,10 +76,15 @@ pub use method::{
 };
 
 // Twin experiments and presets.
-pub use experiment::{Outcome, Preset, ScoreRow, ScoreTable, TwinKind, TwinSettings, scores, simulate, simulate_set};
+pub use experiment::{
+    MethodScores, Outcome, Preset, Reference, ReferenceCount, ScoreTable, TwinKind, TwinSettings, scores, simulate,
+    simulate_set,
+};
 
-// Scores against a truth.
-pub use diagnostics::Scores;
+// Scores against a truth or a reference posterior; each one's function is in the room.
+pub use diagnostics::{
+    CostFit, CostFitSummary, Estimate, Periods, Rank, RankHistogram, ScoreInput, ScoreSummary, Scores,
+};
 
 // Files.
 pub use output::{

@@ -73,7 +73,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let attributes = output::analysis_attributes("assimilate", &settings, &engine, &problem, &analyses[0]);
     write_analysis(out, &problem, &analyses[0], &attributes, force)?;
     output::save_settings(out, &settings, force)?;
-    let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses));
+    let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses), None);
     let summary = &analyses[0].summary;
     print(&format!("{table}{}: {summary}\non {}\n{}\n", analyses[0].method, engine.hardware(), out.display()))
 }

@@ -60,19 +60,9 @@ pub(super) fn analysis_attributes(
     analysis: &Analysis,
 ) -> Attributes {
     let mut attributes = attributes(command, settings, Some(engine.hardware()));
-    if let Some(scores) = scores(problem, 0, analysis) {
-        let named = [
-            ("rmse_initial", Some(scores.rmse_initial)),
-            ("rmse_window", Some(scores.rmse_window)),
-            ("rmse_forecast", scores.rmse_forecast),
-            ("std_initial", Some(scores.std_initial)),
-            ("std_window", Some(scores.std_window)),
-            ("std_forecast", scores.std_forecast),
-        ];
-        for (name, value) in named {
-            if let Some(value) = value {
-                attributes.set(name, value);
-            }
+    for (score, periods) in scores(problem, 0, analysis, None).named() {
+        for (period, value) in periods.iter().flat_map(|p| p.named()) {
+            attributes.set(format!("{score}_{period}"), *value);
         }
     }
     attributes

@@ -1,7 +1,48 @@
-//! How good an analysis is: its error against the truth, its spread, and whether Markov chains can be trusted.
+//! How good an analysis is: scores against a truth, calibration, distance to a reference posterior; and whether Markov
+//! chains can be trusted.
+//!
+//! Pure functions of numbers, one file per family; [`Scores`] has them all for one analysis, [`ScoreSummary`] over
+//! repeated twins. Scores of a sample of M members are in their fair form where one exists, so that methods with
+//! samples of different sizes compare.
 
+mod accuracy;
+mod cost;
+mod covariance;
+mod coverage;
+mod crps;
+mod distance;
+mod energy;
+mod estimate;
 mod mcmc;
+mod period;
+mod rank;
 mod scores;
+mod variogram;
 
+pub use accuracy::{rmse, spread};
+pub use cost::{CostFit, CostFitSummary};
+pub use covariance::{correlation, covariance, covariances};
+pub use coverage::coverage;
+pub use crps::fair_crps;
+pub use distance::{distance_of_mean, distance_of_std};
+pub use energy::{MOST_PAIRED, fair_energy_score};
+pub use estimate::{Estimate, ratio_of_squares};
 pub use mcmc::{bulk_ess, mean_ess, r_hat};
-pub use scores::Scores;
+pub use period::Periods;
+pub use rank::{BAND_LEVEL, Rank, RankHistogram, rank};
+pub use scores::{ScoreInput, ScoreSummary, Scores};
+pub use variogram::{FARTHEST_PAIR, variogram_score};
+
+/// Seeded normals for tests, and the few constants of theirs that the oracles need.
+#[cfg(test)]
+mod testing {
+    use crate::random::{Stream, StreamRng};
+    use ndarray::Array3;
+    use rand_distr::{Distribution, StandardNormal};
+
+    /// Standard normals `[a, b, c]`.
+    pub fn normals(seed: u64, shape: (usize, usize, usize)) -> Array3<f64> {
+        let mut rng = StreamRng::new(seed, Stream::SpinUp);
+        Array3::from_shape_simple_fn(shape, || StandardNormal.sample(&mut rng))
+    }
+}

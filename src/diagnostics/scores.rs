@@ -1,92 +1,399 @@
-//! Error of the mean and spread: at the initial time, over the assimilated window, and in the forecast.
+//! All scores of one analysis, and their summary over repeated twins.
 
-use ndarray::{ArrayView2, s};
+use super::{
+    CostFit, CostFitSummary, Estimate, Periods, Rank, RankHistogram, coverage, distance_of_mean, distance_of_std,
+    fair_crps, fair_energy_score, rank, ratio_of_squares, rmse, spread, variogram_score,
+};
+use ndarray::{ArrayView2, ArrayView3, Axis, s};
 use serde::Serialize;
+use std::ops::Range;
 
-/// Scores of one analysis, all in the units of the state.
-///
-/// The window is the assimilated times, the initial one included; the forecast is the stored times after them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Scores {
-    /// Root mean square error of the mean at time 0.
-    pub rmse_initial: f64,
-    /// The same over the assimilated window.
-    pub rmse_window: f64,
-    /// The same in the forecast; `None` where every stored time is assimilated.
-    pub rmse_forecast: Option<f64>,
-    /// Mean posterior standard deviation at time 0.
-    pub std_initial: f64,
-    /// The same over the assimilated window.
-    pub std_window: f64,
-    /// The same in the forecast.
-    pub std_forecast: Option<f64>,
+/// What an analysis is scored by.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoreInput<'a> {
+    /// Posterior mean: `[times, sites]`.
+    pub mean: ArrayView2<'a, f64>,
+    /// Posterior standard deviation: `[times, sites]`.
+    pub std: ArrayView2<'a, f64>,
+    /// Samples: `[samples, times, sites]`. Fewer than two are none.
+    pub samples: ArrayView3<'a, f64>,
+    /// Times that were assimilated, 1 to times.
+    pub assimilated_times: usize,
+    /// The true trajectory, where it is known: `[times, sites]`.
+    pub truth: Option<ArrayView2<'a, f64>>,
+    /// Mean and standard deviation of a reference posterior, where there is one: each `[times, sites]`.
+    pub reference: Option<(ArrayView2<'a, f64>, ArrayView2<'a, f64>)>,
+    /// The site whose rank is taken. Neighbours are no independent windows, so one will do.
+    pub rank_site: usize,
+    /// The fit of the minimum, for a method that has one.
+    pub cost_fit: Option<CostFit>,
 }
 
+/// Scores of one analysis, or of many ([`ScoreSummary`]). Absent: `std` never; those with a truth where none is known;
+/// from `crps` to `rank` also where there are fewer than two samples; the distances where there is no reference.
+///
+/// A score of a period is over all its times and sites. Units are those of the state but for the ratio, the coverages
+/// and the distances; `variogram` is in units of the state too, being a square of square roots.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scores<T = f64, R = Rank, F = CostFit> {
+    /// Root mean square error of the mean.
+    pub rmse: Option<Periods<T>>,
+    /// Mean posterior standard deviation.
+    pub std: Option<Periods<T>>,
+    /// Root of the mean variance, the RMSE to expect: see [`spread`].
+    pub spread: Option<Periods<T>>,
+    /// Spread / RMSE: ideal 1. Over twins the ratio of the roots of the mean squares: see [`ratio_of_squares`].
+    pub spread_skill: Option<Periods<T>>,
+    /// Share of truths in the central 50 % interval: see [`coverage()`].
+    pub coverage_50: Option<Periods<T>>,
+    /// The same for the central 90 %.
+    pub coverage_90: Option<Periods<T>>,
+    /// Fair CRPS of each time and site, averaged: see [`fair_crps`].
+    pub crps: Option<Periods<T>>,
+    /// Fair energy score of the state at each time, averaged: see [`fair_energy_score`].
+    pub energy: Option<Periods<T>>,
+    /// Variogram score of order 1/2 of the state at each time, averaged: see [`variogram_score`].
+    pub variogram: Option<Periods<T>>,
+    /// Distance of the mean to the reference's: see [`distance_of_mean`].
+    pub distance_mean: Option<Periods<T>>,
+    /// Distance of the deviation to the reference's: see [`distance_of_std`].
+    pub distance_std: Option<Periods<T>>,
+    /// Rank of the truth at one site, at the last time of each period: 0, the window's end, the forecast's end. Over
+    /// twins a histogram, from 10 twins on.
+    pub rank: Option<Periods<R>>,
+    /// 2 J_min against chi-squared, for a method that minimises the cost.
+    pub cost_fit: Option<F>,
+}
+
+/// Mean and standard error of each score over repeated twins.
+pub type ScoreSummary = Scores<Estimate, RankHistogram, CostFitSummary>;
+
 impl Scores {
-    /// Scores of `mean` and `std` against `truth`, each `[times, sites]`.
+    /// Scores an analysis.
     ///
     /// # Panics
-    /// If the shapes differ or `assimilated_times` is not from 1 to times.
-    pub fn new(mean: ArrayView2<f64>, std: ArrayView2<f64>, truth: ArrayView2<f64>, assimilated_times: usize) -> Self {
-        assert_eq!(mean.shape(), truth.shape(), "mean and truth must have one shape");
-        assert_eq!(std.shape(), truth.shape(), "std and truth must have one shape");
-        let times = truth.nrows();
-        let rmse = |from: usize, to: usize| {
-            let error = &mean.slice(s![from..to, ..]) - &truth.slice(s![from..to, ..]);
-            (error.mapv(|e| e * e).mean().expect("times were checked")).sqrt()
-        };
-        let spread = |from: usize, to: usize| std.slice(s![from..to, ..]).mean().expect("times were checked");
-        let forecast = assimilated_times < times;
+    /// If shapes differ, `assimilated_times` is not from 1 to times, or there is no `rank_site`.
+    pub fn new(input: &ScoreInput) -> Self {
+        let ScoreInput { mean, std, samples, truth, reference, .. } = *input;
+        assert_eq!(mean.shape(), std.shape(), "mean and std must have one shape");
+        assert_eq!(mean.shape(), &samples.shape()[1..], "mean and samples must have one shape");
+        let periods = Periods::new(mean.nrows(), input.assimilated_times);
+        let count = Some(samples.len_of(Axis(0))).filter(|m| *m >= 2);
+        let by_period = |f: &dyn Fn(&Range<usize>) -> f64| periods.map(|times| f(times));
+        let spread = by_period(&|r| spread(rows(std, r), count));
+        let rmse = truth.map(|truth| by_period(&|r| rmse(rows(mean, r), rows(truth, r))));
+        let of_samples = truth.filter(|_| count.is_some()).map(|t| OfSamples::new(samples, t, input.rank_site));
+        let sampled = |f: fn(&OfSamples) -> &[f64]| of_samples.as_ref().map(|s| periods.means(f(s)));
         Self {
-            rmse_initial: rmse(0, 1),
-            rmse_window: rmse(0, assimilated_times),
-            rmse_forecast: forecast.then(|| rmse(assimilated_times, times)),
-            std_initial: spread(0, 1),
-            std_window: spread(0, assimilated_times),
-            std_forecast: forecast.then(|| spread(assimilated_times, times)),
+            std: Some(by_period(&|r| rows(std, r).sum() / (r.len() * std.ncols()) as f64)),
+            spread_skill: rmse.map(|rmse| Periods {
+                initial: spread.initial / rmse.initial,
+                window: spread.window / rmse.window,
+                forecast: spread.forecast.zip(rmse.forecast).map(|(s, e)| s / e),
+            }),
+            spread: Some(spread),
+            rmse,
+            coverage_50: sampled(|s| &s.coverage_50),
+            coverage_90: sampled(|s| &s.coverage_90),
+            crps: sampled(|s| &s.crps),
+            energy: sampled(|s| &s.energy),
+            variogram: sampled(|s| &s.variogram),
+            distance_mean: reference
+                .map(|(m, s)| by_period(&|r| distance_of_mean(rows(mean, r), rows(m, r), rows(s, r)))),
+            distance_std: reference.map(|(_, s)| by_period(&|r| distance_of_std(rows(std, r), rows(s, r)))),
+            rank: of_samples.as_ref().map(|s| periods.ends().map(|time| s.ranks[*time])),
+            cost_fit: input.cost_fit,
         }
     }
 
-    /// The mean of each score over several analyses.
-    ///
-    /// # Panics
-    /// If there are none.
-    pub fn average(scores: &[Self]) -> Self {
-        assert!(!scores.is_empty(), "an average needs at least one");
-        let mean = |score: fn(&Self) -> f64| scores.iter().map(score).sum::<f64>() / scores.len() as f64;
-        let forecast = scores.iter().all(|s| s.rmse_forecast.is_some());
-        Self {
-            rmse_initial: mean(|s| s.rmse_initial),
-            rmse_window: mean(|s| s.rmse_window),
-            rmse_forecast: forecast.then(|| mean(|s| s.rmse_forecast.unwrap_or(f64::NAN))),
-            std_initial: mean(|s| s.std_initial),
-            std_window: mean(|s| s.std_window),
-            std_forecast: forecast.then(|| mean(|s| s.std_forecast.unwrap_or(f64::NAN))),
+    /// Sums up repeated twins: each score over those that have it.
+    pub fn summary(twins: &[Self]) -> ScoreSummary {
+        let over = |score: fn(&Self) -> Option<Periods<f64>>| {
+            let all: Vec<_> = twins.iter().filter_map(score).collect();
+            Periods::over(&all, Estimate::new)
+        };
+        let spreads: Vec<Periods<(f64, f64)>> = twins.iter().filter_map(Self::spread_and_rmse).collect();
+        let ranks: Vec<_> = twins.iter().filter_map(|s| s.rank).collect();
+        let fits: Vec<_> = twins.iter().filter_map(|s| s.cost_fit).collect();
+        Scores {
+            rmse: over(|s| s.rmse),
+            std: over(|s| s.std),
+            spread: over(|s| s.spread),
+            spread_skill: Periods::over(&spreads, ratio_of_squares),
+            coverage_50: over(|s| s.coverage_50),
+            coverage_90: over(|s| s.coverage_90),
+            crps: over(|s| s.crps),
+            energy: over(|s| s.energy),
+            variogram: over(|s| s.variogram),
+            distance_mean: over(|s| s.distance_mean),
+            distance_std: over(|s| s.distance_std),
+            rank: Periods::over(&ranks, RankHistogram::of_windows),
+            cost_fit: CostFitSummary::new(&fits),
         }
+    }
+
+    fn spread_and_rmse(&self) -> Option<Periods<(f64, f64)>> {
+        let (spread, rmse) = (self.spread?, self.rmse?);
+        Some(Periods {
+            initial: (spread.initial, rmse.initial),
+            window: (spread.window, rmse.window),
+            forecast: spread.forecast.zip(rmse.forecast),
+        })
+    }
+}
+
+impl<T, R, F> Scores<T, R, F> {
+    /// Every score of periods by name, in the order of tables.
+    pub fn named(&self) -> [(&'static str, Option<&Periods<T>>); 11] {
+        [
+            ("rmse", self.rmse.as_ref()),
+            ("std", self.std.as_ref()),
+            ("spread", self.spread.as_ref()),
+            ("spread_skill", self.spread_skill.as_ref()),
+            ("coverage_50", self.coverage_50.as_ref()),
+            ("coverage_90", self.coverage_90.as_ref()),
+            ("crps", self.crps.as_ref()),
+            ("energy", self.energy.as_ref()),
+            ("variogram", self.variogram.as_ref()),
+            ("distance_mean", self.distance_mean.as_ref()),
+            ("distance_std", self.distance_std.as_ref()),
+        ]
+    }
+}
+
+impl<T: Copy> Periods<T> {
+    /// Sums up each period over repeated twins; `None` where there is nothing to sum up.
+    fn over<U>(twins: &[Self], sum_up: impl Fn(&[T]) -> Option<U>) -> Option<Periods<U>> {
+        let of = |f: fn(&Self) -> Option<T>| sum_up(&twins.iter().filter_map(f).collect::<Vec<_>>());
+        Some(Periods {
+            initial: of(|p| Some(p.initial))?,
+            window: of(|p| Some(p.window))?,
+            forecast: of(|p| p.forecast),
+        })
+    }
+}
+
+fn rows<'a>(array: ArrayView2<'a, f64>, times: &Range<usize>) -> ArrayView2<'a, f64> {
+    array.slice_move(s![times.clone(), ..])
+}
+
+/// Scores of samples at each time: `[times]`, averaged over the sites.
+struct OfSamples {
+    crps: Vec<f64>,
+    energy: Vec<f64>,
+    variogram: Vec<f64>,
+    coverage_50: Vec<f64>,
+    coverage_90: Vec<f64>,
+    /// At the one site.
+    ranks: Vec<Rank>,
+}
+
+impl OfSamples {
+    fn new(samples: ArrayView3<f64>, truth: ArrayView2<f64>, rank_site: usize) -> Self {
+        let (_, times, sites) = samples.dim();
+        assert_eq!(truth.dim(), (times, sites), "samples and truth must have one shape");
+        let mut own = Self {
+            crps: vec![0.0; times],
+            coverage_50: vec![0.0; times],
+            coverage_90: vec![0.0; times],
+            energy: Vec::new(),
+            variogram: Vec::new(),
+            ranks: Vec::new(),
+        };
+        for (time, truth) in truth.outer_iter().enumerate() {
+            let states = samples.index_axis(Axis(1), time);
+            own.energy.push(fair_energy_score(states, truth));
+            own.variogram.push(variogram_score(states, truth));
+            let mut columns = states.t().as_standard_layout().into_owned();
+            for (site, mut column) in columns.outer_iter_mut().enumerate() {
+                let sorted = column.as_slice_mut().expect("a row of an array in standard layout");
+                sorted.sort_unstable_by(f64::total_cmp);
+                let rank = rank(sorted, truth[site]);
+                own.crps[time] += fair_crps(sorted, truth[site]) / sites as f64;
+                own.coverage_50[time] += coverage(rank, 0.5) / sites as f64;
+                own.coverage_90[time] += coverage(rank, 0.9) / sites as f64;
+                if site == rank_site {
+                    own.ranks.push(rank);
+                }
+            }
+        }
+        own
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::{Array2, array};
+    use crate::diagnostics::testing::normals;
+    use ndarray::{Array1, Array2, Array3, array};
+
+    const STD: [f64; 3] = [2.0, 1.0, 3.0];
+    const SITES: usize = 8;
+    const MEMBERS: usize = 30;
+
+    /// Twins whose truth and members are independent draws from N(10, STD), but for members `narrow` times as wide; the
+    /// reference is that distribution itself. 3 times, 2 assimilated.
+    fn twins(count: usize, narrow: f64) -> Vec<Scores> {
+        let std = Array2::from_shape_fn((3, SITES), |(t, _)| STD[t]);
+        let center = Array2::from_elem((3, SITES), 10.0);
+        let twin = |k: usize| {
+            let draws: Array3<f64> = normals(k as u64, (MEMBERS + 1, 3, SITES)) * &std + &center;
+            let truth = draws.index_axis(Axis(0), MEMBERS);
+            let samples: Array3<f64> = (&draws.slice(s![..MEMBERS, .., ..]) - &center) * narrow + &center;
+            Scores::new(&ScoreInput {
+                mean: samples.mean_axis(Axis(0)).unwrap().view(),
+                std: samples.std_axis(Axis(0), 1.0).view(),
+                samples: samples.view(),
+                assimilated_times: 2,
+                truth: Some(truth),
+                reference: Some((center.view(), std.view())),
+                rank_site: k % SITES,
+                cost_fit: None,
+            })
+        };
+        (0..count).map(twin).collect()
+    }
+
+    /// What each score of a calibrated ensemble of independent sites must be on average, from the moments of normal and
+    /// chi variables.
+    #[test]
+    fn calibrated_ensemble_has_the_scores_that_theory_gives() {
+        let summary = Scores::summary(&twins(1000, 1.0));
+        let m = MEMBERS as f64;
+        // Gamma(9/2) / Gamma(4) and E[chi with 8 degrees] / sqrt 8.
+        let gamma_ratio = 1.938_621_4;
+        let chi = gamma_ratio * 0.5;
+        // Var |Z|^(1/2) for a standard normal Z: sqrt(2 / pi) - sqrt 2 Gamma(3/4)^2 / pi.
+        let root_variance = 0.797_884_6 - 2f64.sqrt() * 1.225_416_7f64.powi(2) / std::f64::consts::PI;
+        let variogram = 2f64.sqrt() * root_variance * (1.0 + 1.0 / m);
+        // E[sample deviation of 30] / sigma.
+        let c4 = 0.991_418;
+        let check = |name: &str, got: Option<Estimate>, expected: f64| {
+            let got = got.unwrap_or_else(|| panic!("{name} is missing"));
+            let error = got.standard_error.unwrap();
+            println!("{name:22} {:.4} ± {error:.4}, expected {expected:.4}", got.mean);
+            assert_eq!(got.count, 1000);
+            assert!((got.mean - expected).abs() < 4.0 * error, "{name}: {got:?}, expected {expected}");
+            assert!(error < 0.03 * expected.max(0.1), "{name}: {got:?}");
+        };
+        check("rmse initial", summary.rmse.map(|r| r.initial), 2.0 * chi * (1.0 + 1.0 / m).sqrt());
+        check("rmse forecast", summary.rmse.and_then(|r| r.forecast), 3.0 * chi * (1.0 + 1.0 / m).sqrt());
+        let scaled = [
+            ("std", summary.std, c4),
+            ("crps", summary.crps, std::f64::consts::PI.sqrt().recip()),
+            ("energy", summary.energy, gamma_ratio),
+            ("variogram", summary.variogram, variogram),
+        ];
+        for (name, score, unit) in scaled {
+            check(&format!("{name} initial"), score.map(|s| s.initial), 2.0 * unit);
+            check(&format!("{name} window"), score.map(|s| s.window), 1.5 * unit);
+            check(&format!("{name} forecast"), score.and_then(|s| s.forecast), 3.0 * unit);
+        }
+        let same = [
+            ("spread-skill", summary.spread_skill, 1.0),
+            ("coverage 50", summary.coverage_50, 0.5),
+            ("coverage 90", summary.coverage_90, 0.9),
+        ];
+        for (name, score, expected) in same {
+            check(&format!("{name} initial"), score.map(|s| s.initial), expected);
+            check(&format!("{name} window"), score.map(|s| s.window), expected);
+            check(&format!("{name} forecast"), score.and_then(|s| s.forecast), expected);
+        }
+        // A sample mean is off by sigma / sqrt M, a log deviation by sqrt(1 / (2 (M - 1))) to first order.
+        check("distance of the mean", summary.distance_mean.map(|s| s.initial), chi / m.sqrt());
+        let distance = summary.distance_std.unwrap().initial.mean;
+        assert!((distance - chi / (2.0 * (m - 1.0)).sqrt()).abs() < 0.006, "{distance}");
+        for (period, histogram) in summary.rank.as_ref().unwrap().named() {
+            println!("rank {period}: p = {:.3}", histogram.p_value);
+            assert!(histogram.p_value > 0.001, "{period}: {histogram:?}");
+            assert_eq!(histogram.counts.iter().sum::<usize>(), 1000);
+        }
+        assert_eq!(summary.cost_fit, None);
+    }
+
+    #[test]
+    fn narrow_ensemble_is_found_out() {
+        let [narrow, right] = [0.4, 1.0].map(|width| Scores::summary(&twins(200, width)));
+        let initial = |p: Option<Periods<Estimate>>| p.unwrap().initial.mean;
+        // sqrt((M + 1) / M 0.16 / (1 + 0.16 / M)).
+        assert!((initial(narrow.spread_skill) - 0.406).abs() < 0.03, "{:?}", narrow.spread_skill);
+        // About P(|Z| < 0.4 * 1.645) = 0.49.
+        assert!((initial(narrow.coverage_90) - 0.49).abs() < 0.05, "{:?}", narrow.coverage_90);
+        assert!(initial(narrow.crps) > 1.1 * initial(right.crps));
+        assert!(initial(narrow.energy) > 1.1 * initial(right.energy));
+        assert!(initial(narrow.variogram) > 1.1 * initial(right.variogram));
+        assert!((initial(narrow.distance_std) - 2.5f64.ln()).abs() < 0.05, "{:?}", narrow.distance_std);
+        assert!(narrow.rank.unwrap().initial.p_value < 1e-6);
+    }
 
     #[test]
     fn scores_of_a_worked_example() {
         let truth = array![[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]];
         let mean = array![[3.0, 4.0], [1.0, 1.0], [2.0, 4.0]];
-        let std = array![[1.0, 3.0], [4.0, 4.0], [0.5, 1.5]];
-        let scores = Scores::new(mean.view(), std.view(), truth.view(), 2);
-        assert_eq!(scores.rmse_initial, 12.5f64.sqrt());
-        assert_eq!(scores.rmse_window, 6.25f64.sqrt());
-        assert_eq!(scores.rmse_forecast, Some(2.0f64.sqrt()));
-        assert_eq!((scores.std_initial, scores.std_window, scores.std_forecast), (2.0, 3.0, Some(1.0)));
+        let std = array![[1.0, 7.0], [3.0, 5.0], [1.0, 7.0]];
+        let none = Array3::zeros((0, 3, 2));
+        let input = ScoreInput {
+            mean: mean.view(),
+            std: std.view(),
+            samples: none.view(),
+            assimilated_times: 2,
+            truth: Some(truth.view()),
+            reference: None,
+            rank_site: 0,
+            cost_fit: CostFit::new(3.0, 4),
+        };
+        let scores = Scores::new(&input);
+        let of = |initial: f64, window: f64, forecast: f64| Some(Periods { initial, window, forecast: Some(forecast) });
+        assert_eq!(scores.rmse, of(12.5f64.sqrt(), 6.25f64.sqrt(), 2f64.sqrt()));
+        assert_eq!(scores.std, of(4.0, 4.0, 4.0));
+        assert_eq!(scores.spread, of(5.0, 21f64.sqrt(), 5.0));
+        let ratio = scores.spread_skill.unwrap();
+        assert!(
+            (ratio.initial - 2f64.sqrt()).abs() < 1e-15 && (ratio.forecast.unwrap() - 12.5f64.sqrt()).abs() < 1e-14
+        );
+        assert_eq!(scores.cost_fit, input.cost_fit);
+        // No samples, no reference.
+        assert_eq!((scores.crps, scores.energy, scores.variogram), (None, None, None));
+        assert_eq!((scores.coverage_50, scores.coverage_90, scores.rank), (None, None, None));
+        assert_eq!((scores.distance_mean, scores.distance_std), (None, None));
+
+        // No truth, no forecast, but a reference.
+        let reference = Some((truth.view(), std.view()));
+        let scores = Scores::new(&ScoreInput { truth: None, reference, assimilated_times: 3, ..input });
+        assert_eq!((scores.rmse, scores.spread_skill, scores.std.unwrap().forecast), (None, None, None));
+        // (9 + 16/49) / 2 at time 0.
+        assert!((scores.distance_mean.unwrap().initial - (457.0f64 / 98.0).sqrt()).abs() < 1e-14);
+        assert_eq!(scores.distance_std.unwrap().window, 0.0);
+        assert!(
+            serde_json::to_string(&scores).unwrap().starts_with(r#"{"rmse":null,"std":{"initial":4.0,"window":4.0"#)
+        );
     }
 
     #[test]
-    fn scores_without_a_forecast() {
-        let zeros = Array2::<f64>::zeros((3, 4));
-        let scores = Scores::new(zeros.view(), zeros.view(), zeros.view(), 3);
-        assert_eq!((scores.rmse_forecast, scores.std_forecast), (None, None));
+    fn scores_of_samples_are_means_over_times_and_sites() {
+        let samples = normals(3, (40, 3, 5));
+        let truth = normals(4, (1, 3, 5)).remove_axis(Axis(0));
+        let scores = Scores::new(&ScoreInput {
+            mean: samples.mean_axis(Axis(0)).unwrap().view(),
+            std: samples.std_axis(Axis(0), 1.0).view(),
+            samples: samples.view(),
+            assimilated_times: 2,
+            truth: Some(truth.view()),
+            reference: None,
+            rank_site: 2,
+            cost_fit: None,
+        });
+        let column = |t: usize, i: usize| -> Array1<f64> { samples.slice(s![.., t, i]).to_owned() };
+        let crps = |t: usize, i: usize| {
+            let x = column(t, i);
+            let pairs: f64 = x.iter().map(|a| x.iter().map(|b| (a - b).abs()).sum::<f64>()).sum();
+            x.mapv(|a| (a - truth[[t, i]]).abs()).mean().unwrap() - pairs / (2.0 * 40.0 * 39.0)
+        };
+        let expected: f64 = (0..10).map(|k| crps(k / 5, k % 5)).sum::<f64>() / 10.0;
+        assert!((scores.crps.unwrap().window - expected).abs() < 1e-13);
+        let energy = |t: usize| fair_energy_score(samples.index_axis(Axis(1), t), truth.row(t));
+        assert_eq!(scores.energy.unwrap().window, f64::midpoint(energy(0), energy(1)));
+        let below = column(2, 2).iter().filter(|x| **x < truth[[2, 2]]).count();
+        assert_eq!(scores.rank.unwrap().forecast, Some(Rank { rank: below, samples: 40 }));
     }
 }

@@ -5,7 +5,7 @@ mod isda_16_prior;
 mod table;
 mod twin;
 
-pub use table::{ScoreRow, ScoreTable, scores};
+pub use table::{MethodScores, Reference, ReferenceCount, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
 use crate::engine::Engine;
@@ -69,7 +69,7 @@ impl Preset {
             let problem = simulate_set(&self.twin, seeds)?;
             let run = |method: &Method| self.methods.run(*method, &problem, engine, observer);
             let mut analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
-            table.add(&problem, &analyses);
+            table.add(&problem, &analyses, None);
             first.get_or_insert_with(|| {
                 (problem.single(0), analyses.iter_mut().map(|twins| twins.swap_remove(0)).collect())
             });

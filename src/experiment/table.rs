@@ -1,85 +1,425 @@
-//! The table of scores that ends an experiment.
+//! The table of scores that ends an experiment: for people, and as JSON.
+//!
+//! As JSON (any serde format) a [`ScoreTable`] is
+//!
+//! ```json
+//! {"twins": 50,
+//!  "reference": {"method": "Gold standard", "agreed": 48, "disagreed": 2},
+//!  "methods": [
+//!    {"method": "4DVAR", "seconds": 1.2,
+//!     "scores": {
+//!       "rmse": {"initial": {"mean": 0.369, "standard_error": 0.012, "count": 50}, "window": {…}, "forecast": {…}},
+//!       "std": …, "spread": …, "spread_skill": …, "coverage_50": …, "coverage_90": …, "crps": …, "energy": …,
+//!       "variogram": …, "distance_mean": …, "distance_std": …,
+//!       "rank": {"initial": {"counts": […], "expected": […], "band_low": […], "band_high": […], "chi_squared": …,
+//!                            "p_value": …}, "window": {…}, "forecast": {…}},
+//!       "cost_fit": {"minimum": {…}, "expected_minimum": …, "variance": {…}, "expected_variance": …, "p_value": …}
+//!     }}]}
+//! ```
+//!
+//! Every key is always there; what does not apply is `null`, and so is a number that is not finite.
 
-use crate::diagnostics::Scores;
+use crate::diagnostics::{CostFit, Estimate, Periods, ScoreInput, ScoreSummary, Scores};
 use crate::method::Analysis;
 use crate::problem::Problem;
+use rayon::prelude::*;
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 use std::fmt;
 
-/// Scores of several methods on one problem, or averaged over several. Displays as a table for people.
-#[derive(Clone, Debug, Default)]
+/// Scores of several methods on one problem or on repeated twins. Displays as a table for people.
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct ScoreTable {
-    /// One row per method.
-    pub rows: Vec<ScoreRow>,
-    /// Twins in it.
-    twins: usize,
+    /// Problems in it.
+    pub twins: usize,
+    /// How often there was a reference posterior to measure distances from; `None` if no method is one.
+    pub reference: Option<ReferenceCount>,
+    /// The methods, in the order in which they were given.
+    pub methods: Vec<MethodScores>,
 }
 
-/// One method's line.
+/// One method's scores. Serialises as name, seconds and summary.
 #[derive(Clone, Debug)]
-pub struct ScoreRow {
+pub struct MethodScores {
     /// The method's name.
     pub method: String,
-    /// Its scores.
-    pub scores: Scores,
-    /// Wall time in seconds.
+    /// Wall time in seconds over all problems; NaN where it is not known.
     pub seconds: f64,
+    /// The scores of each problem.
+    pub twins: Vec<Scores>,
+}
+
+/// Which of the methods is the reference posterior.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// Its place among the methods.
+    pub method: usize,
+    /// For each problem, whether it can be trusted (its independent runs agree): `[P]`.
+    pub agreed: &'a [bool],
+}
+
+/// In how many problems a reference posterior could be trusted. Distances are taken in those alone.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReferenceCount {
+    /// The reference method's name.
+    pub method: String,
+    /// Problems in which its runs agreed.
+    pub agreed: usize,
+    /// Problems in which they did not.
+    pub disagreed: usize,
 }
 
 impl ScoreTable {
-    /// Scores against the truth, averaged over the twins of the set; no rows where there is no truth. `analyses` has
-    /// one entry per method, each with one analysis per problem.
-    pub fn new(problem: &Problem, analyses: &[Vec<Analysis>]) -> Self {
-        let row = |method: &Vec<Analysis>| {
-            let scores: Option<Vec<_>> = method.iter().enumerate().map(|(p, a)| scores(problem, p, a)).collect();
-            let first = method.first()?;
-            Some(ScoreRow { method: first.method.clone(), scores: Scores::average(&scores?), seconds: first.seconds })
-        };
-        Self { rows: analyses.iter().filter_map(row).collect(), twins: problem.count() }
+    /// The scores of a set of problems. `analyses` has one entry per method, each with one analysis per problem.
+    ///
+    /// # Panics
+    /// If a method has another number of analyses than there are problems, or an analysis another shape than they.
+    pub fn new(problem: &Problem, analyses: &[Vec<Analysis>], reference: Option<Reference>) -> Self {
+        let mut table = Self::default();
+        table.add(problem, analyses, reference);
+        table
     }
 
-    /// Takes in another set of twins, assimilated by the same methods.
-    pub fn add(&mut self, problem: &Problem, analyses: &[Vec<Analysis>]) {
-        let more = Self::new(problem, analyses);
-        let (old, new) = (self.twins as f64, more.twins as f64);
-        if self.rows.is_empty() {
-            *self = more;
-            return;
+    /// Takes in another set of problems, assimilated by the same methods with the same reference.
+    ///
+    /// # Panics
+    /// As [`Self::new`], or if the methods are not those of the table.
+    pub fn add(&mut self, problem: &Problem, analyses: &[Vec<Analysis>], reference: Option<Reference>) {
+        if self.twins == 0 {
+            let empty = |twins: &Vec<Analysis>| {
+                let method = twins.first().map(|a| a.method.clone()).unwrap_or_default();
+                MethodScores { method, seconds: 0.0, twins: Vec::new() }
+            };
+            self.methods = analyses.iter().map(empty).collect();
         }
-        for (row, more) in self.rows.iter_mut().zip(more.rows) {
-            row.seconds += more.seconds;
-            row.scores = Scores::average(&[row.scores, more.scores]);
+        assert_eq!(analyses.len(), self.methods.len(), "a table's sets have the same methods");
+        for (row, own) in self.methods.iter_mut().zip(analyses) {
+            assert_eq!(own.len(), problem.count(), "one analysis of {} for each problem", row.method);
+            row.seconds += own.first().map_or(0.0, |a| a.seconds);
         }
-        let _ = (old, new);
+        let score = |k: usize| {
+            let (method, p) = (k / problem.count(), k % problem.count());
+            let trusted = reference.filter(|r| r.method != method && r.agreed[p]).map(|r| &analyses[r.method][p]);
+            scores(problem, p, &analyses[method][p], trusted)
+        };
+        let mut all: Vec<Scores> = (0..analyses.len() * problem.count()).into_par_iter().map(score).collect();
+        for row in self.methods.iter_mut().rev() {
+            row.twins.append(&mut all.split_off(all.len() - problem.count()));
+        }
+        self.twins += problem.count();
+        if let Some(r) = reference {
+            let method = self.methods[r.method].method.clone();
+            let count = self.reference.get_or_insert(ReferenceCount { method, agreed: 0, disagreed: 0 });
+            let agreed = r.agreed.iter().filter(|agreed| **agreed).count();
+            count.agreed += agreed;
+            count.disagreed += problem.count() - agreed;
+        }
     }
 }
 
-/// Scores of the analysis of problem `p`, where its truth is known.
-pub fn scores(problem: &Problem, p: usize, analysis: &Analysis) -> Option<Scores> {
-    let truth = problem.truth_of(p)?;
-    Some(Scores::new(analysis.mean.view(), analysis.std.view(), truth, problem.window.assimilated_times))
+impl MethodScores {
+    /// Mean and standard error of each score.
+    pub fn summary(&self) -> ScoreSummary {
+        Scores::summary(&self.twins)
+    }
+}
+
+impl Serialize for MethodScores {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("MethodScores", 3)?;
+        fields.serialize_field("method", &self.method)?;
+        fields.serialize_field("seconds", &self.seconds)?;
+        fields.serialize_field("scores", &self.summary())?;
+        fields.end()
+    }
+}
+
+/// Scores of the analysis of problem `p`, and its distance to a reference posterior.
+///
+/// The rank is taken at one site: the problem's seed modulo the number of sites, so that twins take turns.
+///
+/// # Panics
+/// If an analysis has another shape than the problem.
+pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Option<&Analysis>) -> Scores {
+    let fit = |twice_minimum| CostFit::new(twice_minimum, problem.assimilated_count(p));
+    Scores::new(&ScoreInput {
+        mean: analysis.mean.view(),
+        std: analysis.std.view(),
+        samples: analysis.samples.view(),
+        assimilated_times: problem.window.assimilated_times,
+        truth: problem.truth_of(p),
+        reference: reference.map(|r| (r.mean.view(), r.std.view())),
+        rank_site: (problem.seeds[p] % problem.sites() as u64) as usize,
+        cost_fit: analysis.number("twice_minimum_cost").and_then(fit),
+    })
+}
+
+/// Widest line of a table, in characters. A group of columns that is wider alone still stays in one line.
+const WIDTH: usize = 120;
+
+/// Three columns of one score.
+struct Group {
+    title: &'static str,
+    score: fn(&ScoreSummary) -> Option<&Periods<Estimate>>,
+    digits: usize,
+    /// What values are multiplied by.
+    scale: f64,
+}
+
+/// What is read together.
+fn blocks(reference: &str) -> [(String, Vec<Group>); 4] {
+    let group = |title, score| Group { title, score, digits: 3, scale: 1.0 };
+    let share = |title, score| Group { title, score, digits: 0, scale: 100.0 };
+    [
+        (
+            "Accuracy and spread".into(),
+            vec![group("RMSE of the mean", |s| s.rmse.as_ref()), group("mean posterior sd", |s| s.std.as_ref())],
+        ),
+        (
+            "Calibration: is the spread the error?".into(),
+            vec![
+                Group { digits: 2, ..group("spread / RMSE (ideal 1)", |s| s.spread_skill.as_ref()) },
+                share("truth in central 50 %, %", |s| s.coverage_50.as_ref()),
+                share("truth in central 90 %, %", |s| s.coverage_90.as_ref()),
+            ],
+        ),
+        (
+            "Probabilistic scores (lower is better)".into(),
+            vec![
+                group("fair CRPS", |s| s.crps.as_ref()),
+                group("fair energy score", |s| s.energy.as_ref()),
+                group("variogram score", |s| s.variogram.as_ref()),
+            ],
+        ),
+        (
+            format!("Distance to {reference} (0 is equal)"),
+            vec![
+                group("of the mean, in its sd", |s| s.distance_mean.as_ref()),
+                group("of log sd", |s| s.distance_std.as_ref()),
+            ],
+        ),
+    ]
+}
+
+/// Columns under one title: a line of headings, then a line per method.
+struct Columns {
+    title: &'static str,
+    cells: Vec<Vec<String>>,
+}
+
+impl Columns {
+    /// `None` where no method has the score.
+    fn new(group: &Group, summaries: &[ScoreSummary]) -> Option<Self> {
+        let cell = |estimate: Option<&Estimate>| {
+            let Some(Estimate { mean, standard_error, .. }) = estimate else { return "-".into() };
+            let mean = format!("{:.*}", group.digits, mean * group.scale);
+            standard_error.map_or(mean.clone(), |e| format!("{mean} ± {:.*}", group.digits, e * group.scale))
+        };
+        let row = |summary: &ScoreSummary| {
+            let periods = (group.score)(summary);
+            let forecast = periods.and_then(|p| p.forecast.as_ref());
+            [periods.map(|p| &p.initial), periods.map(|p| &p.window), forecast].map(cell).to_vec()
+        };
+        let heading = ["t = 0", "window", "forecast"].map(String::from).to_vec();
+        let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
+        summaries.iter().any(|s| (group.score)(s).is_some()).then_some(Self { title: group.title, cells })
+    }
+
+    /// One column of seconds; `None` where no method knows its own.
+    fn seconds(methods: &[MethodScores]) -> Option<Self> {
+        let cell = |s: f64| if s.is_finite() { format!("{s:.2}") } else { "-".into() };
+        let cells = methods.iter().map(|m| vec![cell(m.seconds)]);
+        let cells = [vec!["seconds".into()]].into_iter().chain(cells).collect();
+        methods.iter().any(|m| m.seconds.is_finite()).then_some(Self { title: "", cells })
+    }
+
+    /// Its lines, the title first, all of one width.
+    fn lines(&self) -> Vec<String> {
+        let longest = |c: usize| self.cells.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.cells[0].len()).map(|c| longest(c) + 2).collect();
+        // A long title widens the first column.
+        let lack = (self.title.chars().count() + 2).saturating_sub(widths.iter().sum());
+        let widths: Vec<usize> = widths.iter().enumerate().map(|(c, w)| w + if c == 0 { lack } else { 0 }).collect();
+        let line = |row: &Vec<String>| row.iter().zip(&widths).map(|(cell, w)| format!("{cell:>w$}")).collect();
+        let width = widths.iter().sum::<usize>();
+        // Centred over the cells, which start two characters in.
+        let title = format!("  {:^1$}", self.title, width - 2);
+        [title].into_iter().chain(self.cells.iter().map(line)).collect()
+    }
 }
 
 impl fmt::Display for ScoreTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.rows.is_empty() {
-            return Ok(());
+        let summaries: Vec<_> = self.methods.iter().map(MethodScores::summary).collect();
+        let names: Vec<&str> = ["", ""].into_iter().chain(self.methods.iter().map(|m| m.method.as_str())).collect();
+        let name_width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+        let reference = self.reference.as_ref().map_or("the reference", |r| &r.method);
+        let mut between = "";
+        for (b, (heading, groups)) in blocks(reference).into_iter().enumerate() {
+            let mut columns: Vec<_> = groups.iter().filter_map(|g| Columns::new(g, &summaries)).collect();
+            if b == 0 && !columns.is_empty() {
+                columns.extend(Columns::seconds(&self.methods));
+            }
+            // Groups side by side, and below each other where they do not fit.
+            let mut rows: Vec<Vec<String>> = Vec::new();
+            for lines in columns.iter().map(Columns::lines) {
+                match rows.last_mut() {
+                    Some(row) if row[0].chars().count() + lines[0].chars().count() <= WIDTH => {
+                        row.iter_mut().zip(lines).for_each(|(row, line)| row.push_str(&line));
+                    }
+                    _ => rows.push(
+                        names.iter().zip(lines).map(|(name, line)| format!("{name:name_width$}{line}")).collect(),
+                    ),
+                }
+            }
+            for (k, row) in rows.iter().enumerate() {
+                if k == 0 {
+                    writeln!(f, "{between}{heading}")?;
+                    between = "\n";
+                }
+                row.iter().try_for_each(|line| writeln!(f, "{}", line.trim_end()))?;
+            }
         }
-        let name = self.rows.iter().map(|r| r.method.len()).max().unwrap_or(0);
-        writeln!(f, "{:name$}      RMSE of the mean          mean posterior sd", "")?;
-        writeln!(f, "{:name$}   t = 0  window forecast    t = 0  window forecast  seconds", "")?;
-        for ScoreRow { method, scores: s, seconds } in &self.rows {
-            let forecast = |value: Option<f64>| value.map_or_else(|| "-".to_string(), |v| format!("{v:.3}"));
-            writeln!(
+        match &self.reference {
+            Some(ReferenceCount { method, agreed, disagreed }) if *disagreed > 0 => writeln!(
                 f,
-                "{method:name$} {:7.3} {:7.3} {:>8} {:8.3} {:7.3} {:>8} {seconds:8.2}",
-                s.rmse_initial,
-                s.rmse_window,
-                forecast(s.rmse_forecast),
-                s.std_initial,
-                s.std_window,
-                forecast(s.std_forecast),
-            )?;
+                "{method} is no reference where its own runs disagree, in {disagreed} of {}: distances are over {agreed}.",
+                agreed + disagreed
+            ),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{TwinSettings, simulate_set};
+    use crate::random::{Stream, StreamRng};
+    use ndarray::{Array3, Axis, s};
+    use rand_distr::{Distribution, StandardNormal};
+    use serde_json::Value;
+
+    /// Three methods on twins: samples around the truth, a point without samples, and a reference.
+    fn case(count: usize) -> (Problem, Vec<Vec<Analysis>>) {
+        let settings = TwinSettings { sites: 4, times: 4, assimilated_times: 3, ..TwinSettings::default() };
+        let problem = simulate_set(&settings, &(0..count as u64).collect::<Vec<_>>()).unwrap();
+        let analysis = |method: &str, p: usize, samples: usize| {
+            let mut rng = StreamRng::new(p as u64, Stream::Posterior);
+            let noise = Array3::from_shape_simple_fn((20, 4, 4), || StandardNormal.sample(&mut rng));
+            let all: Array3<f64> = noise + problem.truth_of(p).unwrap() + 0.3;
+            Analysis {
+                method: method.into(),
+                mean: all.mean_axis(Axis(0)).unwrap(),
+                std: all.std_axis(Axis(0), 1.0),
+                samples: all.slice(s![..samples, .., ..]).to_owned(),
+                records: Vec::new(),
+                summary: String::new(),
+                seconds: 1.5,
+            }
+        };
+        let methods = [("VI-4DVAR", 20), ("point", 0), ("gold", 20)];
+        let analyses =
+            methods.map(|(method, samples)| (0..count).map(|p| analysis(method, p, samples)).collect::<Vec<_>>());
+        (problem, analyses.to_vec())
+    }
+
+    #[test]
+    fn table_of_repeated_twins_is_as_wide_as_a_terminal_and_says_what_it_counts() {
+        let (problem, analyses) = case(12);
+        let mut agreed = [true; 12];
+        agreed[4] = false;
+        let table = ScoreTable::new(&problem, &analyses, Some(Reference { method: 2, agreed: &agreed }));
+        let text = table.to_string();
+        println!("{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        let rows = |name: &str| -> Vec<String> {
+            text.lines().filter(|l| l.starts_with(&format!("{name} "))).map(String::from).collect()
+        };
+        let vi = table.methods[0].summary();
+        let rmse = vi.rmse.unwrap().initial;
+        let cell = format!(" {:.3} ± {:.3} ", rmse.mean, rmse.standard_error.unwrap());
+        assert!(rows("VI-4DVAR")[0].contains(&cell) && rows("VI-4DVAR")[0].ends_with(" 1.50"), "{text}");
+        // Nothing stands where there are no samples; a reference has no distance to itself.
+        assert!(rows("point")[2].split_whitespace().skip(1).all(|cell| cell == "-"), "{text}");
+        assert!(rows("gold")[4].split_whitespace().skip(1).all(|cell| cell == "-"), "{text}");
+        assert!(
+            text.ends_with("gold is no reference where its own runs disagree, in 1 of 12: distances are over 11.\n")
+        );
+        assert_eq!(vi.distance_mean.unwrap().window.count, 11);
+        // The same mean and deviation as the reference's: all methods share them here.
+        assert_eq!(vi.distance_mean.unwrap().window.mean, 0.0);
+    }
+
+    #[test]
+    fn table_of_one_twin_has_plain_numbers() {
+        let (problem, mut analyses) = case(1);
+        analyses.iter_mut().for_each(|a| a[0].seconds = f64::NAN);
+        let text = ScoreTable::new(&problem, &analyses, Some(Reference { method: 2, agreed: &[false] })).to_string();
+        assert!(!text.contains('±') && !text.contains("seconds") && !text.contains("Distance to"), "{text}");
+        assert!(text.contains("in 1 of 1: distances are over 0"), "{text}");
+        let unknown = Problem { truth: None, ..problem };
+        let text = ScoreTable::new(&unknown, &analyses, None).to_string();
+        assert!(text.contains("mean posterior sd") && !text.contains("RMSE") && !text.contains("CRPS"), "{text}");
+        assert_eq!(ScoreTable::default().to_string(), "");
+    }
+
+    #[test]
+    fn scores_do_not_depend_on_sets_or_threads() {
+        let (problem, analyses) = case(6);
+        let agreed = [true, false, true, true, false, true];
+        let whole = ScoreTable::new(&problem, &analyses, Some(Reference { method: 2, agreed: &agreed }));
+        let mut parts = ScoreTable::default();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| {
+            for p in 0..6 {
+                let one: Vec<_> = analyses.iter().map(|method| vec![method[p].clone()]).collect();
+                let reference = Reference { method: 2, agreed: &agreed[p..=p] };
+                parts.add(&problem.single(p), &one, Some(reference));
+            }
+        });
+        assert_eq!((whole.twins, &whole.reference), (parts.twins, &parts.reference));
+        for (a, b) in whole.methods.iter().zip(&parts.methods) {
+            assert_eq!(a.twins, b.twins);
+        }
+        assert_eq!((whole.methods[0].seconds, parts.methods[0].seconds), (1.5, 9.0));
+    }
+
+    #[test]
+    fn json_has_the_documented_layout() {
+        let (problem, mut analyses) = case(12);
+        analyses[1][0].seconds = f64::NAN;
+        let agreed = [true; 12];
+        let table = ScoreTable::new(&problem, &analyses, Some(Reference { method: 2, agreed: &agreed }));
+        let json: Value = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
+        let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(keys(&json), "methods reference twins");
+        assert_eq!(json["reference"], serde_json::json!({"method": "gold", "agreed": 12, "disagreed": 0}));
+        let (vi, point) = (&json["methods"][0], &json["methods"][1]);
+        assert_eq!(
+            (keys(vi).as_str(), &vi["seconds"], &point["seconds"]),
+            ("method scores seconds", &Value::from(1.5), &Value::Null)
+        );
+        let all = "cost_fit coverage_50 coverage_90 crps distance_mean distance_std energy rank rmse spread \
+                   spread_skill std variogram";
+        assert_eq!((keys(&vi["scores"]).as_str(), keys(&point["scores"]).as_str()), (all, all));
+        let rmse = table.methods[0].summary().rmse.unwrap();
+        assert_eq!(
+            vi["scores"]["rmse"]["forecast"],
+            serde_json::json!({
+                "mean": rmse.forecast.unwrap().mean, "standard_error": rmse.forecast.unwrap().standard_error, "count": 12
+            })
+        );
+        let histogram = "band_high band_low chi_squared counts expected p_value";
+        assert_eq!(keys(&vi["scores"]["rank"]["window"]), histogram);
+        assert_eq!((&point["scores"]["crps"], &vi["scores"]["cost_fit"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn minimum_of_the_cost_is_judged_by_the_assimilated_observations() {
+        let (problem, mut analyses) = case(2);
+        analyses[0][1].records.push(crate::method::Record::scalar("twice_minimum_cost", "2 J", 5.0));
+        let fit = scores(&problem, 1, &analyses[0][1], None).cost_fit.unwrap();
+        assert_eq!((fit.twice_minimum, fit.observations), (5.0, problem.assimilated_count(1)));
+        assert_eq!(scores(&problem, 0, &analyses[0][0], None).cost_fit, None);
     }
 }
