@@ -68,7 +68,7 @@ pub use random::{Stream, StreamRng, normals, philox};
 pub use optimizer::{
     Adam, AdamSettings, AdamSteps, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs,
 };
-pub use posterior::{Elbo, MeanField, log_normalizer};
+pub use posterior::{Elbo, MeanField, log_normalizer, log_observation_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.
 pub use method::abc::Criterion;
@@ -76,7 +76,7 @@ pub use method::ensemble::{Start, Status};
 pub use method::vi::Units;
 pub use method::{
     AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer,
-    PriorSettings, Progress, Record, Silent, ViSettings,
+    PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,
 };
 
 // Twin experiments and presets.

@@ -9,7 +9,8 @@ use vi4dvar::experiment::Preset;
 use vi4dvar::method::Minimiser;
 use vi4dvar::method::vi::Units;
 use vi4dvar::method::{
-    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, PriorSettings, ViSettings,
+    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, PriorSettings, ReferenceSettings,
+    ViSettings,
 };
 use vi4dvar::optimizer::Schedule;
 
@@ -184,6 +185,11 @@ impl MethodOptions {
             },
             ensemble: EnsembleSettings { max_diverged_share: self.max_diverged_share, ..EnsembleSettings::default() },
             vi: self.vi(),
+            reference: ReferenceSettings {
+                samples: self.samples,
+                max_diverged_share: self.max_diverged_share,
+                ..ReferenceSettings::default()
+            },
         }
     }
 

@@ -6,6 +6,7 @@ pub mod ensemble;
 pub mod four_d_var;
 mod laplace;
 mod prior;
+pub mod reference;
 mod resident;
 mod samples;
 pub mod vi;
@@ -16,6 +17,7 @@ pub use ensemble::Settings as EnsembleSettings;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
+pub use reference::Settings as ReferenceSettings;
 pub use vi::{Settings as ViSettings, Units};
 
 use crate::engine::Engine;
@@ -47,11 +49,15 @@ pub enum Method {
     #[serde(rename = "vi")]
     #[value(name = "vi")]
     Vi,
+    /// The posterior itself, by tempered SMC, checked by NUTS
+    #[serde(rename = "reference")]
+    #[value(name = "reference")]
+    Reference,
 }
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 5] = [Self::Prior, Self::FourDVar, Self::Abc, Self::Ensemble, Self::Vi];
+    pub const ALL: [Self; 6] = [Self::Prior, Self::FourDVar, Self::Abc, Self::Ensemble, Self::Vi, Self::Reference];
 
     /// The name on the command line and of result files: "4dvar".
     pub fn name(self) -> &'static str {
@@ -61,6 +67,7 @@ impl Method {
             Self::Abc => "abc",
             Self::Ensemble => "ensemble",
             Self::Vi => "vi",
+            Self::Reference => "reference",
         }
     }
 
@@ -72,6 +79,7 @@ impl Method {
             Self::Abc => abc::NAME,
             Self::Ensemble => ensemble::NAME,
             Self::Vi => vi::NAME,
+            Self::Reference => reference::NAME,
         }
     }
 }
@@ -90,6 +98,8 @@ pub struct MethodSettings {
     pub ensemble: EnsembleSettings,
     /// VI-4DVAR's.
     pub vi: ViSettings,
+    /// The reference posterior's.
+    pub reference: ReferenceSettings,
 }
 
 impl MethodSettings {
@@ -104,13 +114,16 @@ impl MethodSettings {
             Method::Abc => self.abc.check(),
             Method::Ensemble => self.ensemble.check(),
             Method::Vi => self.vi.check(),
+            Method::Reference => self.reference.check(),
         }
     }
 
     /// Most samples that a method keeps of one problem.
     pub fn samples(&self) -> usize {
-        let Self { prior, four_d_var, abc, ensemble, vi } = self;
-        prior.samples.max(four_d_var.samples).max(abc.samples).max(ensemble.members).max(vi.samples)
+        let Self { prior, four_d_var, abc, ensemble, vi, reference } = self;
+        [prior.samples, four_d_var.samples, abc.samples, ensemble.members, vi.samples, reference.samples]
+            .into_iter()
+            .fold(0, usize::max)
     }
 
     /// Runs a method: one analysis for each problem of the set.
@@ -130,6 +143,7 @@ impl MethodSettings {
             Method::Abc => self.abc.run(problem, engine),
             Method::Ensemble => self.ensemble.run(problem, engine, observer),
             Method::Vi => self.vi.run(problem, engine, observer),
+            Method::Reference => self.reference.run(problem, engine, observer),
         }
     }
 }
