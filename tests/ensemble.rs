@@ -242,19 +242,24 @@ fn ensemble_leaves_out_the_members_that_diverge() {
     let settings =
         EnsembleSettings { members, start: Start::Background, max_diverged_share: 0.9, ..EnsembleSettings::default() };
     let a = run(settings, &problem, Precision::F64).remove(0);
-    let lost: Vec<bool> = (0..members as u32)
+    let largest: Vec<f64> = (0..members as u32)
         .map(|k| {
             let eps = |i: usize| normals(5, Stream::BackgroundPerturbation, 0, k, i as u32 / 4)[i % 4];
             let mut x: Vec<f64> =
                 (0..sites).map(|i| problem.background.mean[[0, i]] + WIDE * f64::from(eps(i))).collect();
             Model::Lorenz96.integrate(&[8.0], &mut x, 0.05, 5);
-            !x.iter().all(|x| x.abs() < DIVERGED)
+            x.iter().fold(0.0, |a, x| if x.is_nan() { f64::INFINITY } else { f64::max(a, x.abs()) })
         })
         .collect();
     let status = statuses(&a);
-    let diverged = lost.iter().filter(|l| **l).count();
-    assert!((5..55).contains(&diverged), "{diverged}: choose another deviation");
-    assert!(status.iter().zip(&lost).all(|(s, lost)| (*s == Status::Diverged as usize) == *lost), "{status:?}");
+    let diverged = status.iter().filter(|s| **s == Status::Diverged as usize).count();
+    assert!((5..40).contains(&diverged), "{diverged}: choose another deviation");
+    for (status, largest) in status.iter().zip(&largest) {
+        // In between a cost or a gradient may be out of range although the state is not.
+        if *largest >= DIVERGED || *largest < 1e4 {
+            assert_eq!(*status == Status::Diverged as usize, *largest >= DIVERGED, "{largest}");
+        }
+    }
     assert_eq!(number(&a, "diverged_members"), diverged as f64);
     let kept = status.iter().filter(|s| **s <= 1).count();
     assert_eq!(number(&a, "kept_members"), kept as f64);
@@ -267,7 +272,7 @@ fn ensemble_leaves_out_the_members_that_diverge() {
 }
 
 /// Standard deviation of a background that the model cannot carry for long.
-const WIDE: f64 = 40.0;
+const WIDE: f64 = 16.0;
 
 #[test]
 fn ensemble_counts_spurious_minima() {
@@ -296,11 +301,14 @@ fn ensemble_names_the_members_that_are_stuck() {
     assert!(error.to_string().contains("6 far from any minimum"), "{error}");
 }
 
+/// Bit by bit: what has ended is NaN.
 fn assert_same(a: &Analysis, b: &Analysis) {
-    assert_eq!(
-        (&a.mean, &a.std, &a.samples, &a.records, &a.summary),
-        (&b.mean, &b.std, &b.samples, &b.records, &b.summary)
-    );
+    assert_eq!((&a.mean, &a.std, &a.samples, &a.summary), (&b.mean, &b.std, &b.samples, &b.summary));
+    assert_eq!(a.records.len(), b.records.len());
+    for (a, b) in a.records.iter().zip(&b.records) {
+        assert_eq!((&a.name, a.values.shape()), (&b.name, b.values.shape()));
+        assert!(a.values.iter().zip(&b.values).all(|(a, b)| a.to_bits() == b.to_bits()), "{} differs", a.name);
+    }
 }
 
 #[test]
@@ -313,7 +321,6 @@ fn ensemble_together_equals_alone() {
         ] {
             let together = run(settings, &problem, precision);
             for (p, together) in together.iter().enumerate() {
-                // The cost of a member far from any minimum is no number at all.
                 let alone = run(settings, &problem.single(p), precision).remove(0);
                 assert_same(together, &alone);
             }

@@ -32,8 +32,8 @@ const TRACED: usize = 100;
 const LOOK: usize = 20;
 /// Cost still to gain from which on a member has not come to rest; J spreads much more than that between members.
 const AT_REST: f64 = 0.5;
-/// Standard deviations above its expectation from which on a minimum is spurious.
-const SPURIOUS: f64 = 5.0;
+/// Minus the logarithm of the share of the members of a linear problem that may be called spurious: one of 10^6.
+const SPURIOUS: f64 = 13.8;
 
 /// Where the minimisation of a member starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -101,7 +101,7 @@ pub struct Settings {
     /// Adam's schedule. Default: cosine, so that it comes to rest.
     pub schedule: Schedule,
     /// Whether members in spurious minima count. They have next to no posterior mass, so that the minimiser put them
-    /// there and not the posterior; the bound lies where it would leave out one of 10^6 members of a linear problem.
+    /// there and not the posterior; the bound would leave out at most one of 10^6 members of a linear problem.
     /// Default: false.
     pub keep_spurious: bool,
     /// Share of members left out above which there is no answer. Default: 0.5.
@@ -448,12 +448,14 @@ fn lowest(rests: &[Rest]) -> &Rest {
 }
 
 /// J above which a member's minimum is spurious. With p observations, amplitude a and an unperturbed minimum J*, 2 J / a^2
-/// of a linear and Gaussian problem is noncentral chi-squared with p degrees of freedom and noncentrality 2 J* / a^2, so
-/// that 2 J has mean a^2 p + 2 J* and variance 2 a^4 p + 8 a^2 J* (derived).
+/// of a linear and Gaussian problem is noncentral chi-squared with p degrees of freedom and noncentrality 2 J* / a^2
+/// (derived), which exceeds p + l + 2 sqrt((p + 2 l) x) + 2 x with probability e^-x at most, l being the noncentrality
+/// (Birgé 2001, lemma 8.1).
 fn spurious_cost(a: f64, p: f64, control: f64) -> f64 {
-    let mean = a * a * p + 2.0 * control;
-    let variance = 2.0 * a.powi(4) * p + 8.0 * a * a * control;
-    0.5 * (mean + SPURIOUS * variance.sqrt().max(1.0))
+    let a2 = a * a;
+    let noise = ((a2 * a2 * p + 4.0 * a2 * control) * SPURIOUS).sqrt() + a2 * SPURIOUS;
+    // Two minima within 1 % count as one.
+    0.5 * a2 * p + control + noise + 0.01 * control.max(1.0)
 }
 
 impl Outcome {
