@@ -7,13 +7,17 @@
 
 mod cpu;
 mod gpu;
+mod listed;
 mod operation;
 mod prepared;
+mod resident;
 mod schedule;
 mod selection;
 
 pub use cpu::CpuEngine;
 pub use gpu::{AdapterDescription, GpuEngine, adapters};
+pub use listed::{Listed, Row};
+pub use resident::{AdamStep, Inspection, Resident};
 pub use selection::{CostHistogram, Keep, MOST_KEPT, Selection};
 
 use crate::error::{Error, Result};
@@ -169,6 +173,9 @@ pub enum Members<'a> {
     Given(ArrayView2<'a, f64>),
     /// Drawn on the device.
     Drawn(&'a Draw),
+    /// Given, with a list that says whose each is: any number for each problem, with observations of their own if
+    /// wanted.
+    Listed(Listed<'a>),
 }
 
 /// Which terms of the cost to compute; an absent one counts as zero.
@@ -344,6 +351,7 @@ impl Engine {
         problem.check()?;
         check_weights(problem)?;
         Ok(LoadedProblem {
+            id: resident::new_id(),
             layout: Layout {
                 problems: problem.count(),
                 sites: problem.sites(),
@@ -378,6 +386,7 @@ fn check_weights(problem: &Problem) -> Result<()> {
 /// A problem set on an engine: the operations.
 #[derive(Debug)]
 pub struct LoadedProblem {
+    id: u64,
     layout: Layout,
     inner: Inner,
 }
@@ -539,6 +548,12 @@ impl Layout {
                 }
                 Ok(self.problems * draw.count)
             }
+            Members::Listed(listed) => {
+                listed.check(self.problems)?;
+                let shape = [listed.rows.len(), self.control];
+                self.check_array("members", listed.states.shape(), &shape, listed.states.iter())?;
+                Ok(listed.rows.len())
+            }
         }
     }
 
@@ -557,11 +572,20 @@ impl Layout {
 }
 
 impl Members<'_> {
-    /// P * M for a set of P problems.
+    /// P * M for a set of P problems, or as many as are listed.
     pub(crate) fn count(&self, problems: usize) -> usize {
         match self {
             Members::Given(array) => array.nrows(),
             Members::Drawn(draw) => problems * draw.count,
+            Members::Listed(listed) => listed.rows.len(),
+        }
+    }
+
+    /// M, or the whole count where a list says whose each member is.
+    pub(crate) fn per_problem(&self, problems: usize) -> usize {
+        match self {
+            Members::Given(_) | Members::Drawn(_) => self.count(problems) / problems,
+            Members::Listed(listed) => listed.rows.len(),
         }
     }
 }

@@ -3,6 +3,9 @@
 mod batch;
 mod data;
 mod lanes;
+mod normals;
+mod perturbed;
+mod resident;
 mod select;
 mod sums;
 mod sweep;
@@ -14,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::problem::Problem;
 use batch::Batch;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+pub(super) use resident::Resident;
 use std::sync::Arc;
 
 /// The CPU engine.

@@ -3,9 +3,10 @@
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
 use super::run::{Call, Dispatch, Region, Run, Source, quantities};
+use super::shader::Ownership;
 use super::uploaded::{Uploaded, from_bytes, to_bytes};
 use crate::engine::operation::Operation;
-use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Scale, Terms};
+use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
@@ -122,8 +123,12 @@ impl LoadedGpu {
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
         let (call, run) = self.begin(operation, members)?;
+        if let Members::Listed(listed) = members {
+            self.send_list(&run, listed.rows, listed.amplitude, 0..);
+        }
         let given = match &members {
             Members::Given(array) => Some(array.as_standard_layout()),
+            Members::Listed(listed) => Some(listed.states.as_standard_layout()),
             Members::Drawn(draw) => {
                 self.send_draw(&run, draw);
                 None
@@ -156,12 +161,38 @@ impl LoadedGpu {
         Ok(())
     }
 
+    /// Sends whose each member is, with the places of resident ones in their store, and the amplitude of the
+    /// perturbations.
+    pub(super) fn send_list(&mut self, run: &Run, rows: &[Row], amplitude: f64, places: impl IntoIterator<Item = u32>) {
+        let Some(list) = &run.list else { return };
+        let words: Vec<u32> = (rows.iter().zip(places))
+            .flat_map(|(row, place)| {
+                let seed = self.uploaded.data.seeds[row.problem as usize];
+                [row.problem, row.member, seed as u32, (seed >> 32) as u32, place]
+            })
+            .collect();
+        self.send(list, bytemuck::cast_slice(&words));
+        self.uploaded.set_amplitude(amplitude);
+        self.counters.bytes_up += self.uploaded.shape.precision.bytes() as u64;
+    }
+
     /// What a call dispatches, from the last one where it was the same.
     pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<(Call, Run)> {
-        let call = Call { operation, source: Source::of(members), count: members.count(self.uploaded.problems()) };
+        let listed = match members {
+            Members::Listed(listed) => Some(listed),
+            Members::Given(_) | Members::Drawn(_) => None,
+        };
+        let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
+        let call = Call {
+            operation,
+            source: Source::of(members),
+            ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
+            count: members.count(self.uploaded.problems()),
+            store: None,
+        };
         match self.last.take() {
             Some(same) if same.0 == call => Ok(same),
-            _ => Ok((call, Run::new(&self.uploaded, call)?)),
+            _ => Ok((call, Run::new(&self.uploaded, call, None)?)),
         }
     }
 
@@ -236,8 +267,19 @@ impl LoadedGpu {
         if bytes == 0 {
             return Ok(read(&[]));
         }
+        self.read_back(&run.staging, bytes, read)
+    }
+
+    /// The first `bytes` of a staging buffer, once everything submitted is done.
+    pub(super) fn read_back<R>(
+        &mut self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let device = &self.uploaded.engine.device;
         self.counters.bytes_down += bytes;
-        run.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         let failed = |e: &dyn std::fmt::Display| {
             device.check().err().unwrap_or_else(|| Error::Device {
                 message: e.to_string(),
@@ -245,10 +287,10 @@ impl LoadedGpu {
             })
         };
         device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
-        let view = run.staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
         let result = read(&view);
         drop(view);
-        run.staging.unmap();
+        staging.unmap();
         Ok(result)
     }
 
@@ -268,15 +310,15 @@ impl LoadedGpu {
 }
 
 /// What came back of one chunk.
-struct Chunk {
-    rows: Range<usize>,
-    capacity: usize,
-    numbers: Vec<f64>,
+pub(super) struct Chunk {
+    pub rows: Range<usize>,
+    pub capacity: usize,
+    pub numbers: Vec<f64>,
 }
 
 impl Chunk {
     /// Puts the numbers from `first` on, `[per_row, capacity]`, into the rows' places in `values`.
-    fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
+    pub fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
         for (k, row) in self.rows.clone().enumerate() {
             for i in 0..per_row {
                 values[row * per_row + i] = self.numbers[first + i * self.capacity + k];
@@ -286,7 +328,7 @@ impl Chunk {
 
     /// Puts J_b, J_o and the flags, `[3, capacity]`, into the rows' places. Checks the flags again: a compiler that
     /// assumes that there is no NaN may have lost one.
-    fn put_costs(&self, costs: &mut Costs) {
+    pub fn put_costs(&self, costs: &mut Costs) {
         for (k, row) in self.rows.clone().enumerate() {
             let [background, observation, flag] = [0, 1, 2].map(|q| self.numbers[q * self.capacity + k]);
             costs.background[row] = background;

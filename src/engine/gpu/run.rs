@@ -3,7 +3,8 @@
 use super::adapter::Device;
 use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
 use super::plan::{Need, Plan, WORK_PER_SITE};
-use super::shader::Kernel;
+use super::resident::{STEPS_AT_A_TIME, Store};
+use super::shader::{Kernel, Ownership, Shape};
 use super::uploaded::{Uploaded, buffer, storage};
 use crate::engine::operation::Operation;
 use crate::engine::{BLOCK, CostHistogram, Members, Scale};
@@ -16,7 +17,10 @@ use std::ops::Range;
 pub struct Call {
     pub operation: Operation,
     pub source: Source,
+    pub ownership: Ownership,
     pub count: usize,
+    /// The store of resident members.
+    pub store: Option<u64>,
 }
 
 /// Where the members of a call come from.
@@ -32,7 +36,7 @@ pub enum Source {
 impl Source {
     pub fn of(members: Members) -> Self {
         match members {
-            Members::Given(_) => Self::Given,
+            Members::Given(_) | Members::Listed(_) => Self::Given,
             Members::Drawn(draw) => match &draw.map.scale {
                 Scale::Diagonal(_) => Self::Diagonal,
                 Scale::Lower(scale) => Self::Lower(scale.len_of(Axis(0))),
@@ -49,6 +53,10 @@ pub struct Run {
     pub states: wgpu::Buffer,
     pub staging: wgpu::Buffer,
     pub draws: Option<Draws>,
+    /// Whose each member is.
+    pub list: Option<wgpu::Buffer>,
+    /// What resident members need beside the dispatches of each chunk.
+    pub resident: Vec<ResidentDispatches>,
     /// The dispatches of each chunk, and those that follow the last one.
     pub chunks: Vec<Vec<Dispatch>>,
     pub last: Vec<Dispatch>,
@@ -65,6 +73,7 @@ pub struct Slots {
     pub cotangent: usize,
     pub epsilon: usize,
     pub background: usize,
+    pub own_background: usize,
     pub at_times: usize,
 }
 
@@ -74,6 +83,15 @@ pub struct Draws {
     pub map: wgpu::Buffer,
     pub keys: wgpu::Buffer,
     pub lower: Option<wgpu::Buffer>,
+}
+
+/// What a chunk of resident members needs beside its sweeps.
+#[derive(Debug)]
+pub struct ResidentDispatches {
+    /// Brings them.
+    pub fetch: Dispatch,
+    /// An Adam step by the first, the second, ... numbers that were sent.
+    pub adam: Vec<Dispatch>,
 }
 
 /// What a selection keeps on the device.
@@ -105,6 +123,9 @@ pub struct Dispatch {
     pub work: usize,
 }
 
+/// Bytes of a row of the list: see `shaders/member.wgsl`.
+pub const ROW_BYTES: usize = 20;
+
 /// Blocks whose sums are added on the device. The host adds the rest, in f64.
 pub const BLOCKS_PER_RUN: usize = 256;
 
@@ -114,12 +135,12 @@ pub fn quantities(sites: usize) -> usize {
 }
 
 impl Run {
-    /// Cuts a call and makes its buffers and dispatches.
+    /// Cuts a call and makes its buffers and dispatches. Resident members come with their store.
     ///
     /// # Errors
     /// A call that does not fit the device or the memory budget.
-    pub fn new(uploaded: &Uploaded, call: Call) -> Result<Self> {
-        let Call { operation, source, count } = call;
+    pub fn new(uploaded: &Uploaded, call: Call, store: Option<&Store>) -> Result<Self> {
+        let Call { operation, source, ownership, count, .. } = call;
         let (problems, sites, times) = (uploaded.problems(), uploaded.data.sites, uploaded.data.times);
         let precision = uploaded.shape.precision;
         let device = uploaded.engine.device.clone();
@@ -128,22 +149,30 @@ impl Run {
         let selects = matches!(operation, Operation::Select(..));
         let stored = if operation.whole_window() { times } else { 0 };
         let states_in_flight = if reverse { 0 } else { 3 };
+        // Backgrounds, and the draws of perturbed observations.
+        let own = usize::from(ownership.own_background) + 2 * usize::from(ownership.perturbed);
         let need = Need {
             count,
-            per_problem: count / problems,
+            per_problem: if ownership.listed { count } else { count / problems },
             // Sums need whole blocks; nothing else minds where a chunk ends.
             block: if moments || selects { BLOCK } else { 64 },
             sites,
             steps: operation.steps(&uploaded.data),
             reverse,
-            slots: states_in_flight + 3 + stored,
+            slots: states_in_flight + 3 + own + stored,
             precision,
         };
         let plan = Plan::new(&need, uploaded.engine.memory, &device.limits)?;
         let kept = if reverse { plan.segments.count() } else { states_in_flight };
         let cotangent = kept + if reverse { plan.segments.length() } else { 0 };
-        let slots =
-            Slots { kept, cotangent, epsilon: cotangent + 1, background: cotangent + 2, at_times: cotangent + 3 };
+        let slots = Slots {
+            kept,
+            cotangent,
+            epsilon: if ownership.perturbed { cotangent + 3 } else { cotangent + 1 },
+            background: cotangent + 2,
+            own_background: cotangent + 3 + 2 * usize::from(ownership.perturbed),
+            at_times: cotangent + 3 + own,
+        };
         let capacity = plan.capacity;
         let number = precision.bytes();
         let states = storage(&device, "states", plan.bytes)?;
@@ -206,8 +235,11 @@ impl Run {
                 keys: storage(&device, "keys", (8 + 8 * problems) as u64)?,
             }),
         };
-        let builder = Builder { uploaded, device: &device, states: &states, costs: &costs };
+        let list = if ownership.listed { Some(storage(&device, "list", (count * ROW_BYTES) as u64)?) } else { None };
+        let builder =
+            Builder { uploaded, device: &device, states: &states, costs: &costs, list: list.as_ref(), ownership };
         let mut chunks = Vec::with_capacity(plan.chunks.len());
+        let mut resident = Vec::new();
         for rows in &plan.chunks {
             let mut dispatches = Vec::new();
             let params = Params {
@@ -220,6 +252,8 @@ impl Run {
                 background: slots.background as u32,
                 kept: slots.kept as u32,
                 at_times: slots.at_times as u32,
+                own_background: slots.own_background as u32,
+                store_stride: store.map_or(0, |s| s.stride as u32),
                 ..uploaded.places
             };
             if let Some(draws) = &draws {
@@ -230,6 +264,18 @@ impl Run {
                     let work = capacity * sites * sites;
                     dispatches.push(builder.dispatch(Kernel::Lower, params, groups, work, &[lower])?);
                 }
+            }
+            if let Some(store) = store {
+                let groups = (capacity * sites).div_ceil(64);
+                let adam = |step: usize| {
+                    let params = Params { first_step: step as u32, ..params };
+                    let extra = [&store.numbers, &store.units, &store.steps];
+                    builder.dispatch(Kernel::Adam, params, groups, 0, &extra)
+                };
+                resident.push(ResidentDispatches {
+                    fetch: builder.dispatch(Kernel::Fetch, params, groups, 0, &[&store.numbers])?,
+                    adam: (0..STEPS_AT_A_TIME).map(adam).collect::<Result<_>>()?,
+                });
             }
             builder.sweep(operation, &plan, params, &mut dispatches)?;
             if let Some((partials, _)) = &sums {
@@ -263,16 +309,19 @@ impl Run {
         }
         device.check()?;
         let select = select.map(|(select, ..)| select);
-        Ok(Run { plan, slots, states, staging, draws, chunks, last, results, select })
+        Ok(Run { plan, slots, states, staging, draws, list, resident, chunks, last, results, select })
     }
 }
 
 /// Makes the dispatches of one run.
+#[derive(Clone, Copy)]
 struct Builder<'a> {
     uploaded: &'a Uploaded,
     device: &'a Device,
     states: &'a wgpu::Buffer,
     costs: &'a wgpu::Buffer,
+    list: Option<&'a wgpu::Buffer>,
+    ownership: Ownership,
 }
 
 impl Builder<'_> {
@@ -304,20 +353,26 @@ impl Builder<'_> {
         };
         let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
         let work = |p: &Params| p.rows as usize * p.steps as usize * shape.sites * WORK_PER_SITE;
-        let mut sweep = |kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
-            let p = segment(k, state, next);
-            dispatches.push(self.dispatch(kernel, p, groups, work(&p), &[])?);
+        let mut sweep = |builder: &Self, kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
+            let mut p = segment(k, state, next);
+            // Perturbed observations enter on the way back alone.
+            if self.ownership.perturbed && operation.reverse() && kernel == Kernel::Forward {
+                p.flags &= !OBSERVATION;
+            }
+            dispatches.push(builder.dispatch(kernel, p, groups, work(&p), &[])?);
             Ok(())
         };
         if operation.reverse() {
             let kernel = if operation == Operation::Adjoint { Kernel::Adjoint } else { Kernel::Reverse };
-            (0..count - 1).try_for_each(|k| sweep(Kernel::Forward, k, k, k + 1))?;
-            (0..count).rev().try_for_each(|k| sweep(kernel, k, k, k + 1))?;
+            let listed = Ownership { listed: self.ownership.listed, ..Ownership::default() };
+            let forward = Self { ownership: listed, ..*self };
+            (0..count - 1).try_for_each(|k| sweep(&forward, Kernel::Forward, k, k, k + 1))?;
+            (0..count).rev().try_for_each(|k| sweep(self, kernel, k, k, k + 1))?;
         } else {
             let kernel = if operation == Operation::Tangent { Kernel::Tangent } else { Kernel::Forward };
             // Slot 0 keeps the initial state; the others take turns.
             let slot = |k: usize| if k == 0 { 0 } else { 1 + k % 2 };
-            (0..count).try_for_each(|k| sweep(kernel, k, slot(k), slot(k + 1)))?;
+            (0..count).try_for_each(|k| sweep(self, kernel, k, slot(k), slot(k + 1)))?;
         }
         Ok(())
     }
@@ -344,10 +399,12 @@ impl Builder<'_> {
         }
         let params = Params { groups_x: x as u32, ..params };
         let uniform = self.uniform(bytemuck::cast_slice(std::slice::from_ref(&params)))?;
-        let pipeline = self.uploaded.engine.pipeline(kernel, &self.uploaded.shape)?;
+        let shape = Shape { ownership: self.ownership, ..self.uploaded.shape };
+        let pipeline = self.uploaded.engine.pipeline(kernel, &shape)?;
+        let list = self.list.filter(|_| kernel.specialise(self.ownership).listed);
         let buffers = [&uniform, &self.uploaded.problem, self.states, self.costs];
         let entries: Vec<_> = (0..)
-            .zip(buffers.iter().chain(extra))
+            .zip(buffers.into_iter().chain(list).chain(extra.iter().copied()))
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
             .collect();
         let bindings = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {

@@ -5,6 +5,7 @@ use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::problem::{ObservationOperator, PointFunction};
+use crate::random::Stream;
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 
 const TEMPLATES: &[(&str, &str)] = &[
@@ -20,6 +21,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
     ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
     ("background.wgsl", include_str!("../../../shaders/background.wgsl")),
+    ("fetch.wgsl", include_str!("../../../shaders/fetch.wgsl")),
+    ("adam.wgsl", include_str!("../../../shaders/adam.wgsl")),
     ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
     ("lower.wgsl", include_str!("../../../shaders/lower.wgsl")),
     ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
@@ -41,6 +44,10 @@ pub enum Kernel {
     Tangent,
     Sums,
     Totals,
+    /// Brings resident members.
+    Fetch,
+    /// Moves them.
+    Adam,
     Select,
     Gather,
 }
@@ -55,7 +62,7 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Draw,
         Self::Lower,
         Self::Background,
@@ -65,6 +72,8 @@ impl Kernel {
         Self::Tangent,
         Self::Sums,
         Self::Totals,
+        Self::Fetch,
+        Self::Adam,
         Self::Select,
         Self::Gather,
     ];
@@ -79,6 +88,8 @@ impl Kernel {
             Self::Tangent => "tangent.wgsl",
             Self::Sums => "sums.wgsl",
             Self::Totals => "totals.wgsl",
+            Self::Fetch => "fetch.wgsl",
+            Self::Adam => "adam.wgsl",
             Self::Select => "select.wgsl",
             Self::Gather => "gather.wgsl",
         }
@@ -94,21 +105,36 @@ impl Kernel {
             Self::Tangent => "tangent",
             Self::Sums => "sums",
             Self::Totals => "add_totals",
+            Self::Fetch => "fetch",
+            Self::Adam => "adam",
             Self::Select => "select_block",
             Self::Gather => "gather",
         }
     }
 
-    /// The bindings of group 0, from 0 on. The first four are those of `member.wgsl`.
-    pub fn bindings(self) -> &'static [Binding] {
+    /// The part of an ownership that makes a difference to the kernel.
+    pub fn specialise(self, ownership: Ownership) -> Ownership {
+        let Ownership { listed, own_background, .. } = ownership;
+        match self {
+            Self::Draw | Self::Lower | Self::Sums | Self::Totals | Self::Select | Self::Gather => Ownership::default(),
+            Self::Forward | Self::Reverse => ownership,
+            Self::Background => Ownership { listed, own_background, perturbed: false },
+            Self::Adjoint | Self::Tangent | Self::Fetch | Self::Adam => Ownership { listed, ..Ownership::default() },
+        }
+    }
+
+    /// The bindings of group 0, from 0 on. The first four are those of `member.wgsl`, and so is the list of members.
+    pub fn bindings(self, ownership: Ownership) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Self::Draw => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Adam => &[Uniform, Read, ReadWrite, ReadWrite, Read, ReadWrite, Read, Read],
+            Self::Draw | Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
             Self::Lower => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],
             Self::Gather => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, Read, ReadWrite, ReadWrite],
+            _ if ownership.listed => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             _ => &[Uniform, Read, ReadWrite, ReadWrite],
         }
     }
@@ -122,7 +148,19 @@ pub struct Shape {
     pub operator: ObservationOperator,
     pub full_background: bool,
     pub precision: Precision,
+    pub ownership: Ownership,
     pub layout: MemberLayout,
+}
+
+/// How kernels know whose a member is, and what it has of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ownership {
+    /// A list says whose each member is. Else each problem has as many.
+    pub listed: bool,
+    /// Observations of its own; needs the list.
+    pub perturbed: bool,
+    /// A background of its own.
+    pub own_background: bool,
 }
 
 /// How a member lies over invocations.
@@ -216,6 +254,10 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         QUANTITIES => quantities(shape.sites),
         BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         FULL_BACKGROUND => shape.full_background,
+        LISTED => shape.ownership.listed,
+        PERTURBED => shape.ownership.perturbed,
+        OWN_BACKGROUND => shape.ownership.own_background,
+        PERTURBATION_STREAM => Stream::ObservationPerturbation as u32,
         FORCING => kernel == Kernel::Adjoint,
         SWEEP => match kernel {
             Kernel::Reverse | Kernel::Adjoint => "reverse",
@@ -287,6 +329,7 @@ mod tests {
                         model,
                         sites,
                         operator: ObservationOperator { function, block_size },
+                        ownership: Ownership::default(),
                         full_background,
                         precision,
                         layout: MemberLayout::choose(sites, block_size, precision, &limits).unwrap(),
@@ -297,11 +340,26 @@ mod tests {
         shapes
     }
 
+    /// Every variant of a kernel for a shape.
+    fn variants(kernel: Kernel, shape: Shape) -> Vec<Shape> {
+        let mut ownerships = Vec::new();
+        let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
+        for (listed, perturbed, own_background) in
+            [(false, false, false), (true, false, false), (true, true, false), (true, false, true), (true, true, true)]
+        {
+            let ownership = kernel.specialise(Ownership { listed, perturbed, own_background });
+            if !ownerships.contains(&ownership) && (listed || !only_listed) {
+                ownerships.push(ownership);
+            }
+        }
+        ownerships.into_iter().map(|ownership| Shape { ownership, ..shape }).collect()
+    }
+
     #[test]
     fn every_kernel_variant_is_valid_wgsl() {
         let mut failures = Vec::new();
         for shape in shapes() {
-            for kernel in Kernel::ALL {
+            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, shape).into_iter().map(|s| (*k, s))) {
                 let text = source(kernel, &shape).unwrap();
                 let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
                     naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::FLOAT64)
@@ -319,8 +377,8 @@ mod tests {
     #[test]
     fn f64_kernels_use_no_built_in_transcendental() {
         for shape in shapes().iter().filter(|s| s.precision == Precision::F64) {
-            for kernel in Kernel::ALL {
-                let text = source(kernel, shape).unwrap();
+            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, *shape).into_iter().map(|s| (*k, s))) {
+                let text = source(kernel, &shape).unwrap();
                 for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
                     for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
                         let at = line
