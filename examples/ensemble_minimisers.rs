@@ -1,8 +1,9 @@
 //! Ensembles of 4DVAR on twins of the case study: what each way to minimise costs and where it ends.
 //! `cargo run --release --example ensemble_minimisers [members] [twins] [assimilated times]`
 
+use ndarray::s;
 use vi4dvar::method::ensemble::Start;
-use vi4dvar::{Engine, EnsembleSettings, Minimiser, Precision, Result, Silent, TwinSettings, scores, simulate_set};
+use vi4dvar::{Engine, EnsembleSettings, Minimiser, Precision, Result, Silent, TwinSettings, simulate_set};
 
 fn main() -> Result<()> {
     let mut numbers = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a number"));
@@ -41,7 +42,11 @@ fn main() -> Result<()> {
             })
         };
         let share = |name: &str| number(name) / members as f64;
-        let score = |p: usize| scores(problem, p, &analyses[p]).expect("twins have a truth");
+        let rmse = |p: usize, times: usize| {
+            let truth = problem.truth_of(p).expect("twins have a truth");
+            let errors = &analyses[p].mean.slice(s![..times, ..]) - &truth.slice(s![..times, ..]);
+            errors.mapv(|e| e * e).mean().expect("at least one time").sqrt()
+        };
         println!(
             "{:9} {:10} {stages:6} {:6.4} {:6.4} {:8.4} {:10.0} {:11.0} {:7.0} {:8.3} {:6.3} {:6.3} {:18.2} {:8.1}",
             format!("{minimiser:?}"),
@@ -52,9 +57,9 @@ fn main() -> Result<()> {
             record("iterations"),
             record("evaluations"),
             number("model_steps_per_member") + number("adjoint_steps_per_member"),
-            mean(&|p| score(p).rmse_initial),
-            mean(&|p| score(p).rmse_window),
-            mean(&|p| score(p).std_initial),
+            mean(&|p| rmse(p, 1)),
+            mean(&|p| rmse(p, times)),
+            mean(&|p| analyses[p].std.row(0).mean().expect("sites")),
             number("mean_minimum_cost") - number("four_d_var_cost") - 0.5 * number("observation_count"),
             analyses[0].seconds,
         );
