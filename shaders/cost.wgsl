@@ -13,23 +13,40 @@ fn observation_precision_at(t: u32, j: u32) -> real {
 //% if PERTURBED
 //% include "random.wgsl"
 
-// The draws at hand, and of which time and quad of observations they are.
-var<private> drawn: vec4<f32>;
-var<private> drawn_for = vec2<u32>(0xffffffffu, 0xffffffffu);
+const OBSERVATIONS_PER_LANE: u32 = ${S // BLOCK_SIZE}u;
 
-// What the member's own y_j is above the problem's: a sigma eps. CPU: src/engine/cpu/perturbed.rs.
-fn perturbation(t: u32, j: u32) -> real {
+// Draws what the member's own y is above the problem's at time t, a sigma eps for each observation that a lane holds, into
+// the slot `epsilon`: a loop that is not unrolled, or each observation would bring its own copy of the generator.
+// CPU: src/engine/cpu/perturbed.rs.
+fn draw_perturbations(t: u32) {
+    let row = list[params.first_row + member];
+    var quad = 0xffffffffu;
+    var z: vec4<f32>;
+    for (var l = 0u; l < OBSERVATIONS_PER_LANE; l++) {
+        let j = (lane * OBSERVATIONS_PER_LANE + l) % OBSERVATIONS;
+        if (live && observation_precision_at(t, j) != ZERO) {
+            if (quad != j / 4u) {
+                quad = j / 4u;
+                z = normals(vec2<u32>(row.key_low, row.key_high), vec4<u32>(quad, row.member, t, ${PERTURBATION_STREAM}u));
+            }
+            let pair = select(z.xy, z.zw, (j & 2u) != 0u);
+            let epsilon = real(select(pair.x, pair.y, (j & 1u) != 0u));
+            let sigma = problem[params.deviation + problem_index * params.deviation_stride + t * OBSERVATIONS + j];
+            states[perturbation_place(l)] = problem[3] * sigma * epsilon;
+        }
+    }
+}
+
+fn perturbation_place(l: u32) -> u32 {
+    return (params.epsilon * N + lane * OBSERVATIONS_PER_LANE + l) * params.capacity + member;
+}
+
+// The draw of a lane's observation l, which is observation j.
+fn perturbation(t: u32, j: u32, l: u32) -> real {
     if (observation_precision_at(t, j) == ZERO) {
         return ZERO;
     }
-    if (any(drawn_for != vec2<u32>(t, j / 4u))) {
-        let row = list[params.first_row + member];
-        drawn = normals(vec2<u32>(row.key_low, row.key_high), vec4<u32>(j / 4u, row.member, t, ${PERTURBATION_STREAM}u));
-        drawn_for = vec2<u32>(t, j / 4u);
-    }
-    let pair = select(drawn.xy, drawn.zw, (j & 2u) != 0u);
-    let epsilon = real(select(pair.x, pair.y, (j & 1u) != 0u));
-    return problem[3] * problem[params.deviation + problem_index * params.deviation_stride + t * OBSERVATIONS + j] * epsilon;
+    return states[perturbation_place(l)];
 }
 
 // J_o of the time of the last `observation_forcing`: a reverse sweep adds it on the way back, where its derivative is,
@@ -46,7 +63,7 @@ fn departure_${i}(t: u32, x: State) -> real {
     //% endfor
     let j = site(${i}u) / ${BLOCK_SIZE}u;
     //% if PERTURBED
-    return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, j)) - perturbation(t, j);
+    return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, j)) - perturbation(t, j, ${i // BLOCK_SIZE}u);
     //% else
     return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, j));
     //% endif
@@ -55,6 +72,9 @@ fn departure_${i}(t: u32, x: State) -> real {
 
 // J_o of time t.
 fn observation_cost(t: u32, x: State) -> real {
+    //% if PERTURBED
+    draw_perturbations(t);
+    //% endif
     var sum: real = 0.0;
     //% for i in range(0, S, BLOCK_SIZE)
     if (owned(${i}u)) {
@@ -69,6 +89,7 @@ fn observation_cost(t: u32, x: State) -> real {
 fn observation_forcing(t: u32, x: State, w: State) -> State {
     var forced: State;
     //% if PERTURBED
+    draw_perturbations(t);
     var sum: real = 0.0;
     //% endif
     //% for i in range(0, S, BLOCK_SIZE)

@@ -31,7 +31,7 @@ struct Params {
     next_state: u32,       // slot of the state after it
     kept: u32,             // first slot of the states kept along the segment
     cotangent: u32,        // slot of the cotangent, in the end the gradient; of the perturbation in a tangent sweep
-    epsilon: u32,          // slot of the draws
+    epsilon: u32,          // slot of the draws; perturbations of observations have two, for lanes that hold too much
     background: u32,       // slot of B^-1 (x0 - xb), where B is full
     at_times: u32,         // first slot of what is stored (trajectory) or read (forcing) at the stored times
     parameters: u32,       // places in `problem`, and how far apart two problems lie there (0: shared)

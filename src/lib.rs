@@ -56,8 +56,9 @@ pub use problem::{
 
 // An engine, the batches it runs and what comes back.
 pub use engine::{
-    AdamStep, AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients,
-    Hardware, Inspection, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale, Terms, adapters,
+    AdamStep, AdapterDescription, AffineMap, Backend, CostHistogram, Costs, Counters, Draw, Engine, EngineSettings,
+    Gradients, Hardware, Inspection, Keep, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale,
+    Selection, Terms, adapters,
 };
 
 // Random numbers, by address.
@@ -67,14 +68,15 @@ pub use random::{Stream, StreamRng, normals, philox};
 pub use optimizer::{
     Adam, AdamSettings, AdamSteps, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs,
 };
-pub use posterior::{Elbo, MeanField, log_normalizer};
+pub use posterior::{Elbo, MeanField, log_normalizer, log_observation_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.
+pub use method::abc::Criterion;
 pub use method::ensemble::{Start, Status};
 pub use method::vi::Units;
 pub use method::{
-    Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer, PriorSettings,
-    Progress, Record, Silent, ViSettings,
+    AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer,
+    PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,
 };
 
 // Twin experiments and presets.

@@ -25,6 +25,18 @@ pub enum Stream {
     ObservationPerturbation = 4,
     /// Perturbations of the background, one for each member of an ensemble.
     BackgroundPerturbation = 5,
+    /// Trials of ABC rejection, from N(xb, B).
+    Abc = 6,
+    /// The particles of the reference posterior at the prior.
+    Particles = 8,
+    /// Momenta of HMC moves.
+    Momentum = 9,
+    /// Whether HMC moves are accepted, and their step sizes.
+    Acceptance = 10,
+    /// Which particles survive a resampling.
+    Resampling = 11,
+    /// The chains of NUTS.
+    Nuts = 12,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision};
 use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
-use vi4dvar::method::four_d_var::Minimiser;
+use vi4dvar::method::Minimiser;
 use vi4dvar::method::vi::Units;
-use vi4dvar::method::{EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, PriorSettings, ViSettings};
+use vi4dvar::method::{
+    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, PriorSettings, ReferenceSettings,
+    ViSettings,
+};
 use vi4dvar::optimizer::Schedule;
 
 /// Where and how to compute.
@@ -175,8 +178,18 @@ impl MethodOptions {
         MethodSettings {
             prior: PriorSettings { samples: self.prior_keep, max_diverged_share: self.max_diverged_share },
             four_d_var: self.four_d_var(),
+            abc: AbcSettings {
+                samples: self.samples,
+                max_diverged_share: self.max_diverged_share,
+                ..AbcSettings::default()
+            },
             ensemble: EnsembleSettings { max_diverged_share: self.max_diverged_share, ..EnsembleSettings::default() },
             vi: self.vi(),
+            reference: ReferenceSettings {
+                samples: self.samples,
+                max_diverged_share: self.max_diverged_share,
+                ..ReferenceSettings::default()
+            },
         }
     }
 

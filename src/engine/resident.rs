@@ -100,7 +100,7 @@ impl LoadedProblem {
     /// Members of another loaded problem; numbers that are not finite; a device failure.
     pub fn adam(&mut self, members: &mut Resident, steps: &[AdamStep], terms: Terms) -> Result<()> {
         self.check_owner(members)?;
-        let numbers = steps.iter().flat_map(|s| s.numbers());
+        let numbers = steps.iter().flat_map(AdamStep::numbers);
         if let Some(number) = { numbers }.find(|v| !v.is_finite()) {
             return Err(Error::invalid("Adam's numbers", "finite numbers", number.to_string(), "correct the settings"));
         }

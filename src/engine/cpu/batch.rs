@@ -7,12 +7,14 @@ use super::perturbed::PerturbedTerms;
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
 use crate::engine::operation::Operation;
-use crate::engine::prepared::Prepared;
+use crate::engine::prepared::{Field, Prepared};
 use crate::engine::schedule::Segments;
-use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Row, Scale, Terms};
+use crate::engine::selection::{BlockSelection, Selector};
+use crate::engine::{AffineMap, BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Row, Scale, Terms};
+use crate::error::Result;
 use crate::model::{Dynamics, Lorenz96, Model};
 use crate::problem::Problem;
-use ndarray::ArrayView2;
+use ndarray::{Array, Axis, Dimension};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use std::any::Any;
@@ -23,12 +25,17 @@ use std::sync::{Arc, Mutex};
 /// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
 const CACHE_BUDGET: usize = 640 << 10;
 
+/// Items at a time where each leaves something beside its rows: bounds the memory of that.
+const WAVE: usize = 1024;
+
 /// An operation with what it takes beside its members.
 #[derive(Clone, Copy)]
 struct Job<'a> {
     operation: Operation,
     /// Directions `[members, control]` or a forcing `[members, times, sites]`.
     input: &'a [f64],
+    /// The largest criterion that a selection may still keep: `[P]`.
+    bounds: &'a [f64],
 }
 
 /// A problem set in the number type T, with the scratch of each thread.
@@ -74,8 +81,32 @@ impl<T> Owners<'_, T> {
 enum Rows<'a, T> {
     /// `[rows, control]`
     Given(&'a [f64]),
-    /// Mean and scale `[P, control]`.
-    Drawn { draw: &'a Draw, mean: &'a [T], scale: &'a [T] },
+    Drawn(&'a Draw, &'a Map<T>),
+}
+
+/// An affine map in the number type T.
+struct Map<T> {
+    /// `[P, control]`
+    mean: Field<T>,
+    /// The diagonal `[P, control]`, or `[1 | P, control, control]`.
+    scale: Field<T>,
+    /// Whether the scale is lower triangular.
+    lower: bool,
+}
+
+impl<T: Scalar> Map<T> {
+    fn new(map: &AffineMap) -> Self {
+        fn field<T: Scalar, D: Dimension>(array: &Array<f64, D>) -> Field<T> {
+            let rows = array.len_of(Axis(0));
+            let values = array.iter().map(|v| T::from_f64(*v)).collect();
+            Field { values, stride: if rows == 1 { 0 } else { array.len() / rows } }
+        }
+        let (scale, lower) = match &map.scale {
+            Scale::Diagonal(scale) => (field(scale), false),
+            Scale::Lower(scale) => (field(scale), true),
+        };
+        Self { mean: field(&map.mean), scale, lower }
+    }
 }
 
 /// A run of rows that one thread takes at a time, with the places of its results (empty where a job has none).
@@ -87,6 +118,16 @@ struct Item<'a> {
     values: &'a mut [f64],
     /// One per problem in the rows.
     moments: &'a mut [Moments],
+    /// Likewise.
+    selections: &'a mut [BlockSelection],
+}
+
+impl Item<'_> {
+    /// Rows that leave nothing yet.
+    fn of(rows: Range<usize>) -> Self {
+        let costs: [&mut [f64]; 2] = [&mut [], &mut []];
+        Self { rows, costs, diverged: &mut [], values: &mut [], moments: &mut [], selections: &mut [] }
+    }
 }
 
 impl<T: Scalar> Batch<T> {
@@ -133,18 +174,14 @@ impl<T: Scalar> Batch<T> {
         let mut values = values;
         let items = self
             .ranges(count, members.per_problem(self.problems()))
-            .map(|rows| {
-                let len = rows.len();
-                Item {
-                    costs: [take(&mut background, len), take(&mut observation, len)],
-                    diverged: take(&mut diverged, len),
-                    values: take(&mut values, len * per_row),
-                    moments: &mut [],
-                    rows,
-                }
+            .map(|rows| Item {
+                costs: [take(&mut background, rows.len()), take(&mut observation, rows.len())],
+                diverged: take(&mut diverged, rows.len()),
+                values: take(&mut values, rows.len() * per_row),
+                ..Item::of(rows)
             })
             .collect();
-        self.run_items(members, Job { operation, input }, items);
+        self.run_items(members, Job { operation, input, bounds: &[] }, items);
         self.count_steps(operation, count);
     }
 
@@ -163,33 +200,48 @@ impl<T: Scalar> Batch<T> {
         };
         let mut totals = vec![empty.clone(); problems];
         let ranges: Vec<_> = self.ranges(count, draw.count).collect();
-        let problem_of = |row: usize| row / draw.count;
-        // Waves bound the memory of the block sums.
-        for wave in ranges.chunks(1024) {
-            let per_item: Vec<usize> = wave.iter().map(|r| problem_of(r.end - 1) - problem_of(r.start) + 1).collect();
-            let mut blocks = vec![empty.clone(); per_item.iter().sum()];
+        for wave in ranges.chunks(WAVE) {
+            let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
+            let mut blocks = vec![empty.clone(); problems.iter().map(Range::len).sum()];
             let mut rest = blocks.as_mut_slice();
             let items = wave
                 .iter()
-                .zip(&per_item)
-                .map(|(rows, n)| Item {
-                    rows: rows.clone(),
-                    costs: [&mut [], &mut []],
-                    diverged: &mut [],
-                    values: &mut [],
-                    moments: take(&mut rest, *n),
-                })
-                .collect();
-            self.run_items(Members::Drawn(draw), Job { operation, input: &[] }, items);
-            let mut blocks = blocks.iter();
-            for (rows, n) in wave.iter().zip(&per_item) {
-                for p in (problem_of(rows.start)..).take(*n) {
-                    totals[p].merge(blocks.next().expect("one block per item and problem"));
-                }
+                .zip(&problems)
+                .map(|(rows, problems)| Item { moments: take(&mut rest, problems.len()), ..Item::of(rows.clone()) });
+            self.run_items(Members::Drawn(draw), Job { operation, input: &[], bounds: &[] }, items.collect());
+            for (p, block) in problems.into_iter().flatten().zip(&blocks) {
+                totals[p].merge(block);
             }
         }
         self.count_steps(operation, count);
         totals
+    }
+
+    /// Offers the best members to a selector.
+    pub fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
+        let operation = Operation::Select(terms, u32::MAX);
+        let count = self.problems() * draw.count;
+        let mut ranges = self.ranges(count, draw.count).peekable();
+        while ranges.peek().is_some() {
+            let wave: Vec<_> = ranges.by_ref().take(WAVE).collect();
+            let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
+            let mut blocks = vec![BlockSelection::default(); problems.iter().map(Range::len).sum()];
+            let mut rest = blocks.as_mut_slice();
+            let items = wave
+                .into_iter()
+                .zip(&problems)
+                .map(|(rows, problems)| Item { selections: take(&mut rest, problems.len()), ..Item::of(rows) });
+            let job = Job { operation, input: &[], bounds: selector.bounds() };
+            self.run_items(Members::Drawn(draw), job, items.collect());
+            for (p, block) in problems.into_iter().flatten().zip(blocks) {
+                selector.weigh(p, &block.weights);
+                block.bins.iter().for_each(|(bin, costs)| selector.count(p, (*bin).into(), (*costs).into()));
+                block.candidates.into_iter().for_each(|candidate| selector.offer(p, candidate));
+            }
+            selector.tighten()?;
+        }
+        self.count_steps(operation, count);
+        Ok(())
     }
 
     /// Rows by the item: a block of one problem, or several whole problems where each is smaller than a few lanes.
@@ -202,22 +254,16 @@ impl<T: Scalar> Batch<T> {
     }
 
     fn run_items(&self, members: Members, job: Job, items: Vec<Item>) {
-        let (mean, scale): (Vec<T>, Vec<T>) = match members {
-            Members::Given(_) | Members::Listed(_) => (Vec::new(), Vec::new()),
-            Members::Drawn(draw) => {
-                let Scale::Diagonal(scale) = &draw.map.scale;
-                let convert = |a: &ndarray::Array2<f64>| a.iter().map(|v| T::from_f64(*v)).collect();
-                (convert(&draw.map.mean), convert(scale))
+        let (given, map);
+        let rows = match &members {
+            Members::Given(array) | Members::Listed(Listed { states: array, .. }) => {
+                given = array.as_standard_layout();
+                Rows::Given(given.as_slice().expect("standard layout"))
             }
-        };
-        let given = match &members {
-            Members::Given(array) => array.as_standard_layout(),
-            Members::Listed(listed) => listed.states.as_standard_layout(),
-            Members::Drawn(_) => ArrayView2::from_shape((0, 0), &[]).expect("an empty shape").into(),
-        };
-        let rows = match members {
-            Members::Given(_) | Members::Listed(_) => Rows::Given(given.as_slice().expect("standard layout")),
-            Members::Drawn(draw) => Rows::Drawn { draw, mean: &mean, scale: &scale },
+            Members::Drawn(draw) => {
+                map = Map::new(&draw.map);
+                Rows::Drawn(draw, &map)
+            }
         };
         let owners = match members {
             Members::Given(_) | Members::Drawn(_) => Owners::Even { per_problem: members.per_problem(self.problems()) },
@@ -248,6 +294,11 @@ impl<T: Scalar> Batch<T> {
         let segments = if operation.reverse() { segments(&self.data, steps) } else { Segments::one(steps) };
         operation.count(&segments, count, &mut self.counters);
     }
+}
+
+/// The problems of some rows.
+fn problems_in(rows: &Range<usize>, per_problem: usize) -> Range<usize> {
+    rows.start / per_problem..(rows.end - 1) / per_problem + 1
 }
 
 /// The first `n` of a slice, or none of an empty one; `rest` keeps the others.
@@ -320,13 +371,18 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             group.load_initial_state(rows, job, sweep, block, first - item.rows.start);
             group.run::<M>(job, &mut item, sweep, block);
         }
-        if let (Operation::Moments(_), Owners::Even { per_problem }) = (job.operation, owners) {
-            let first_problem = item.rows.start / per_problem;
-            for (q, moments) in item.moments.iter_mut().enumerate() {
-                let p = first_problem + q;
-                let start = (p * per_problem).max(item.rows.start) - item.rows.start;
-                let end = ((p + 1) * per_problem).min(item.rows.end) - item.rows.start;
-                block.sum_into(start..end, moments);
+        let Owners::Even { per_problem } = owners else { return };
+        for (q, p) in problems_in(&item.rows, per_problem).enumerate() {
+            let start = (p * per_problem).max(item.rows.start);
+            let end = ((p + 1) * per_problem).min(item.rows.end);
+            let range = start - item.rows.start..end - item.rows.start;
+            match job.operation {
+                Operation::Moments(_) => block.sum_into(range, &mut item.moments[q]),
+                Operation::Select(..) => {
+                    let first = start - p * per_problem;
+                    block.select_into(range, first, job.bounds[p], &mut item.selections[q]);
+                }
+                _ => {}
             }
         }
     }
@@ -441,10 +497,14 @@ impl<'a, V: Lanes> Group<'a, V> {
                 sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
                 self.store(0, 1, &sweep.w, offset, item.values);
             }
-            Operation::Cost(wanted) => {
+            Operation::Cost(wanted) | Operation::Select(wanted, _) => {
                 let costs = self.cost::<M>(wanted, sweep);
                 let diverged = self.diverged([&costs, &sweep.x, &[]]);
-                self.store_costs(costs, &diverged, offset, item);
+                if let Operation::Cost(_) = job.operation {
+                    self.store_costs(costs, &diverged, offset, item);
+                } else {
+                    self.leave_costs(costs, &diverged, offset, block);
+                }
             }
             Operation::Gradient(wanted) | Operation::Moments(wanted) => {
                 let costs = self.gradient::<M>(wanted, sweep);
@@ -453,11 +513,7 @@ impl<'a, V: Lanes> Group<'a, V> {
                     self.store_costs(costs, &diverged, offset, item);
                     self.store(0, 1, &sweep.w, offset, item.values);
                 } else {
-                    // Spare lanes land beyond the item's rows, which nothing sums.
-                    block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
-                    for (to, cost) in block.cost.iter_mut().zip(costs) {
-                        cost.store(&mut to[offset..]);
-                    }
+                    self.leave_costs(costs, &diverged, offset, block);
                     for (i, w) in sweep.w.iter().enumerate() {
                         w.store(&mut block.gradient[i * BLOCK + offset..]);
                     }
@@ -476,27 +532,35 @@ impl<'a, V: Lanes> Group<'a, V> {
         block: &mut Block<V::Scalar>,
         offset: usize,
     ) {
-        let (draw, mean, scale) = match rows {
+        let (draw, map) = match rows {
             Rows::Given(array) => return self.load(|row, i| array[row * self.data.sites + i], &mut sweep.x0),
-            Rows::Drawn { draw, mean, scale } => (draw, mean, scale),
+            Rows::Drawn(draw, map) => (draw, map),
         };
         let n = sweep.x0.len();
         let lanes = self.addresses();
+        let source = self.source();
         for quad in 0..n.div_ceil(4) {
             let z: [V; 4] = normals(self.context, &lanes, draw.stream, draw.iteration, quad as u32);
             for i in quad * 4..n.min(quad * 4 + 4) {
                 let epsilon = z[i - quad * 4];
-                let of_problem = |values: &[V::Scalar]| {
-                    if self.problem[0] == self.problem[V::LANES - 1] {
-                        return V::fill(self.context, values[self.problem[0] * n + i]);
-                    }
-                    let gathered = self.problem.map(|p| values[p * n + i]);
-                    V::load(self.context, &gathered)
-                };
-                sweep.x0[i] = of_problem(scale).mul_add(epsilon, of_problem(mean));
+                if map.lower {
+                    // The cotangent's place is free until the sweep.
+                    sweep.w[i] = epsilon;
+                } else {
+                    sweep.x0[i] = source.read::<V>(&map.scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                }
                 if let Operation::Moments(_) = job.operation {
                     epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
                 }
+            }
+        }
+        if map.lower {
+            for i in 0..n {
+                let mut sum = V::splat(self.context, 0.0);
+                for j in 0..=i {
+                    sum = source.read::<V>(&map.scale, i * n + j).mul_add(sweep.w[j], sum);
+                }
+                sweep.x0[i] = source.read::<V>(&map.mean, i) + sum;
             }
         }
     }
@@ -536,6 +600,15 @@ impl<'a, V: Lanes> Group<'a, V> {
             }
         }
         item.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+    }
+
+    /// Leaves costs in the block. Spare lanes land beyond the item's rows, which nothing reads.
+    #[inline(always)]
+    fn leave_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, block: &mut Block<V::Scalar>) {
+        block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+        for (to, cost) in block.cost.iter_mut().zip(costs) {
+            cost.store(&mut to[offset..]);
+        }
     }
 
     /// Which lanes hold a number out of range anywhere.

@@ -6,10 +6,12 @@ mod lanes;
 mod normals;
 mod perturbed;
 mod resident;
+mod select;
 mod sums;
 mod sweep;
 
 use super::operation::Operation;
+use super::selection::Selector;
 use super::{Costs, Counters, Draw, EngineSettings, Gradients, Hardware, Members, Moments, Precision, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
@@ -107,6 +109,10 @@ impl LoadedCpu {
 
     pub(super) fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
         on_batch!(self, b => Ok(b.moments(draw, terms)))
+    }
+
+    pub(super) fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
+        on_batch!(self, b => b.select(draw, terms, selector))
     }
 
     pub(super) fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {

@@ -2,11 +2,11 @@
 
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
-use super::run::{Call, Dispatch, Region, Run, quantities};
+use super::run::{Call, Dispatch, Region, Run, Source, quantities};
 use super::shader::Ownership;
-use super::uploaded::{Uploaded, to_bytes};
+use super::uploaded::{Uploaded, from_bytes, to_bytes};
 use crate::engine::operation::Operation;
-use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Row, Scale, Terms};
+use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
@@ -122,23 +122,8 @@ impl LoadedGpu {
         input: Option<&[f64]>,
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
-        let listed = match members {
-            Members::Listed(listed) => Some(listed),
-            Members::Given(_) | Members::Drawn(_) => None,
-        };
-        let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
-        let call = Call {
-            operation,
-            drawn: matches!(members, Members::Drawn(_)),
-            ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
-            count: members.count(self.uploaded.problems()),
-            store: None,
-        };
-        let run = match self.last.take() {
-            Some((last, run)) if last == call => run,
-            _ => Run::new(&self.uploaded, call, None)?,
-        };
-        if let Some(listed) = listed {
+        let (call, run) = self.begin(operation, members)?;
+        if let Members::Listed(listed) = members {
             self.send_list(&run, listed.rows, listed.amplitude, 0..);
         }
         let given = match &members {
@@ -164,7 +149,8 @@ impl LoadedGpu {
             let last: &[Dispatch] = if is_last { &run.last } else { &[] };
             // Moments stay on the device until the last chunk has been summed.
             let results: &[Region] = if is_last || run.last.is_empty() { &run.results } else { &[] };
-            let numbers = self.submit(&run, dispatches.iter().chain(last), results)?;
+            let precision = self.uploaded.shape.precision;
+            let numbers = self.submit(&run, dispatches.iter().chain(last), results, |b| from_bytes(precision, b))?;
             if !results.is_empty() {
                 take(Chunk { rows: rows.clone(), capacity: run.plan.capacity, numbers });
             }
@@ -185,39 +171,75 @@ impl LoadedGpu {
                 [row.problem, row.member, seed as u32, (seed >> 32) as u32, place]
             })
             .collect();
-        self.uploaded.engine.device.queue.write_buffer(list, 0, bytemuck::cast_slice(&words));
+        self.send(list, bytemuck::cast_slice(&words));
         self.uploaded.set_amplitude(amplitude);
-        self.counters.bytes_up += (4 * words.len() + self.uploaded.shape.precision.bytes()) as u64;
+        self.counters.bytes_up += self.uploaded.shape.precision.bytes() as u64;
+    }
+
+    /// What a call dispatches, from the last one where it was the same.
+    pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<(Call, Run)> {
+        let listed = match members {
+            Members::Listed(listed) => Some(listed),
+            Members::Given(_) | Members::Drawn(_) => None,
+        };
+        let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
+        let call = Call {
+            operation,
+            source: Source::of(members),
+            ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
+            count: members.count(self.uploaded.problems()),
+            store: None,
+        };
+        match self.last.take() {
+            Some(same) if same.0 == call => Ok(same),
+            _ => Ok((call, Run::new(&self.uploaded, call, None)?)),
+        }
     }
 
     /// Sends the affine map and the iteration.
-    fn send_draw(&mut self, run: &Run, draw: &Draw) {
+    pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
         let Some(draws) = &run.draws else { return };
-        let Scale::Diagonal(scale) = &draw.map.scale;
-        let rows = draw.map.mean.rows().into_iter().zip(scale.rows());
+        let precision = self.uploaded.shape.precision;
+        // A lower triangular scale is added to the mean by a kernel of its own.
+        let zeros;
+        let diagonal = match &draw.map.scale {
+            Scale::Diagonal(scale) => scale,
+            Scale::Lower(scale) => {
+                if let Some(lower) = &draws.lower {
+                    self.send(lower, &to_bytes(precision, scale.iter().copied()));
+                }
+                zeros = Array2::zeros(draw.map.mean.raw_dim());
+                &zeros
+            }
+        };
+        let rows = draw.map.mean.rows().into_iter().zip(diagonal.rows());
         let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));
-        let map = to_bytes(self.uploaded.shape.precision, numbers);
+        let map = to_bytes(precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
-        let keys: &[u8] = bytemuck::cast_slice(&keys);
-        self.uploaded.engine.device.queue.write_buffer(&draws.map, 0, &map);
-        self.uploaded.engine.device.queue.write_buffer(&draws.keys, 0, keys);
-        self.counters.bytes_up += (map.len() + keys.len()) as u64;
+        self.send(&draws.map, &map);
+        self.send(&draws.keys, bytemuck::cast_slice(&keys));
     }
 
-    /// Submits dispatches in order, in pieces that no driver takes for a hang, and brings back the results, one region
-    /// after the other.
-    pub(super) fn submit<'a>(
+    /// Sends the beginning of a buffer.
+    pub(super) fn send(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        self.uploaded.engine.device.queue.write_buffer(buffer, 0, bytes);
+        self.counters.bytes_up += bytes.len() as u64;
+    }
+
+    /// Submits dispatches in order, in pieces that no driver takes for a hang, and reads the results, one region after
+    /// the other.
+    pub(super) fn submit<'a, R>(
         &mut self,
         run: &Run,
         dispatches: impl Iterator<Item = &'a Dispatch>,
         results: &[Region],
-    ) -> Result<Vec<f64>> {
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
         let device = self.uploaded.engine.device.clone();
-        let number = self.uploaded.shape.precision.bytes() as u64;
         let mut dispatches = dispatches.peekable();
         let mut bytes = 0;
-        while dispatches.peek().is_some() {
+        loop {
             let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -232,22 +254,29 @@ impl LoadedGpu {
             }
             if dispatches.peek().is_none() {
                 for region in results {
-                    let (first, size) = (region.first as u64 * number, region.count as u64 * number);
-                    encoder.copy_buffer_to_buffer(&region.buffer, first, &run.staging, bytes, size);
-                    bytes += size;
+                    encoder.copy_buffer_to_buffer(&region.buffer, region.first, &run.staging, bytes, region.bytes);
+                    bytes += region.bytes;
                 }
             }
             device.queue.submit([encoder.finish()]);
             self.counters.submissions += 1;
+            if dispatches.peek().is_none() {
+                break;
+            }
         }
         if bytes == 0 {
-            return Ok(Vec::new());
+            return Ok(read(&[]));
         }
-        self.read_back(&run.staging, bytes)
+        self.read_back(&run.staging, bytes, read)
     }
 
     /// The first `bytes` of a staging buffer, once everything submitted is done.
-    pub(super) fn read_back(&mut self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<f64>> {
+    pub(super) fn read_back<R>(
+        &mut self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
         let device = &self.uploaded.engine.device;
         self.counters.bytes_down += bytes;
         staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
@@ -259,13 +288,10 @@ impl LoadedGpu {
         };
         device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
         let view = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
-        let numbers = match self.uploaded.shape.precision {
-            Precision::F32 => bytemuck::cast_slice::<u8, f32>(&view).iter().map(|v| f64::from(*v)).collect(),
-            Precision::F64 => bytemuck::cast_slice(&view).to_vec(),
-        };
+        let result = read(&view);
         drop(view);
         staging.unmap();
-        Ok(numbers)
+        Ok(result)
     }
 
     /// Sends `[rows, slices, sites]` of all rows' values into slots.

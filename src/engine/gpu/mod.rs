@@ -6,6 +6,7 @@ mod params;
 mod plan;
 mod resident;
 mod run;
+mod select;
 mod shader;
 mod uploaded;
 

@@ -1,9 +1,9 @@
 //! Resident members on the GPU: a store of their numbers, from which a call fetches them and to which Adam writes back.
 
 use super::batch::{Chunk, LoadedGpu};
-use super::run::{Call, Run};
+use super::run::{Call, Run, Source};
 use super::shader::Ownership;
-use super::uploaded::{buffer, storage, to_bytes};
+use super::uploaded::{buffer, from_bytes, storage, to_bytes};
 use crate::engine::operation::Operation;
 use crate::engine::{AdamStep, Costs, Inspection, Row, Terms};
 use crate::error::{Error, Result};
@@ -77,11 +77,11 @@ impl LoadedGpu {
         for (sweep, own) in run.chunks.iter().zip(&run.resident) {
             let mut fetch = Some(&own.fetch);
             for steps in steps.chunks(STEPS_AT_A_TIME) {
-                let numbers = to_bytes(precision, steps.iter().flat_map(|s| s.numbers()));
+                let numbers = to_bytes(precision, steps.iter().flat_map(AdamStep::numbers));
                 device.queue.write_buffer(&members.store.steps, 0, &numbers);
                 self.counters.bytes_up += numbers.len() as u64;
                 let each = own.adam.iter().take(steps.len()).flat_map(|adam| sweep.iter().chain([adam]));
-                self.submit(&run, fetch.take().into_iter().chain(each), &[])?;
+                self.submit(&run, fetch.take().into_iter().chain(each), &[], |_| ())?;
             }
         }
         device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device {
@@ -95,12 +95,13 @@ impl LoadedGpu {
     }
 
     pub fn inspect(&mut self, members: &Resident, rows: &[Row], amplitude: f64, terms: Terms) -> Result<Inspection> {
-        let sites = self.uploaded.data.sites;
+        let (sites, precision) = (self.uploaded.data.sites, self.uploaded.shape.precision);
         let (call, run) = self.resident_run(members, rows, amplitude, terms)?;
         let mut costs = Costs::empty(rows.len());
         let mut gradient = Array2::zeros((rows.len(), sites));
         for ((chunk, sweep), own) in run.plan.chunks.iter().zip(&run.chunks).zip(&run.resident) {
-            let numbers = self.submit(&run, [&own.fetch].into_iter().chain(sweep), &run.results)?;
+            let dispatches = [&own.fetch].into_iter().chain(sweep);
+            let numbers = self.submit(&run, dispatches, &run.results, |bytes| from_bytes(precision, bytes))?;
             let chunk = Chunk { rows: chunk.clone(), capacity: run.plan.capacity, numbers };
             chunk.put_costs(&mut costs);
             chunk.put(3 * chunk.capacity, sites, gradient.as_slice_mut().expect("standard layout"));
@@ -119,14 +120,15 @@ impl LoadedGpu {
     pub fn states(&mut self, members: &Resident) -> Result<Array2<f64>> {
         let device = self.uploaded.engine.device.clone();
         let (sites, stride) = (self.uploaded.data.sites, members.store.stride);
-        let bytes = (sites * stride * self.uploaded.shape.precision.bytes()) as u64;
+        let precision = self.uploaded.shape.precision;
+        let bytes = (sites * stride * precision.bytes()) as u64;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = buffer(&device, "staging", bytes, usage)?;
         let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(&members.store.numbers, 0, &staging, 0, bytes);
         device.queue.submit([encoder.finish()]);
         self.counters.submissions += 1;
-        let numbers = self.read_back(&staging, bytes)?;
+        let numbers = self.read_back(&staging, bytes, |bytes| from_bytes(precision, bytes))?;
         device.check()?;
         Ok(Array2::from_shape_fn((members.places.len(), sites), |(k, i)| {
             numbers[i * stride + members.places[k] as usize]
@@ -138,7 +140,7 @@ impl LoadedGpu {
         let perturbed = amplitude != 0.0 && terms.observation;
         let call = Call {
             operation: Operation::Gradient(terms),
-            drawn: false,
+            source: Source::Given,
             ownership: Ownership { listed: true, perturbed, own_background: true },
             count: rows.len(),
             store: Some(members.store.id),

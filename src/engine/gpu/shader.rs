@@ -1,7 +1,7 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
 use super::run::{BLOCKS_PER_RUN, quantities};
-use crate::engine::{BLOCK, Precision};
+use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::problem::{ObservationOperator, PointFunction};
@@ -15,6 +15,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("operator.wgsl", include_str!("../../../shaders/operator.wgsl")),
     ("cost.wgsl", include_str!("../../../shaders/cost.wgsl")),
     ("random.wgsl", include_str!("../../../shaders/random.wgsl")),
+    ("exponential.wgsl", include_str!("../../../shaders/exponential.wgsl")),
+    ("block.wgsl", include_str!("../../../shaders/block.wgsl")),
     ("forward.wgsl", include_str!("../../../shaders/forward.wgsl")),
     ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
     ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
@@ -22,14 +24,18 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("fetch.wgsl", include_str!("../../../shaders/fetch.wgsl")),
     ("adam.wgsl", include_str!("../../../shaders/adam.wgsl")),
     ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
+    ("lower.wgsl", include_str!("../../../shaders/lower.wgsl")),
     ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
     ("totals.wgsl", include_str!("../../../shaders/totals.wgsl")),
+    ("select.wgsl", include_str!("../../../shaders/select.wgsl")),
+    ("gather.wgsl", include_str!("../../../shaders/gather.wgsl")),
 ];
 
 /// The kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     Draw,
+    Lower,
     Background,
     Forward,
     Reverse,
@@ -42,6 +48,8 @@ pub enum Kernel {
     Fetch,
     /// Moves them.
     Adam,
+    Select,
+    Gather,
 }
 
 /// What a binding of a kernel is.
@@ -54,8 +62,9 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Draw,
+        Self::Lower,
         Self::Background,
         Self::Forward,
         Self::Reverse,
@@ -65,11 +74,14 @@ impl Kernel {
         Self::Totals,
         Self::Fetch,
         Self::Adam,
+        Self::Select,
+        Self::Gather,
     ];
 
     fn template(self) -> &'static str {
         match self {
             Self::Draw => "draw.wgsl",
+            Self::Lower => "lower.wgsl",
             Self::Background => "background.wgsl",
             Self::Forward => "forward.wgsl",
             Self::Reverse | Self::Adjoint => "reverse.wgsl",
@@ -78,12 +90,15 @@ impl Kernel {
             Self::Totals => "totals.wgsl",
             Self::Fetch => "fetch.wgsl",
             Self::Adam => "adam.wgsl",
+            Self::Select => "select.wgsl",
+            Self::Gather => "gather.wgsl",
         }
     }
 
     pub fn entry_point(self) -> &'static str {
         match self {
             Self::Draw => "draw",
+            Self::Lower => "multiply_lower",
             Self::Background => "background",
             Self::Forward => "forward",
             Self::Reverse | Self::Adjoint => "reverse",
@@ -92,6 +107,8 @@ impl Kernel {
             Self::Totals => "add_totals",
             Self::Fetch => "fetch",
             Self::Adam => "adam",
+            Self::Select => "select_block",
+            Self::Gather => "gather",
         }
     }
 
@@ -99,7 +116,7 @@ impl Kernel {
     pub fn specialise(self, ownership: Ownership) -> Ownership {
         let Ownership { listed, own_background, .. } = ownership;
         match self {
-            Self::Draw | Self::Sums | Self::Totals => Ownership::default(),
+            Self::Draw | Self::Lower | Self::Sums | Self::Totals | Self::Select | Self::Gather => Ownership::default(),
             Self::Forward | Self::Reverse => ownership,
             Self::Background => Ownership { listed, own_background, perturbed: false },
             Self::Adjoint | Self::Tangent | Self::Fetch | Self::Adam => Ownership { listed, ..Ownership::default() },
@@ -110,11 +127,13 @@ impl Kernel {
     pub fn bindings(self, ownership: Ownership) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
             Self::Adam => &[Uniform, Read, ReadWrite, ReadWrite, Read, ReadWrite, Read, Read],
-            Self::Draw => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Draw | Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Lower => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
+            Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],
+            Self::Gather => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, Read, ReadWrite, ReadWrite],
             _ if ownership.listed => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             _ => &[Uniform, Read, ReadWrite, ReadWrite],
         }
@@ -212,14 +231,16 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         environment.add_template(name, text).map_err(|e| broken(kernel, &e.to_string()))?;
     }
     let MemberLayout { sites_per_lane, lanes, members_per_group } = shape.layout;
-    let strides: Vec<usize> =
-        std::iter::successors(Some(lanes.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect();
+    // Strides of a sum by halves.
+    let strides = |count: usize| -> Vec<usize> {
+        std::iter::successors(Some(count.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect()
+    };
     let numbers = context! {
         REAL => shape.precision.name(),
         N => shape.sites,
         S => sites_per_lane,
         LANES => lanes,
-        LANE_STRIDES => strides,
+        LANE_STRIDES => strides(lanes),
         MEMBERS_PER_GROUP => members_per_group,
         GROUP => shape.layout.group(),
         PARAMETERS => shape.model.parameter_names().len(),
@@ -227,6 +248,9 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         FUNCTION => shape.operator.function.name(),
         BLOCK_SIZE => shape.operator.block_size,
         BLOCK_MEMBERS => BLOCK,
+        BLOCK_STRIDES => strides(BLOCK),
+        BINS => CostHistogram::BINS,
+        FIRST_BIN => CostHistogram::FIRST,
         QUANTITIES => quantities(shape.sites),
         BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         FULL_BACKGROUND => shape.full_background,
@@ -241,7 +265,7 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
             _ => "forward",
         },
     };
-    let series = if shape.operator.function == PointFunction::Softplus {
+    let series = if kernel == Kernel::Select || shape.operator.function == PointFunction::Softplus {
         series(shape.precision)
     } else {
         context! {}
@@ -252,7 +276,7 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         .map_err(|e| broken(kernel, &format!("{e:#}")))
 }
 
-/// The coefficients of softplus's exponential and logarithm, highest power first, to the precision's last bit.
+/// The coefficients of our own exponential and logarithm, highest power first, to the precision's last bit.
 fn series(precision: Precision) -> Value {
     let (exp_terms, log_terms, bits) = match precision {
         Precision::F32 => (8, 9, 7),
@@ -270,6 +294,7 @@ fn series(precision: Precision) -> Value {
         LOG_COEFFICIENTS => (0..log_terms).rev().map(|m| text(1.0 / f64::from(2 * m + 1))).collect::<Vec<_>>(),
         EXPONENT_BITS => exponent_bits,
         SMALLEST_EXPONENT => if precision == Precision::F32 { 126 } else { 1022 },
+        DEEPEST_EXPONENT => if precision == Precision::F32 { 80 } else { 700 },
     }
 }
 

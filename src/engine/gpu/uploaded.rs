@@ -123,3 +123,11 @@ pub fn to_bytes(precision: Precision, numbers: impl Iterator<Item = f64>) -> Vec
         Precision::F64 => numbers.flat_map(f64::to_ne_bytes).collect(),
     }
 }
+
+/// Numbers from the device.
+pub fn from_bytes(precision: Precision, bytes: &[u8]) -> Vec<f64> {
+    match precision {
+        Precision::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
+    }
+}
