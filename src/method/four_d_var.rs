@@ -139,7 +139,7 @@ impl Settings {
                 method: NAME.into(),
                 mean: trajectories.index_axis(Axis(0), first).to_owned(),
                 std: samples.std,
-                records: self.records(problem, p, groups[p], lowest[p], &windows, laplace, samples.diverged),
+                records: self.records(p, groups[p], lowest[p], &windows, laplace, samples.diverged),
                 summary: self.summary(problem, p, groups[p], lowest[p], laplace),
                 samples: samples.trajectories,
                 seconds: 0.0,
@@ -184,7 +184,6 @@ impl Settings {
 
     fn records(
         &self,
-        problem: &Problem,
         p: usize,
         starts: &[Rest],
         lowest: usize,
@@ -192,6 +191,7 @@ impl Settings {
         laplace: &Laplace,
         diverged: usize,
     ) -> Vec<Record> {
+        let problem = windows.problem;
         let best = &starts[lowest].minimum;
         let background = problem.background.mean_of(p);
         let states: Vec<_> = starts.iter().map(|r| windows.initial_state(p, background, &r.minimum.point)).collect();
