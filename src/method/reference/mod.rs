@@ -6,6 +6,7 @@
 mod agreement;
 mod factor;
 mod nuts;
+mod run;
 mod smc;
 
 use super::samples::MAX_DIVERGED_SHARE;
@@ -16,8 +17,8 @@ use crate::posterior::log_observation_normalizer;
 use crate::problem::Problem;
 use agreement::{ChainCheck, EVIDENCE_TOLERANCE, Estimate, Gap, share_beyond};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
+use run::Particles;
 use serde::{Deserialize, Serialize};
-use smc::Particles;
 use std::time::Instant;
 
 /// The method's name in tables.
