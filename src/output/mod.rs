@@ -2,9 +2,11 @@
 
 mod analysis;
 mod evaluation;
+mod figures;
 mod members;
 
-pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_text};
+pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_bytes, write_text};
 pub use analysis::{SavedAnalysis, read_analysis, write_analysis};
 pub use evaluation::write_evaluation;
+pub use figures::{Figure, check_figures, figures, write_figures};
 pub use members::{read_members, write_members};
