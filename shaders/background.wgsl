@@ -11,10 +11,15 @@ fn background(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id
     if (row >= N || k >= params.rows) {
         return;
     }
-    let p = (params.first_row + k) / params.per_problem;
+    let p = problem_of(k);
     var sum: real = 0.0;
     for (var j = 0u; j < N; j++) {
-        let d = states[j * params.capacity + k] - problem[params.mean + p * params.mean_stride + j];
+        //% if OWN_BACKGROUND
+        let mean = states[(params.own_background * N + j) * params.capacity + k];
+        //% else
+        let mean = problem[params.mean + p * params.mean_stride + j];
+        //% endif
+        let d = states[j * params.capacity + k] - mean;
         sum = fma(problem[params.inverse + row * N + j], d, sum);
     }
     states[(params.background * N + row) * params.capacity + k] = sum * problem[params.factor + p * params.factor_stride];

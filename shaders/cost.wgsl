@@ -10,6 +10,50 @@ fn observation_precision_at(t: u32, j: u32) -> real {
     return problem[params.observation_precision + problem_index * params.observation_precision_stride + t * OBSERVATIONS + j];
 }
 
+//% if PERTURBED
+//% include "random.wgsl"
+
+const OBSERVATIONS_PER_LANE: u32 = ${S // BLOCK_SIZE}u;
+
+// Draws what the member's own y is above the problem's at time t, a sigma eps for each observation that a lane holds, into
+// the slot `epsilon`: a loop that is not unrolled, or each observation would bring its own copy of the generator.
+// CPU: src/engine/cpu/perturbed.rs.
+fn draw_perturbations(t: u32) {
+    let row = list[params.first_row + member];
+    var quad = 0xffffffffu;
+    var z: vec4<f32>;
+    for (var l = 0u; l < OBSERVATIONS_PER_LANE; l++) {
+        let j = (lane * OBSERVATIONS_PER_LANE + l) % OBSERVATIONS;
+        if (live && observation_precision_at(t, j) != ZERO) {
+            if (quad != j / 4u) {
+                quad = j / 4u;
+                z = normals(vec2<u32>(row.key_low, row.key_high), vec4<u32>(quad, row.member, t, ${PERTURBATION_STREAM}u));
+            }
+            let pair = select(z.xy, z.zw, (j & 2u) != 0u);
+            let epsilon = real(select(pair.x, pair.y, (j & 1u) != 0u));
+            let sigma = problem[params.deviation + problem_index * params.deviation_stride + t * OBSERVATIONS + j];
+            states[perturbation_place(l)] = problem[3] * sigma * epsilon;
+        }
+    }
+}
+
+fn perturbation_place(l: u32) -> u32 {
+    return (params.epsilon * N + lane * OBSERVATIONS_PER_LANE + l) * params.capacity + member;
+}
+
+// The draw of a lane's observation l, which is observation j.
+fn perturbation(t: u32, j: u32, l: u32) -> real {
+    if (observation_precision_at(t, j) == ZERO) {
+        return ZERO;
+    }
+    return states[perturbation_place(l)];
+}
+
+// J_o of the time of the last `observation_forcing`: a reverse sweep adds it on the way back, where its derivative is,
+// so that each perturbation is drawn once.
+var<private> forcing_cost: real;
+//% endif
+
 // H(x)_j - y_j for each block j that begins at a lane's place i.
 //% for i in range(0, S, BLOCK_SIZE)
 fn departure_${i}(t: u32, x: State) -> real {
@@ -17,12 +61,20 @@ fn departure_${i}(t: u32, x: State) -> real {
     //% for k in range(i + 1, i + BLOCK_SIZE)
     sum += h(x[${k}]);
     //% endfor
-    return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, site(${i}u) / ${BLOCK_SIZE}u));
+    let j = site(${i}u) / ${BLOCK_SIZE}u;
+    //% if PERTURBED
+    return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, j)) - perturbation(t, j, ${i // BLOCK_SIZE}u);
+    //% else
+    return fma(sum, real(${1 / BLOCK_SIZE}), -observation_at(t, j));
+    //% endif
 }
 //% endfor
 
 // J_o of time t.
 fn observation_cost(t: u32, x: State) -> real {
+    //% if PERTURBED
+    draw_perturbations(t);
+    //% endif
     var sum: real = 0.0;
     //% for i in range(0, S, BLOCK_SIZE)
     if (owned(${i}u)) {
@@ -36,12 +88,28 @@ fn observation_cost(t: u32, x: State) -> real {
 // w + dJ_o/dx_t
 fn observation_forcing(t: u32, x: State, w: State) -> State {
     var forced: State;
+    //% if PERTURBED
+    draw_perturbations(t);
+    var sum: real = 0.0;
+    //% endif
     //% for i in range(0, S, BLOCK_SIZE)
+    //% if PERTURBED
+    let d${i} = departure_${i}(t, x);
+    let r${i} = observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u);
+    let f${i} = d${i} * r${i} * real(${1 / BLOCK_SIZE});
+    if (owned(${i}u)) {
+        sum = fma(d${i} * d${i}, r${i}, sum);
+    }
+    //% else
     let f${i} = departure_${i}(t, x) * observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u) * real(${1 / BLOCK_SIZE});
+    //% endif
     //% for k in range(i, i + BLOCK_SIZE)
     forced[${k}] = fma(h_derivative(x[${k}]), f${i}, w[${k}]);
     //% endfor
     //% endfor
+    //% if PERTURBED
+    forcing_cost = HALF * over_lanes(sum);
+    //% endif
     return forced;
 }
 
@@ -59,7 +127,11 @@ fn background_gradient(x0: State) -> State {
 }
 
 fn mean_at(i: u32) -> real {
+    //% if OWN_BACKGROUND
+    return states[(params.own_background * N + site(i)) * params.capacity + member];
+    //% else
     return problem[params.mean + problem_index * params.mean_stride + site(i)];
+    //% endif
 }
 
 // J_b = 1/2 (x0 - xb)' g, with g from `background_gradient`.

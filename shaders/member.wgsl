@@ -31,7 +31,7 @@ struct Params {
     next_state: u32,       // slot of the state after it
     kept: u32,             // first slot of the states kept along the segment
     cotangent: u32,        // slot of the cotangent, in the end the gradient; of the perturbation in a tangent sweep
-    epsilon: u32,          // slot of the draws
+    epsilon: u32,          // slot of the draws; perturbations of observations have two, for lanes that hold too much
     background: u32,       // slot of B^-1 (x0 - xb), where B is full
     at_times: u32,         // first slot of what is stored (trajectory) or read (forcing) at the stored times
     parameters: u32,       // places in `problem`, and how far apart two problems lie there (0: shared)
@@ -46,6 +46,10 @@ struct Params {
     observation_stride: u32,
     observation_precision: u32,  // w_t / sigma^2
     observation_precision_stride: u32,
+    deviation: u32,              // sigma
+    deviation_stride: u32,
+    own_background: u32,   // slot of the members' own backgrounds
+    store_stride: u32,     // members between two consecutive numbers in the store of resident members
 }
 
 const FIRST: u32 = 1u;         // the segment begins at the initial time
@@ -55,12 +59,33 @@ const BACKGROUND: u32 = 8u;    // compute J_b
 const STORE: u32 = 16u;        // store the state at the stored times
 
 @group(0) @binding(0) var<uniform> params: Params;
-// The problem set: dt/2, dt, dt/6, then the fields that `params` places.
+// The problem set: dt/2, dt, dt/6, the amplitude of this call's perturbations, then the fields that `params` places.
 @group(0) @binding(1) var<storage, read> problem: array<real>;
 // States: [slot, site, capacity], members next to each other.
 @group(0) @binding(2) var<storage, read_write> states: array<real>;
 // J_b, J_o, and 1 for a member that diverged: [3, capacity].
 @group(0) @binding(3) var<storage, read_write> costs: array<real>;
+
+//% if LISTED
+// Whose a member is, the key of its draws, and where it is kept if it is resident.
+struct Row {
+    problem: u32,
+    member: u32,
+    key_low: u32,
+    key_high: u32,
+    store: u32,
+}
+@group(0) @binding(4) var<storage, read> list: array<Row>;
+//% endif
+
+// The problem of the chunk's member k.
+fn problem_of(k: u32) -> u32 {
+    //% if LISTED
+    return list[params.first_row + k].problem;
+    //% else
+    return (params.first_row + k) / params.per_problem;
+    //% endif
+}
 
 var<private> member: u32;      // within the chunk
 var<private> live: bool;       // false for the spare invocations of the last workgroup, which repeat the last member
@@ -79,7 +104,7 @@ fn place(local: u32, group: vec3<u32>) {
     let wanted = (group.y * params.groups_x + group.x) * MEMBERS_PER_GROUP + slot;
     live = wanted < params.rows;
     member = min(wanted, params.rows - 1u);
-    problem_index = (params.first_row + member) / params.per_problem;
+    problem_index = problem_of(member);
     //% for k in range(PARAMETERS)
     model_parameters[${k}] = problem[params.parameters + problem_index * params.parameters_stride + ${k}u];
     //% endfor

@@ -25,7 +25,7 @@ fn reverse(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) g
         bad = costs[2u * params.capacity + member];
     }
     for (var s = 0u; s < params.steps; s++) {
-        //% if not FORCING
+        //% if not (FORCING or PERTURBED)
         let now = params.first_step + s;
         if (last && observation && now % params.steps_per_time == 0u) {
             cost += observation_cost(now / params.steps_per_time, x);
@@ -42,8 +42,13 @@ fn reverse(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) g
         w = load(params.at_times + t);
         //% else
         if (observation) {
+            //% if PERTURBED
+            w = observation_forcing(t, x, w);
+            cost += forcing_cost;
+            //% else
             cost += observation_cost(t, x);
             w = observation_forcing(t, x, w);
+            //% endif
         }
         //% endif
     } else {
@@ -59,6 +64,9 @@ fn reverse(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) g
             //% else
             // There are no steps without J_o.
             w = observation_forcing(now / params.steps_per_time, x, w);
+            //% if PERTURBED
+            cost += forcing_cost;
+            //% endif
             //% endif
         }
     }

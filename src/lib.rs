@@ -56,23 +56,27 @@ pub use problem::{
 
 // An engine, the batches it runs and what comes back.
 pub use engine::{
-    AdapterDescription, AffineMap, Backend, Costs, Counters, Draw, Engine, EngineSettings, Gradients, Hardware,
-    LoadedProblem, Members, Moments, Precision, Scale, Terms, adapters,
+    AdamStep, AdapterDescription, AffineMap, Backend, CostHistogram, Costs, Counters, Draw, Engine, EngineSettings,
+    Gradients, Hardware, Inspection, Keep, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale,
+    Selection, Terms, adapters,
 };
 
 // Random numbers, by address.
 pub use random::{Stream, StreamRng, normals, philox};
 
 // How parameters move, and the family that is fitted.
-pub use optimizer::{Adam, AdamSettings, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs};
-pub use posterior::{Elbo, MeanField, log_normalizer};
+pub use optimizer::{
+    Adam, AdamSettings, AdamSteps, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs,
+};
+pub use posterior::{Elbo, MeanField, log_normalizer, log_observation_normalizer};
 
 // Methods: settings whose `run` gives one analysis per problem.
-pub use method::four_d_var::Minimiser;
+pub use method::abc::Criterion;
+pub use method::ensemble::{Start, Status};
 pub use method::vi::Units;
 pub use method::{
-    Analysis, FourDVarSettings, Hessian, Method, MethodSettings, Observer, PriorSettings, Progress, Record, Silent,
-    ViSettings,
+    AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer,
+    PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,
 };
 
 // Twin experiments and presets.

@@ -21,6 +21,22 @@ pub enum Stream {
     Starts = 2,
     /// Draws from the background, N(xb, B).
     Background = 3,
+    /// Perturbations of the observations, one set for each member of an ensemble; `iteration` is the time's index.
+    ObservationPerturbation = 4,
+    /// Perturbations of the background, one for each member of an ensemble.
+    BackgroundPerturbation = 5,
+    /// Trials of ABC rejection, from N(xb, B).
+    Abc = 6,
+    /// The particles of the reference posterior at the prior.
+    Particles = 8,
+    /// Momenta of HMC moves.
+    Momentum = 9,
+    /// Whether HMC moves are accepted, and their step sizes.
+    Acceptance = 10,
+    /// Which particles survive a resampling.
+    Resampling = 11,
+    /// The chains of NUTS.
+    Nuts = 12,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

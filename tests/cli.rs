@@ -57,7 +57,10 @@ fn twin_ends_in_a_table_and_files() {
         assert_eq!(row.split_whitespace().filter(|n| n.parse::<f64>().is_ok_and(f64::is_finite)).count(), 7, "{row}");
     }
     assert!(table.contains("on CPU"), "{table}");
-    assert_eq!(names(&d.path().join("results")), ["4dvar.nc", "prior.nc", "problem.nc", "twin.toml", "vi.nc"]);
+    assert_eq!(
+        names(&d.path().join("results")),
+        ["4dvar.nc", "abc.nc", "ensemble.nc", "prior.nc", "problem.nc", "reference.nc", "twin.toml", "vi.nc"]
+    );
     let problem = Problem::read(d.path().join("results/problem.nc")).unwrap();
     assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (8, 8, 6));
     let vi = read_analysis(d.path().join("results/vi.nc")).unwrap();

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision};
 use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
-use vi4dvar::method::four_d_var::Minimiser;
+use vi4dvar::method::Minimiser;
 use vi4dvar::method::vi::Units;
-use vi4dvar::method::{FourDVarSettings, Hessian, MethodSettings, PriorSettings, ViSettings};
+use vi4dvar::method::{
+    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, PriorSettings, ReferenceSettings,
+    ViSettings,
+};
 use vi4dvar::optimizer::Schedule;
 
 /// Where and how to compute.
@@ -145,7 +148,7 @@ pub(super) struct MethodOptions {
 impl MethodOptions {
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
-        let MethodSettings { prior, four_d_var: f, vi: v } = &preset.methods;
+        let MethodSettings { prior, four_d_var: f, vi: v, .. } = &preset.methods;
         Self {
             iterations: v.iterations,
             samples: v.samples,
@@ -175,7 +178,18 @@ impl MethodOptions {
         MethodSettings {
             prior: PriorSettings { samples: self.prior_keep, max_diverged_share: self.max_diverged_share },
             four_d_var: self.four_d_var(),
+            abc: AbcSettings {
+                samples: self.samples,
+                max_diverged_share: self.max_diverged_share,
+                ..AbcSettings::default()
+            },
+            ensemble: EnsembleSettings { max_diverged_share: self.max_diverged_share, ..EnsembleSettings::default() },
             vi: self.vi(),
+            reference: ReferenceSettings {
+                samples: self.samples,
+                max_diverged_share: self.max_diverged_share,
+                ..ReferenceSettings::default()
+            },
         }
     }
 
@@ -193,6 +207,7 @@ impl MethodOptions {
             hessian: self.hessian,
             samples: self.samples,
             max_diverged_share: self.max_diverged_share,
+            ..FourDVarSettings::default()
         }
     }
 

@@ -16,7 +16,7 @@ use vi4dvar::output::{check_size, check_writable, write_analysis, write_text};
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Options {
-    /// The methods to run. Default: prior,4dvar,vi
+    /// The methods to run. Default: prior,4dvar,vi,reference
     #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
     methods: Vec<Method>,
     /// Twins with consecutive seeds; the table shows their mean and its standard error, files and figures the first of

@@ -1,4 +1,5 @@
-//! How good an analysis is: scores against a truth, calibration, distance to a reference posterior.
+//! How good an analysis is: scores against a truth, calibration, distance to a reference posterior; and whether Markov
+//! chains can be trusted.
 //!
 //! Pure functions of numbers, one file per family; [`Scores`] has them all for one analysis, [`ScoreSummary`] over
 //! repeated twins. Scores of a sample of M members are in their fair form where one exists, so that methods with
@@ -12,6 +13,7 @@ mod crps;
 mod distance;
 mod energy;
 mod estimate;
+mod mcmc;
 mod period;
 mod rank;
 mod scores;
@@ -25,6 +27,7 @@ pub use crps::fair_crps;
 pub use distance::{distance_of_mean, distance_of_std};
 pub use energy::{MOST_PAIRED, fair_energy_score};
 pub use estimate::{Estimate, ratio_of_squares};
+pub use mcmc::{bulk_ess, mean_ess, r_hat};
 pub use period::Periods;
 pub use rank::{BAND_LEVEL, Rank, RankHistogram, rank};
 pub use scores::{ScoreInput, ScoreSummary, Scores};

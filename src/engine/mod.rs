@@ -7,17 +7,24 @@
 
 mod cpu;
 mod gpu;
+mod listed;
 mod operation;
 mod prepared;
+mod resident;
 mod schedule;
+mod selection;
 
 pub use cpu::CpuEngine;
 pub use gpu::{AdapterDescription, GpuEngine, adapters};
+pub use listed::{Listed, Row};
+pub use resident::{AdamStep, Inspection, Resident};
+pub use selection::{CostHistogram, Keep, MOST_KEPT, Selection};
 
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use crate::random::Stream;
-use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3};
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
+use selection::Selector;
 use serde::{Deserialize, Serialize};
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
@@ -131,6 +138,19 @@ pub struct AffineMap {
 pub enum Scale {
     /// The diagonal of S: `[P, control]`.
     Diagonal(Array2<f64>),
+    /// A lower triangular S: `[1 | P, control, control]`.
+    Lower(Array3<f64>),
+}
+
+impl AffineMap {
+    /// Whether every number of it is finite.
+    pub fn is_finite(&self) -> bool {
+        let scale = match &self.scale {
+            Scale::Diagonal(scale) => scale.iter().all(|v| v.is_finite()),
+            Scale::Lower(scale) => scale.iter().all(|v| v.is_finite()),
+        };
+        scale && self.mean.iter().all(|v| v.is_finite())
+    }
 }
 
 /// Members drawn on the device from an affine map.
@@ -153,6 +173,9 @@ pub enum Members<'a> {
     Given(ArrayView2<'a, f64>),
     /// Drawn on the device.
     Drawn(&'a Draw),
+    /// Given, with a list that says whose each is: any number for each problem, with observations of their own if
+    /// wanted.
+    Listed(Listed<'a>),
 }
 
 /// Which terms of the cost to compute; an absent one counts as zero.
@@ -328,6 +351,7 @@ impl Engine {
         problem.check()?;
         check_weights(problem)?;
         Ok(LoadedProblem {
+            id: resident::new_id(),
             layout: Layout {
                 problems: problem.count(),
                 sites: problem.sites(),
@@ -362,6 +386,7 @@ fn check_weights(problem: &Problem) -> Result<()> {
 /// A problem set on an engine: the operations.
 #[derive(Debug)]
 pub struct LoadedProblem {
+    id: u64,
     layout: Layout,
     inner: Inner,
 }
@@ -421,10 +446,34 @@ impl LoadedProblem {
     /// else comes back from the device.
     ///
     /// # Errors
-    /// A map of the wrong shape or not finite; a device failure. Diverged members are no error here.
+    /// A map of the wrong shape or not finite, or no diagonal one; a device failure. Diverged members are no error
+    /// here.
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
         self.layout.check_members(Members::Drawn(draw))?;
+        if let Scale::Lower(_) = draw.map.scale {
+            return Err(Error::invalid(
+                "scale of the draws",
+                "a diagonal one, whose sums moments returns",
+                "a lower triangular one",
+                "use gradient, which returns the numbers of each member",
+            ));
+        }
         on_engine!(self, e => e.moments(draw, terms))
+    }
+
+    /// The best of the members drawn on the device, one result per problem: nothing but what is kept, a histogram and
+    /// a few sums comes back from the device, and memory does not grow with the count. The criterion is the sum of
+    /// `criterion`'s terms. The draws are those of the other operations: a kept member can be drawn again by its
+    /// number.
+    ///
+    /// # Errors
+    /// A map of the wrong shape or not finite; nothing to keep, or more than [`MOST_KEPT`] members in all; a device
+    /// failure. Diverged members are no error here.
+    pub fn select(&mut self, draw: &Draw, criterion: Terms, keep: Keep) -> Result<Vec<Selection>> {
+        self.layout.check_members(Members::Drawn(draw))?;
+        let mut selector = Selector::new(self.layout.problems, draw.count, keep)?;
+        on_engine!(self, e => e.select(draw, criterion, &mut selector))?;
+        Ok(selector.finish(draw.count))
     }
 
     /// The tangent trajectory M_t v at the stored times, for one direction per member: `directions: [P * M,
@@ -484,9 +533,26 @@ impl Layout {
                 }
                 let shape = [self.problems, self.control];
                 self.check_array("mean of the draws", draw.map.mean.shape(), &shape, draw.map.mean.iter())?;
-                let Scale::Diagonal(scale) = &draw.map.scale;
-                self.check_array("scale of the draws", scale.shape(), &shape, scale.iter())?;
+                let what = "scale of the draws";
+                match &draw.map.scale {
+                    Scale::Diagonal(scale) => self.check_array(what, scale.shape(), &shape, scale.iter())?,
+                    Scale::Lower(scale) => {
+                        let matrices = if scale.len_of(Axis(0)) == 1 { 1 } else { self.problems };
+                        let shape = [matrices, self.control, self.control];
+                        self.check_array(what, scale.shape(), &shape, scale.iter())?;
+                        if let Some(((_, i, j), v)) = scale.indexed_iter().find(|((_, i, j), v)| j > i && **v != 0.0) {
+                            let found = format!("{v} in row {i}, column {j}");
+                            return Err(Error::invalid(what, "a lower triangular matrix", found, "put 0 there"));
+                        }
+                    }
+                }
                 Ok(self.problems * draw.count)
+            }
+            Members::Listed(listed) => {
+                listed.check(self.problems)?;
+                let shape = [listed.rows.len(), self.control];
+                self.check_array("members", listed.states.shape(), &shape, listed.states.iter())?;
+                Ok(listed.rows.len())
             }
         }
     }
@@ -506,11 +572,20 @@ impl Layout {
 }
 
 impl Members<'_> {
-    /// P * M for a set of P problems.
+    /// P * M for a set of P problems, or as many as are listed.
     pub(crate) fn count(&self, problems: usize) -> usize {
         match self {
             Members::Given(array) => array.nrows(),
             Members::Drawn(draw) => problems * draw.count,
+            Members::Listed(listed) => listed.rows.len(),
+        }
+    }
+
+    /// M, or the whole count where a list says whose each member is.
+    pub(crate) fn per_problem(&self, problems: usize) -> usize {
+        match self {
+            Members::Given(_) | Members::Drawn(_) => self.count(problems) / problems,
+            Members::Listed(listed) => listed.rows.len(),
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum Operation {
     Gradient(Terms),
     /// Sums over drawn members.
     Moments(Terms),
+    /// The best of drawn members: so many of each problem may be kept.
+    Select(Terms, u32),
     /// Takes directions `[members, control]`.
     Tangent,
     /// Takes a forcing `[members, times, sites]`.
@@ -32,7 +34,7 @@ impl Operation {
     /// The terms of the cost that it computes.
     pub fn terms(self) -> Terms {
         match self {
-            Self::Cost(terms) | Self::Gradient(terms) | Self::Moments(terms) => terms,
+            Self::Cost(terms) | Self::Gradient(terms) | Self::Moments(terms) | Self::Select(terms, _) => terms,
             Self::Forecast | Self::Tangent | Self::Adjoint => Terms { background: false, observation: false },
         }
     }

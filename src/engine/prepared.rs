@@ -50,6 +50,8 @@ pub struct Prepared<T> {
     pub observation: Field<T>,
     /// w_t / sigma^2, 0 where nothing is assimilated: `[assimilated, observations]`.
     pub observation_precision: Field<T>,
+    /// sigma, 0 where nothing is assimilated: `[assimilated, observations]`.
+    pub observation_deviation: Field<T>,
     pub seeds: Vec<u64>,
 }
 
@@ -75,6 +77,7 @@ impl<T: Copy> Prepared<T> {
         let precision_shared = observations_shared
             && problem.observation_std.len_of(ndarray::Axis(0)) == 1
             && problem.weights.nrows() == 1;
+        let per_time = problem.observations_per_time();
         let background = match &problem.background.error {
             BackgroundError::Diagonal(std) => {
                 BackgroundPrecision::Diagonal(collect(std.nrows() == 1 && scales_shared, &|p| {
@@ -89,7 +92,7 @@ impl<T: Copy> Prepared<T> {
         Self {
             model: problem.model,
             sites: problem.sites(),
-            per_time: problem.observations_per_time(),
+            per_time,
             times: problem.window.times,
             assimilated,
             steps_per_time: problem.window.steps_per_time,
@@ -104,7 +107,15 @@ impl<T: Copy> Prepared<T> {
                 (0..assimilated).flat_map(|t| y.row(t).to_vec()).map(|y| if y.is_nan() { 0.0 } else { y }).collect()
             }),
             observation_precision: collect(precision_shared, &|p| {
-                precisions[p].iter().take(assimilated * problem.observations_per_time()).copied().collect()
+                precisions[p].iter().take(assimilated * per_time).copied().collect()
+            }),
+            observation_deviation: collect(precision_shared, &|p| {
+                let std = problem.observation_std_of(p);
+                precisions[p]
+                    .indexed_iter()
+                    .take(assimilated * per_time)
+                    .map(|(at, r)| if *r > 0.0 { std[at] } else { 0.0 })
+                    .collect()
             }),
             seeds: problem.seeds.clone(),
         }

@@ -1,39 +1,27 @@
 //! Strong-constraint 4DVAR: the initial state of least cost, with a Laplace covariance around it.
 //!
-//! The control is z with x0 = xb + L z, L L' = B, so that J(z) = 1/2 z'z + Jo(x0) and dJ/dz = z + L' dJo/dx0: the
-//! background term is exact on the host, the observation term comes from the engine. Every start of every problem is
-//! one member of a batch, one batch per evaluation.
+//! Every start of every problem is one member of a batch, one batch per evaluation.
 
+use super::descent::{Descent, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian, Laplace};
 use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
-use crate::engine::{Engine, LoadedProblem, Members, Precision, Terms};
+use crate::engine::{Engine, Members, Precision};
 use crate::error::{Error, Result};
-use crate::optimizer::{
-    AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Schedule, minimise_adam, minimise_lbfgs,
-};
+use crate::optimizer::{AdamSettings, LbfgsSettings, Schedule};
 use crate::problem::Problem;
 use crate::random::Stream;
-use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+pub use super::descent::Minimiser;
+
 /// The method's name in tables.
 pub const NAME: &str = "4DVAR";
-
-/// What moves the control to the minimum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Minimiser {
-    /// L-BFGS with a strong-Wolfe line search.
-    #[default]
-    Lbfgs,
-    /// Adam.
-    Adam,
-}
 
 /// Settings of 4DVAR.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,9 +31,12 @@ pub struct Settings {
     /// which cost little more than one; of 20 twins of the case study, x_b alone ended above the lowest minimum in
     /// one, a start drawn at random in a fifth of the cases.
     pub starts: usize,
+    /// Windows of growing length that each start passes through (quasi-static, after Pires, Vautard & Talagrand 1996);
+    /// 1 takes the whole window at once. Default: 1.
+    pub stages: usize,
     /// Default: L-BFGS.
     pub minimiser: Minimiser,
-    /// Iterations at most. Default: 1500.
+    /// Iterations at most in each window. Default: 1500.
     pub iterations: usize,
     /// Stop when the gradient's norm, in the whitened control, is below this times its norm at the start. Default:
     /// 1e-8 on an f64 engine, 1e-5 on an f32 one.
@@ -71,6 +62,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             starts: 8,
+            stages: 1,
             minimiser: Minimiser::Lbfgs,
             iterations: 1500,
             gradient_tolerance: None,
@@ -92,6 +84,7 @@ impl Settings {
     /// The first setting at fault.
     pub fn check(&self) -> Result<()> {
         check_count("starts", self.starts, 1..=100_000)?;
+        check_count("stages", self.stages, 1..=10_000)?;
         check_count("iterations", self.iterations, 1..=MOST_ITERATIONS)?;
         check_count("history", self.history, 1..=1_000)?;
         check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
@@ -113,18 +106,18 @@ impl Settings {
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
         let clock = Instant::now();
-        let mut loaded = engine.load(problem)?;
+        let mut windows = Windows::new(problem, engine, self.stages)?;
         let precision = engine.hardware().precision;
-        let minima = self.minimise(problem, &mut loaded, precision, observer)?;
-        let groups: Vec<_> = minima.chunks(self.starts).collect();
+        let rests = self.minimise(&mut windows, precision, observer)?;
+        let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
 
         let n = problem.sites();
         let mut best = Array2::zeros((problem.count(), n));
         for (p, (starts, k)) in groups.iter().zip(&lowest).enumerate() {
-            best.row_mut(p).assign(&initial_state(problem, p, &starts[*k].point));
+            best.row_mut(p).assign(&windows.initial_state(p, problem.background.mean_of(p), &starts[*k].minimum.point));
         }
-        let laplaces = laplace::laplace(problem, &mut loaded, best.view(), self.hessian, precision)?;
+        let laplaces = laplace::laplace(problem, windows.whole(), best.view(), self.hessian, precision)?;
 
         // The minimum and its samples are one batch: row 0 of each problem, then the samples.
         let mut members = Vec::with_capacity(2 * problem.count());
@@ -135,7 +128,7 @@ impl Settings {
         }
         let views: Vec<_> = members.iter().map(|m| m.view()).collect();
         let members = concatenate(Axis(0), &views).expect("rows of one length");
-        let trajectories = loaded.forecast(Members::Given(members.view()))?;
+        let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
 
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, laplace) in laplaces.iter().enumerate() {
@@ -146,7 +139,7 @@ impl Settings {
                 method: NAME.into(),
                 mean: trajectories.index_axis(Axis(0), first).to_owned(),
                 std: samples.std,
-                records: self.records(problem, p, groups[p], lowest[p], laplace, samples.diverged),
+                records: self.records(problem, p, groups[p], lowest[p], &windows, laplace, samples.diverged),
                 summary: self.summary(problem, p, groups[p], lowest[p], laplace),
                 samples: samples.trajectories,
                 seconds: 0.0,
@@ -158,67 +151,50 @@ impl Settings {
     }
 
     /// The minimum of each start of each problem, problem by problem, in the control z.
-    fn minimise(
-        &self,
-        problem: &Problem,
-        loaded: &mut LoadedProblem,
-        precision: Precision,
-        observer: &mut dyn Observer,
-    ) -> Result<Vec<Minimum>> {
-        let n = problem.sites();
-        let mut starts = Vec::with_capacity(problem.count() * self.starts);
-        for &seed in &problem.seeds {
-            starts.push(vec![0.0; n]);
-            let drawn = standard_normals(seed, Stream::Starts, 1, self.starts - 1, n);
-            starts.extend(drawn.outer_iter().map(|z| z.to_vec()));
-        }
-        let evaluate = |requests: &[Request]| evaluate(problem, loaded, self.starts, requests);
+    fn minimise(&self, windows: &mut Windows, precision: Precision, observer: &mut dyn Observer) -> Result<Vec<Rest>> {
+        let mut stopped = false;
         let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
             let lowest: Vec<f64> =
                 costs.chunks(self.starts).map(|c| c.iter().copied().fold(f64::INFINITY, f64::min)).collect();
             let mean = lowest.iter().sum::<f64>() / lowest.len() as f64;
-            let figures = [("J", mean)];
-            observer.progress(&Progress { method: NAME, iteration, iterations: self.iterations, figures: &figures })
+            let progress = Progress { method: NAME, iteration, iterations: self.iterations, figures: &[("J", mean)] };
+            stopped |= observer.progress(&progress).is_break();
+            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let (gradient, cost) = match precision {
-            Precision::F32 => (1e-5, 1e-7),
-            Precision::F64 => (1e-8, 1e-13),
+        let (gradient, cost) = tolerances(precision);
+        let descent = Descent {
+            minimiser: self.minimiser,
+            lbfgs: LbfgsSettings {
+                history: self.history,
+                iterations: self.iterations,
+                gradient_tolerance: self.gradient_tolerance.unwrap_or(gradient),
+                cost_tolerance: self.cost_tolerance.unwrap_or(cost),
+                // One background deviation altogether: no start is thrown off the attractor.
+                first_step: 1.0,
+            },
+            adam: AdamSettings {
+                learning_rate: self.learning_rate,
+                schedule: self.schedule,
+                ..AdamSettings::default()
+            },
+            look: None,
         };
-        let gradient_tolerance = self.gradient_tolerance.unwrap_or(gradient);
-        match self.minimiser {
-            Minimiser::Lbfgs => {
-                let settings = LbfgsSettings {
-                    history: self.history,
-                    iterations: self.iterations,
-                    gradient_tolerance,
-                    cost_tolerance: self.cost_tolerance.unwrap_or(cost),
-                    // One background deviation altogether: no start is thrown off the attractor.
-                    first_step: 1.0,
-                };
-                minimise_lbfgs(&starts, settings, evaluate, &mut watch)
-            }
-            Minimiser::Adam => {
-                let settings = AdamSettings {
-                    learning_rate: self.learning_rate,
-                    schedule: self.schedule,
-                    ..AdamSettings::default()
-                };
-                minimise_adam(&starts, settings, self.iterations, gradient_tolerance, evaluate, &mut watch)
-            }
-        }
+        windows.unperturbed(&descent, self.starts, &mut watch)
     }
 
     fn records(
         &self,
         problem: &Problem,
         p: usize,
-        starts: &[Minimum],
+        starts: &[Rest],
         lowest: usize,
+        windows: &Windows,
         laplace: &Laplace,
         diverged: usize,
     ) -> Vec<Record> {
-        let best = &starts[lowest];
-        let states: Vec<_> = starts.iter().map(|m| initial_state(problem, p, &m.point)).collect();
+        let best = &starts[lowest].minimum;
+        let background = problem.background.mean_of(p);
+        let states: Vec<_> = starts.iter().map(|r| windows.initial_state(p, background, &r.minimum.point)).collect();
         let rows: Vec<_> = states.iter().map(|x| x.view()).collect();
         let minima = ndarray::stack(Axis(0), &rows).expect("rows of one length");
         vec![
@@ -232,7 +208,7 @@ impl Settings {
                 "minimum_cost",
                 "cost J of each start's minimum; infinite where the start diverged",
                 &["start"],
-                starts.iter().map(|m| m.cost).collect::<Array1<_>>(),
+                starts.iter().map(|r| r.minimum.cost).collect::<Array1<_>>(),
             ),
             Record::new("minimum", "initial state at each start's minimum", &["start", "site"], minima),
             Record::new("initial_state", "initial state of least cost", &["site"], states[lowest].clone()),
@@ -276,16 +252,16 @@ impl Settings {
         ]
     }
 
-    fn summary(&self, problem: &Problem, p: usize, starts: &[Minimum], lowest: usize, laplace: &Laplace) -> String {
-        let best = &starts[lowest];
+    fn summary(&self, problem: &Problem, p: usize, starts: &[Rest], lowest: usize, laplace: &Laplace) -> String {
+        let best = &starts[lowest].minimum;
         let mut text = format!(
             "stopped after {} iterations ({} evaluations): {}; J = {:.6}",
-            best.iterations, best.evaluations, best.reason, best.cost
+            starts[lowest].iterations, starts[lowest].evaluations, best.reason, best.cost
         );
         if starts.len() > 1 {
             // Two minima count as one if a Gaussian posterior would not tell them apart.
-            let same = starts.iter().filter(|m| m.cost - best.cost < 0.01 * best.cost.abs().max(1.0)).count();
-            let diverged = starts.iter().filter(|m| m.cost.is_infinite()).count();
+            let same = starts.iter().filter(|r| r.minimum.cost - best.cost < 0.01 * best.cost.abs().max(1.0)).count();
+            let diverged = starts.iter().filter(|r| r.minimum.cost.is_infinite()).count();
             text += &format!("; {same} of {} starts ended within 1 % of it", starts.len());
             if diverged > 0 {
                 text += &format!(", {diverged} diverged");
@@ -311,64 +287,15 @@ impl Settings {
     }
 }
 
-/// x0 = xb + L z: `[sites]`.
-fn initial_state(problem: &Problem, p: usize, z: &[f64]) -> Array1<f64> {
-    problem.background.square_root(p, ArrayView1::from(z)) + problem.background.mean_of(p)
-}
-
 /// Index of the lowest minimum.
-fn lowest(starts: &[Minimum]) -> Result<usize> {
-    let (k, best) = starts.iter().enumerate().min_by(|a, b| a.1.cost.total_cmp(&b.1.cost)).expect("at least one start");
-    if best.cost.is_finite() {
+fn lowest(starts: &[Rest]) -> Result<usize> {
+    let (k, best) = starts
+        .iter()
+        .enumerate()
+        .min_by(|a, b| a.1.minimum.cost.total_cmp(&b.1.minimum.cost))
+        .expect("at least one start");
+    if best.minimum.cost.is_finite() {
         return Ok(k);
     }
     Err(Error::Diverged { what: "the starts of 4DVAR".into(), diverged: starts.len(), members: starts.len() })
-}
-
-/// J and dJ/dz at the requested controls; request `index` is of problem `index / starts`.
-fn evaluate(
-    problem: &Problem,
-    loaded: &mut LoadedProblem,
-    starts: usize,
-    requests: &[Request],
-) -> Result<Vec<Evaluation>> {
-    // An engine takes as many members of each problem; a problem with fewer requests is filled up with its xb.
-    let mut used = vec![0; problem.count()];
-    let slots: Vec<_> = requests
-        .iter()
-        .map(|r| {
-            let p = r.index / starts;
-            used[p] += 1;
-            (p, used[p] - 1)
-        })
-        .collect();
-    let width = used.iter().copied().max().unwrap_or(0);
-    let mut members = Array2::from_shape_fn((problem.count() * width, problem.sites()), |(row, i)| {
-        problem.background.mean_of(row / width)[i]
-    });
-    // A line search may try a point beyond all numbers; that is its business, not an error of the caller's.
-    let mut beyond = vec![false; requests.len()];
-    for ((request, &(p, slot)), beyond) in requests.iter().zip(&slots).zip(&mut beyond) {
-        let state = initial_state(problem, p, request.point);
-        *beyond = state.iter().any(|x| !x.is_finite());
-        if !*beyond {
-            members.row_mut(p * width + slot).assign(&state);
-        }
-    }
-    let terms = Terms { background: false, observation: true };
-    let result = loaded.gradient(Members::Given(members.view()), terms)?;
-    Ok(requests
-        .iter()
-        .zip(&slots)
-        .zip(&beyond)
-        .map(|((request, &(p, slot)), beyond)| {
-            let row = p * width + slot;
-            let background = 0.5 * request.point.iter().map(|z| z * z).sum::<f64>();
-            let lost = *beyond || result.costs.diverged[row];
-            let observation = if lost { f64::INFINITY } else { result.costs.observation[row] };
-            let mut gradient = problem.background.square_root_transposed(p, result.gradient.row(row)).to_vec();
-            gradient.iter_mut().zip(request.point).for_each(|(g, z)| *g += z);
-            Evaluation { cost: background + observation, gradient }
-        })
-        .collect())
 }

@@ -1,14 +1,23 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
+pub mod abc;
+mod descent;
+pub mod ensemble;
 pub mod four_d_var;
 mod laplace;
 mod prior;
+pub mod reference;
+mod resident;
 mod samples;
 pub mod vi;
 
+pub use abc::Settings as AbcSettings;
+pub use descent::Minimiser;
+pub use ensemble::Settings as EnsembleSettings;
 pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
+pub use reference::Settings as ReferenceSettings;
 pub use vi::{Settings as ViSettings, Units};
 
 use crate::engine::Engine;
@@ -28,22 +37,37 @@ pub enum Method {
     #[serde(rename = "4dvar")]
     #[value(name = "4dvar")]
     FourDVar,
+    /// ABC rejection: the trials of the prior that are closest to the observations
+    #[serde(rename = "abc")]
+    #[value(name = "abc")]
+    Abc,
+    /// Ensemble of 4DVAR: one minimisation for each perturbation of background and observations
+    #[serde(rename = "ensemble")]
+    #[value(name = "ensemble")]
+    Ensemble,
     /// VI-4DVAR: the mean-field Gaussian of largest ELBO
     #[serde(rename = "vi")]
     #[value(name = "vi")]
     Vi,
+    /// The posterior itself, by tempered SMC, checked by NUTS
+    #[serde(rename = "reference")]
+    #[value(name = "reference")]
+    Reference,
 }
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 3] = [Self::Prior, Self::FourDVar, Self::Vi];
+    pub const ALL: [Self; 6] = [Self::Prior, Self::FourDVar, Self::Abc, Self::Ensemble, Self::Vi, Self::Reference];
 
     /// The name on the command line and of result files: "4dvar".
     pub fn name(self) -> &'static str {
         match self {
             Self::Prior => "prior",
             Self::FourDVar => "4dvar",
+            Self::Abc => "abc",
+            Self::Ensemble => "ensemble",
             Self::Vi => "vi",
+            Self::Reference => "reference",
         }
     }
 
@@ -52,7 +76,10 @@ impl Method {
         match self {
             Self::Prior => "Prior",
             Self::FourDVar => four_d_var::NAME,
+            Self::Abc => abc::NAME,
+            Self::Ensemble => ensemble::NAME,
             Self::Vi => vi::NAME,
+            Self::Reference => reference::NAME,
         }
     }
 }
@@ -65,8 +92,14 @@ pub struct MethodSettings {
     pub prior: PriorSettings,
     /// 4DVAR's.
     pub four_d_var: FourDVarSettings,
+    /// ABC's.
+    pub abc: AbcSettings,
+    /// The ensemble's.
+    pub ensemble: EnsembleSettings,
     /// VI-4DVAR's.
     pub vi: ViSettings,
+    /// The reference posterior's.
+    pub reference: ReferenceSettings,
 }
 
 impl MethodSettings {
@@ -78,13 +111,19 @@ impl MethodSettings {
         match method {
             Method::Prior => self.prior.check(),
             Method::FourDVar => self.four_d_var.check(),
+            Method::Abc => self.abc.check(),
+            Method::Ensemble => self.ensemble.check(),
             Method::Vi => self.vi.check(),
+            Method::Reference => self.reference.check(),
         }
     }
 
     /// Most samples that a method keeps of one problem.
     pub fn samples(&self) -> usize {
-        self.prior.samples.max(self.four_d_var.samples).max(self.vi.samples)
+        let Self { prior, four_d_var, abc, ensemble, vi, reference } = self;
+        [prior.samples, four_d_var.samples, abc.samples, ensemble.members, vi.samples, reference.samples]
+            .into_iter()
+            .fold(0, usize::max)
     }
 
     /// Runs a method: one analysis for each problem of the set.
@@ -101,7 +140,10 @@ impl MethodSettings {
         match method {
             Method::Prior => self.prior.run(problem, engine),
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
+            Method::Abc => self.abc.run(problem, engine),
+            Method::Ensemble => self.ensemble.run(problem, engine, observer),
             Method::Vi => self.vi.run(problem, engine, observer),
+            Method::Reference => self.reference.run(problem, engine, observer),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::engine::DIVERGED;
 use crate::error::{Error, Result};
 use crate::random::{Stream, normals};
-use ndarray::{Array2, Array3, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
 
 /// Share of diverged members from which on an answer means nothing: the default of every method.
 pub(super) const MAX_DIVERGED_SHARE: f64 = 0.5;
@@ -52,6 +52,52 @@ impl Samples {
     }
 }
 
+/// A weighted mean and deviation of trajectories, updated one at a time (West 1979).
+pub(super) struct Spread {
+    mean: Array2<f64>,
+    /// Weighted sum of squared deviations from the mean.
+    deviation: Array2<f64>,
+    weight: f64,
+    square_weight: f64,
+}
+
+impl Spread {
+    pub fn new(times: usize, sites: usize) -> Self {
+        let zeros = Array2::zeros((times, sites));
+        Self { mean: zeros.clone(), deviation: zeros, weight: 0.0, square_weight: 0.0 }
+    }
+
+    /// Adds a trajectory `[times, sites]` of weight >= 0.
+    pub fn add(&mut self, trajectory: ArrayView2<f64>, weight: f64) {
+        if weight == 0.0 {
+            return;
+        }
+        self.weight += weight;
+        self.square_weight += weight * weight;
+        let share = weight / self.weight;
+        Zip::from(&mut self.mean).and(&mut self.deviation).and(trajectory).for_each(|mean, deviation, x| {
+            let gap = x - *mean;
+            *mean += share * gap;
+            *deviation += weight * gap * (x - *mean);
+        });
+    }
+
+    /// `[times, sites]`
+    pub fn mean(&self) -> &Array2<f64> {
+        &self.mean
+    }
+
+    /// Standard deviation, unbiased in the variance: with equal weights the divisor is one less than the number.
+    /// `[times, sites]`; 0 where all weight is on one.
+    pub fn std(&self) -> Array2<f64> {
+        let divisor = self.weight - self.square_weight / self.weight;
+        if divisor <= 0.0 {
+            return Array2::zeros(self.mean.raw_dim());
+        }
+        self.deviation.mapv(|d| (d / divisor).sqrt())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +111,23 @@ mod tests {
         assert!((&s.std - &array![[2f64.sqrt(), 8f64.sqrt()]]).iter().all(|d| d.abs() < 1e-14));
         assert_eq!(s.trajectories.shape(), [2, 1, 2]);
         assert!(matches!(Samples::new(all.view(), "q", 0.4), Err(Error::Diverged { diverged: 2, members: 4, .. })));
+    }
+
+    #[test]
+    fn a_spread_by_weights_is_that_of_repeated_trajectories() {
+        let all = array![[[1.0, 2.0]], [[1.0, 2.0]], [[4.0, -6.0]], [[0.5, 1.0]]];
+        let want = Samples::new(all.view(), "q", 0.5).unwrap();
+        let mut equal = Spread::new(1, 2);
+        all.outer_iter().for_each(|t| equal.add(t, 3.0));
+        assert!((equal.mean() - &want.mean).iter().chain(&(equal.std() - &want.std)).all(|d| d.abs() < 1e-14));
+        let mut weighted = Spread::new(1, 2);
+        for (k, weight) in [(1, 2.0), (2, 1.0), (3, 1.0), (0, 0.0)] {
+            weighted.add(all.index_axis(Axis(0), k), weight);
+        }
+        assert!((weighted.mean() - &want.mean).iter().all(|d| d.abs() < 1e-14));
+        // The same sum of squares, over 4 - 6/4 and not over 3.
+        let ratio = (3.0f64 / 2.5).sqrt();
+        assert!((weighted.std() - &want.std * ratio).iter().all(|d| d.abs() < 1e-14));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
-use crate::engine::{Draw, Engine, LoadedProblem, Members, Moments, Scale, Terms};
+use crate::engine::{Draw, Engine, LoadedProblem, Members, Moments, Terms};
 use crate::error::{Error, Result};
 use crate::optimizer::{Adam, AdamSettings, Schedule, norm};
 use crate::posterior::{Elbo, MeanField, log_normalizer};
@@ -203,8 +203,7 @@ impl Settings {
             }
             adam.step(q.parameters(), &gradient);
             q.write_map(&mut draw.map);
-            let Scale::Diagonal(sigma) = &draw.map.scale;
-            if draw.map.mean.iter().chain(sigma).any(|v| !v.is_finite()) {
+            if !draw.map.is_finite() {
                 let what = format!("VI-4DVAR, whose mu or sigma overflowed at iteration {}", iteration + 1);
                 return Err(Error::Diverged { what, diverged: self.batch, members: self.batch });
             }

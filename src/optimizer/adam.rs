@@ -1,6 +1,7 @@
 //! Adam with bias correction and a learning-rate schedule (Kingma & Ba 2015, algorithm 1), on host numbers.
 
 use super::{Evaluation, Minimum, Reason, Request, Watch, norm};
+use crate::engine::AdamStep;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -50,15 +51,48 @@ impl Default for AdamSettings {
     }
 }
 
-/// Adam's running means for a parameter array. Each element moves on its own, so that one array may hold the
-/// parameters of many problems.
+impl AdamSettings {
+    /// The numbers of each step, from the first on and without end, with the schedule spread over `iterations`. An engine
+    /// moves its resident members by them.
+    pub fn steps(self, iterations: usize) -> AdamSteps {
+        AdamSteps { settings: self, iterations, done: 0, decay: [1.0; 2] }
+    }
+}
+
+/// The numbers of each step: see [`AdamSettings::steps`].
 #[derive(Clone, Debug)]
-pub struct Adam {
+pub struct AdamSteps {
     settings: AdamSettings,
     iterations: usize,
     done: usize,
     /// beta1^done and beta2^done.
     decay: [f64; 2],
+}
+
+impl AdamSteps {
+    fn advance(&mut self) -> AdamStep {
+        let AdamSettings { learning_rate, schedule, beta1, beta2, epsilon } = self.settings;
+        let rate = learning_rate * schedule.factor(self.done, self.iterations);
+        self.done += 1;
+        self.decay = [self.decay[0] * beta1, self.decay[1] * beta2];
+        let [mean_scale, square_scale] = self.decay.map(|d| 1.0 / (1.0 - d));
+        AdamStep { rate, beta1, beta2, mean_scale, square_scale, epsilon }
+    }
+}
+
+impl Iterator for AdamSteps {
+    type Item = AdamStep;
+
+    fn next(&mut self) -> Option<AdamStep> {
+        Some(self.advance())
+    }
+}
+
+/// Adam's running means for a parameter array. Each element moves on its own, so that one array may hold the
+/// parameters of many problems.
+#[derive(Clone, Debug)]
+pub struct Adam {
+    steps: AdamSteps,
     /// Each parameter's unit.
     units: Vec<f64>,
     mean: Vec<f64>,
@@ -70,7 +104,7 @@ impl Adam {
     /// parameter is `learning_rate` of its units: this is Adam on the parameters divided by their units. `units: [len]`.
     pub fn new(settings: AdamSettings, units: Vec<f64>, iterations: usize) -> Self {
         let zeros = vec![0.0; units.len()];
-        Self { settings, iterations, done: 0, decay: [1.0; 2], units, mean: zeros.clone(), square: zeros }
+        Self { steps: settings.steps(iterations), units, mean: zeros.clone(), square: zeros }
     }
 
     /// One step against the gradient. `parameters, gradient: [len]`. Allocates nothing.
@@ -79,11 +113,7 @@ impl Adam {
     /// A length other than `len`.
     pub fn step(&mut self, parameters: &mut [f64], gradient: &[f64]) {
         assert!(parameters.len() == self.mean.len() && gradient.len() == self.mean.len(), "Adam's lengths differ");
-        let AdamSettings { learning_rate, schedule, beta1, beta2, epsilon } = self.settings;
-        let rate = learning_rate * schedule.factor(self.done, self.iterations);
-        self.done += 1;
-        self.decay = [self.decay[0] * beta1, self.decay[1] * beta2];
-        let [mean_scale, square_scale] = self.decay.map(|d| 1.0 / (1.0 - d));
+        let AdamStep { rate, beta1, beta2, mean_scale, square_scale, epsilon } = self.steps.advance();
         let moments = self.mean.iter_mut().zip(&mut self.square).zip(&self.units);
         for ((x, g), ((m, v), unit)) in parameters.iter_mut().zip(gradient).zip(moments) {
             let g = g * unit;
@@ -136,6 +166,7 @@ pub fn minimise(
             best[index] = minimum.cost;
             let size = norm(&evaluation.gradient);
             if iteration == 0 {
+                minimum.start_gradient_norm = size;
                 threshold[index] = gradient_tolerance * size;
             }
             if size <= threshold[index] {
@@ -163,6 +194,7 @@ impl Minimum {
             point: start,
             cost: f64::INFINITY,
             gradient_norm: f64::NAN,
+            start_gradient_norm: f64::NAN,
             history: Vec::new(),
             iterations: 0,
             evaluations: 0,

@@ -2,9 +2,9 @@
 
 mod adam;
 mod lbfgs;
-mod lockstep;
+mod line_search;
 
-pub use adam::{Adam, AdamSettings, Schedule};
+pub use adam::{Adam, AdamSettings, AdamSteps, Schedule};
 pub use lbfgs::LbfgsSettings;
 
 /// Minimises many functions in lockstep by L-BFGS with a strong-Wolfe line search.
@@ -54,6 +54,8 @@ pub struct Minimum {
     pub cost: f64,
     /// Euclidean norm of its gradient.
     pub gradient_norm: f64,
+    /// Euclidean norm of the gradient at the start; NaN where the function was not finite there.
+    pub start_gradient_norm: f64,
     /// The cost at the start and after each iteration.
     pub history: Vec<f64>,
     /// Iterations done.

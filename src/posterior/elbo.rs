@@ -35,7 +35,11 @@ pub fn log_normalizer(problem: &Problem, p: usize) -> f64 {
             b.lower.diag().mapv(|l| 2.0 * l.ln()).sum() + n * problem.background.scale_of(p).ln()
         }
     };
+    -0.5 * (n * TAU.ln() + log_det_b) + log_observation_normalizer(problem, p)
+}
+
+/// What J_o leaves out of log p(y | x0) for problem `p`: -1/2 sum log(2 pi R / w), over the assimilated observations.
+pub fn log_observation_normalizer(problem: &Problem, p: usize) -> f64 {
     let precision = problem.observation_precision(p);
-    let observed: f64 = precision.iter().filter(|r| **r > 0.0).map(|r| TAU.ln() - r.ln()).sum();
-    -0.5 * (n * TAU.ln() + log_det_b) - 0.5 * observed
+    -0.5 * precision.iter().filter(|r| **r > 0.0).map(|r| TAU.ln() - r.ln()).sum::<f64>()
 }

@@ -89,11 +89,14 @@ impl MeanField {
         }
     }
 
-    /// [`Self::to_map`] into a map that it made before. Allocates nothing.
+    /// [`Self::to_map`] into a map that it made before, which allocates nothing.
     pub fn write_map(&self, map: &mut AffineMap) {
         let n = self.control();
         map.mean.assign(&self.theta.slice(s![.., ..n]));
-        let Scale::Diagonal(std) = &mut map.scale;
+        let Scale::Diagonal(std) = &mut map.scale else {
+            *map = self.to_map();
+            return;
+        };
         Zip::from(std).and(self.theta.slice(s![.., n..])).for_each(|s, l| *s = l.exp());
     }
 
@@ -161,7 +164,7 @@ mod tests {
         let q = MeanField::new(&array![[1.0, 2.0]], &array![[1e-40, 3.0]]).unwrap();
         let mut map = q.to_map();
         assert_eq!(map.mean, array![[1.0, 2.0]]);
-        let Scale::Diagonal(std) = &map.scale;
+        let Scale::Diagonal(std) = &map.scale else { panic!("a mean field has a diagonal scale") };
         assert!((std[[0, 0]] / 1e-40 - 1.0).abs() < 1e-12 && (std[[0, 1]] / 3.0 - 1.0).abs() < 1e-14);
         assert_eq!(q.log_std(0)[0].exp(), std[[0, 0]]);
         let before = map.clone();

@@ -3,5 +3,5 @@
 mod elbo;
 mod mean_field;
 
-pub use elbo::{Elbo, log_normalizer};
+pub use elbo::{Elbo, log_normalizer, log_observation_normalizer};
 pub use mean_field::MeanField;

@@ -1,9 +1,9 @@
 //! The background x_b and its error covariance B, diagonal or full, with the square root that preconditions.
 
-use super::{check_finite, check_shape, shared};
+use super::{check_finite, check_shape, select, shared};
 use crate::error::{Error, Result};
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
-use ndarray::{Array1, Array2, ArrayView1, s};
+use ndarray::{Array1, Array2, ArrayView1};
 
 /// x_b and B = scale * (the covariance of `error`).
 #[derive(Clone, Debug)]
@@ -141,19 +141,15 @@ impl Background {
         }
     }
 
-    /// The background of problem `p` alone.
-    pub fn single(&self, p: usize) -> Self {
-        let row = |a: &Array2<f64>| {
-            let k = shared(a.nrows(), p);
-            a.slice(s![k..k + 1, ..]).to_owned()
-        };
+    /// The backgrounds of some of the problems, in that order.
+    pub(super) fn select(&self, problems: &[usize]) -> Self {
         Self {
-            mean: row(&self.mean),
+            mean: select(&self.mean, problems),
             error: match &self.error {
-                BackgroundError::Diagonal(std) => BackgroundError::Diagonal(row(std)),
+                BackgroundError::Diagonal(std) => BackgroundError::Diagonal(select(std, problems)),
                 full => full.clone(),
             },
-            scale: Array1::from_elem(1, self.scale_of(p)),
+            scale: select(&self.scale, problems),
         }
     }
 

@@ -13,7 +13,8 @@ pub(crate) use file::VARIABLES;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use ndarray::{Array2, Array3, ArrayView1, ArrayView2, Axis, s};
+use crate::random::{Stream, normals};
+use ndarray::{Array, Array2, Array3, ArrayView1, ArrayView2, Axis, RemoveAxis};
 
 /// A set of P assimilation problems of one shape, P >= 1, run in lockstep.
 ///
@@ -118,27 +119,34 @@ impl Problem {
         self.observation_precision(p).iter().filter(|r| **r > 0.0).count()
     }
 
+    /// y + a sqrt(R) eps, the observations of one member of an ensemble, as engines draw them from `(seed,
+    /// ObservationPerturbation, member, time, observation)`: `[times, observations]`, NaN where nothing was observed.
+    pub fn perturbed_observations(&self, p: usize, member: u32, amplitude: f64) -> Array2<f64> {
+        let (y, std) = (self.observations_of(p), self.observation_std_of(p));
+        Array2::from_shape_fn(y.raw_dim(), |(t, j)| {
+            let draws = normals(self.seeds[p], Stream::ObservationPerturbation, t as u32, member, (j / 4) as u32);
+            y[[t, j]] + if y[[t, j]].is_nan() { 0.0 } else { amplitude * std[[t, j]] * f64::from(draws[j % 4]) }
+        })
+    }
+
     /// The set that holds problem `p` alone.
     pub fn single(&self, p: usize) -> Self {
-        let pick3 = |a: &Array3<f64>| {
-            let k = shared(a.len_of(Axis(0)), p);
-            a.slice(s![k..k + 1, .., ..]).to_owned()
-        };
-        let pick2 = |a: &Array2<f64>| {
-            let k = shared(a.nrows(), p);
-            a.slice(s![k..k + 1, ..]).to_owned()
-        };
+        self.select(&[p])
+    }
+
+    /// The set of some of the problems, in that order; a problem may come more than once.
+    pub fn select(&self, problems: &[usize]) -> Self {
         Self {
             model: self.model,
-            parameters: pick2(&self.parameters),
+            parameters: select(&self.parameters, problems),
             window: self.window,
-            background: self.background.single(p),
+            background: self.background.select(problems),
             operator: self.operator,
-            observations: pick3(&self.observations),
-            observation_std: pick3(&self.observation_std),
-            weights: pick2(&self.weights),
-            seeds: vec![self.seeds[p]],
-            truth: self.truth.as_ref().map(pick3),
+            observations: select(&self.observations, problems),
+            observation_std: select(&self.observation_std, problems),
+            weights: select(&self.weights, problems),
+            seeds: problems.iter().map(|p| self.seeds[*p]).collect(),
+            truth: self.truth.as_ref().map(|truth| select(truth, problems)),
         }
     }
 
@@ -197,6 +205,11 @@ impl Problem {
 /// The row that problem `p` reads of an ingredient stored `rows` times (once, or once per problem).
 pub(crate) fn shared(rows: usize, p: usize) -> usize {
     if rows == 1 { 0 } else { p }
+}
+
+/// The rows of an ingredient that some of the problems read; what all share stays shared.
+pub(crate) fn select<D: RemoveAxis>(ingredient: &Array<f64, D>, problems: &[usize]) -> Array<f64, D> {
+    if ingredient.len_of(Axis(0)) == 1 { ingredient.clone() } else { ingredient.select(Axis(0), problems) }
 }
 
 /// Refuses a shape whose leading axis is neither 1 nor P, or whose other axes differ. `expected[0]` is P.

@@ -2,23 +2,31 @@
 
 use super::data::{MOST_LANES, Source};
 use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
+use super::normals::{Addresses, normals};
+use super::perturbed::PerturbedTerms;
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
 use crate::engine::operation::Operation;
-use crate::engine::prepared::Prepared;
+use crate::engine::prepared::{Field, Prepared};
 use crate::engine::schedule::Segments;
-use crate::engine::{BLOCK, Costs, Counters, Draw, Members, Moments, Scale, Terms};
+use crate::engine::selection::{BlockSelection, Selector};
+use crate::engine::{AffineMap, BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Row, Scale, Terms};
+use crate::error::Result;
 use crate::model::{Dynamics, Lorenz96, Model};
 use crate::problem::Problem;
-use crate::random;
-use ndarray::ArrayView2;
+use ndarray::{Array, Axis, Dimension};
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use std::any::Any;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
 const CACHE_BUDGET: usize = 640 << 10;
+
+/// Items at a time where each leaves something beside its rows: bounds the memory of that.
+const WAVE: usize = 1024;
 
 /// An operation with what it takes beside its members.
 #[derive(Clone, Copy)]
@@ -26,16 +34,46 @@ struct Job<'a> {
     operation: Operation,
     /// Directions `[members, control]` or a forcing `[members, times, sites]`.
     input: &'a [f64],
+    /// The largest criterion that a selection may still keep: `[P]`.
+    bounds: &'a [f64],
 }
 
 /// A problem set in the number type T, with the scratch of each thread.
 #[derive(Debug)]
 pub struct Batch<T> {
-    data: Prepared<T>,
+    pub(super) data: Prepared<T>,
     pool: Arc<rayon::ThreadPool>,
     /// One per thread; a [`Workspace`] of the lanes that the processor has.
     workspaces: Vec<Mutex<Option<Box<dyn Any + Send>>>>,
     counters: Counters,
+}
+
+/// Whose the members of a batch are.
+#[derive(Clone, Copy)]
+pub(super) enum Owners<'a, T> {
+    /// Each problem has as many.
+    Even { per_problem: usize },
+    /// A list says so, and how far observations are perturbed.
+    Listed { rows: &'a [Row], amplitude: T },
+}
+
+impl<T> Owners<'_, T> {
+    #[inline(always)]
+    fn problem(&self, row: usize) -> usize {
+        match self {
+            Self::Even { per_problem } => row / per_problem,
+            Self::Listed { rows, .. } => rows[row].problem as usize,
+        }
+    }
+
+    /// A member's number in its problem.
+    #[inline(always)]
+    fn member(&self, row: usize) -> u32 {
+        match self {
+            Self::Even { per_problem } => (row % per_problem) as u32,
+            Self::Listed { rows, .. } => rows[row].member,
+        }
+    }
 }
 
 /// The members of a batch as the lanes read them.
@@ -43,8 +81,32 @@ pub struct Batch<T> {
 enum Rows<'a, T> {
     /// `[rows, control]`
     Given(&'a [f64]),
-    /// Mean and scale `[P, control]`.
-    Drawn { draw: &'a Draw, mean: &'a [T], scale: &'a [T] },
+    Drawn(&'a Draw, &'a Map<T>),
+}
+
+/// An affine map in the number type T.
+struct Map<T> {
+    /// `[P, control]`
+    mean: Field<T>,
+    /// The diagonal `[P, control]`, or `[1 | P, control, control]`.
+    scale: Field<T>,
+    /// Whether the scale is lower triangular.
+    lower: bool,
+}
+
+impl<T: Scalar> Map<T> {
+    fn new(map: &AffineMap) -> Self {
+        fn field<T: Scalar, D: Dimension>(array: &Array<f64, D>) -> Field<T> {
+            let rows = array.len_of(Axis(0));
+            let values = array.iter().map(|v| T::from_f64(*v)).collect();
+            Field { values, stride: if rows == 1 { 0 } else { array.len() / rows } }
+        }
+        let (scale, lower) = match &map.scale {
+            Scale::Diagonal(scale) => (field(scale), false),
+            Scale::Lower(scale) => (field(scale), true),
+        };
+        Self { mean: field(&map.mean), scale, lower }
+    }
 }
 
 /// A run of rows that one thread takes at a time, with the places of its results (empty where a job has none).
@@ -56,6 +118,16 @@ struct Item<'a> {
     values: &'a mut [f64],
     /// One per problem in the rows.
     moments: &'a mut [Moments],
+    /// Likewise.
+    selections: &'a mut [BlockSelection],
+}
+
+impl Item<'_> {
+    /// Rows that leave nothing yet.
+    fn of(rows: Range<usize>) -> Self {
+        let costs: [&mut [f64]; 2] = [&mut [], &mut []];
+        Self { rows, costs, diverged: &mut [], values: &mut [], moments: &mut [], selections: &mut [] }
+    }
 }
 
 impl<T: Scalar> Batch<T> {
@@ -101,19 +173,15 @@ impl<T: Scalar> Batch<T> {
         };
         let mut values = values;
         let items = self
-            .ranges(count)
-            .map(|rows| {
-                let len = rows.len();
-                Item {
-                    costs: [take(&mut background, len), take(&mut observation, len)],
-                    diverged: take(&mut diverged, len),
-                    values: take(&mut values, len * per_row),
-                    moments: &mut [],
-                    rows,
-                }
+            .ranges(count, members.per_problem(self.problems()))
+            .map(|rows| Item {
+                costs: [take(&mut background, rows.len()), take(&mut observation, rows.len())],
+                diverged: take(&mut diverged, rows.len()),
+                values: take(&mut values, rows.len() * per_row),
+                ..Item::of(rows)
             })
             .collect();
-        self.run_items(members, Job { operation, input }, items);
+        self.run_items(members, Job { operation, input, bounds: &[] }, items);
         self.count_steps(operation, count);
     }
 
@@ -131,39 +199,53 @@ impl<T: Scalar> Batch<T> {
             ..Moments::default()
         };
         let mut totals = vec![empty.clone(); problems];
-        let ranges: Vec<_> = self.ranges(count).collect();
-        let problem_of = |row: usize| row / draw.count;
-        // Waves bound the memory of the block sums.
-        for wave in ranges.chunks(1024) {
-            let per_item: Vec<usize> = wave.iter().map(|r| problem_of(r.end - 1) - problem_of(r.start) + 1).collect();
-            let mut blocks = vec![empty.clone(); per_item.iter().sum()];
+        let ranges: Vec<_> = self.ranges(count, draw.count).collect();
+        for wave in ranges.chunks(WAVE) {
+            let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
+            let mut blocks = vec![empty.clone(); problems.iter().map(Range::len).sum()];
             let mut rest = blocks.as_mut_slice();
             let items = wave
                 .iter()
-                .zip(&per_item)
-                .map(|(rows, n)| Item {
-                    rows: rows.clone(),
-                    costs: [&mut [], &mut []],
-                    diverged: &mut [],
-                    values: &mut [],
-                    moments: take(&mut rest, *n),
-                })
-                .collect();
-            self.run_items(Members::Drawn(draw), Job { operation, input: &[] }, items);
-            let mut blocks = blocks.iter();
-            for (rows, n) in wave.iter().zip(&per_item) {
-                for p in (problem_of(rows.start)..).take(*n) {
-                    totals[p].merge(blocks.next().expect("one block per item and problem"));
-                }
+                .zip(&problems)
+                .map(|(rows, problems)| Item { moments: take(&mut rest, problems.len()), ..Item::of(rows.clone()) });
+            self.run_items(Members::Drawn(draw), Job { operation, input: &[], bounds: &[] }, items.collect());
+            for (p, block) in problems.into_iter().flatten().zip(&blocks) {
+                totals[p].merge(block);
             }
         }
         self.count_steps(operation, count);
         totals
     }
 
+    /// Offers the best members to a selector.
+    pub fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
+        let operation = Operation::Select(terms, u32::MAX);
+        let count = self.problems() * draw.count;
+        let mut ranges = self.ranges(count, draw.count).peekable();
+        while ranges.peek().is_some() {
+            let wave: Vec<_> = ranges.by_ref().take(WAVE).collect();
+            let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
+            let mut blocks = vec![BlockSelection::default(); problems.iter().map(Range::len).sum()];
+            let mut rest = blocks.as_mut_slice();
+            let items = wave
+                .into_iter()
+                .zip(&problems)
+                .map(|(rows, problems)| Item { selections: take(&mut rest, problems.len()), ..Item::of(rows) });
+            let job = Job { operation, input: &[], bounds: selector.bounds() };
+            self.run_items(Members::Drawn(draw), job, items.collect());
+            for (p, block) in problems.into_iter().flatten().zip(blocks) {
+                selector.weigh(p, &block.weights);
+                block.bins.iter().for_each(|(bin, costs)| selector.count(p, (*bin).into(), (*costs).into()));
+                block.candidates.into_iter().for_each(|candidate| selector.offer(p, candidate));
+            }
+            selector.tighten()?;
+        }
+        self.count_steps(operation, count);
+        Ok(())
+    }
+
     /// Rows by the item: a block of one problem, or several whole problems where each is smaller than a few lanes.
-    fn ranges(&self, count: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
-        let per_problem = count / self.problems();
+    fn ranges(&self, count: usize, per_problem: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
         let whole = if per_problem < MOST_LANES { BLOCK / per_problem * per_problem } else { per_problem };
         (0..count).step_by(whole).flat_map(move |start| {
             let end = (start + whole).min(count);
@@ -172,26 +254,28 @@ impl<T: Scalar> Batch<T> {
     }
 
     fn run_items(&self, members: Members, job: Job, items: Vec<Item>) {
-        let (mean, scale): (Vec<T>, Vec<T>) = match members {
-            Members::Given(_) => (Vec::new(), Vec::new()),
+        let (given, map);
+        let rows = match &members {
+            Members::Given(array) | Members::Listed(Listed { states: array, .. }) => {
+                given = array.as_standard_layout();
+                Rows::Given(given.as_slice().expect("standard layout"))
+            }
             Members::Drawn(draw) => {
-                let Scale::Diagonal(scale) = &draw.map.scale;
-                let convert = |a: &ndarray::Array2<f64>| a.iter().map(|v| T::from_f64(*v)).collect();
-                (convert(&draw.map.mean), convert(scale))
+                map = Map::new(&draw.map);
+                Rows::Drawn(draw, &map)
             }
         };
-        let given = match &members {
-            Members::Given(array) => array.as_standard_layout(),
-            Members::Drawn(_) => ArrayView2::from_shape((0, 0), &[]).expect("an empty shape").into(),
+        let owners = match members {
+            Members::Given(_) | Members::Drawn(_) => Owners::Even { per_problem: members.per_problem(self.problems()) },
+            Members::Listed(listed) => Owners::Listed { rows: listed.rows, amplitude: T::from_f64(listed.amplitude) },
         };
-        let rows = match members {
-            Members::Given(_) => Rows::Given(given.as_slice().expect("standard layout")),
-            Members::Drawn(draw) => Rows::Drawn { draw, mean: &mean, scale: &scale },
-        };
-        let per_problem = members.count(self.problems()) / self.problems();
-        let work = |thread: usize, item: Item| {
-            let mut workspace = self.workspaces[thread].lock().expect("no thread panics while it sweeps");
-            dispatch(Work { data: &self.data, rows, per_problem, job, item, workspace: &mut workspace });
+        self.each(items, |workspace, item| dispatch(Work { data: &self.data, rows, owners, job, item, workspace }));
+    }
+
+    /// Does `work` on every item, on all threads, with the thread's scratch.
+    pub(super) fn each<I: Send>(&self, items: Vec<I>, work: impl Fn(&mut Option<Box<dyn Any + Send>>, I) + Sync) {
+        let work = |thread: usize, item: I| {
+            work(&mut self.workspaces[thread].lock().expect("no thread panics while it sweeps"), item);
         };
         if items.len() == 1 || self.workspaces.len() == 1 {
             items.into_iter().for_each(|item| work(0, item));
@@ -205,11 +289,16 @@ impl<T: Scalar> Batch<T> {
         }
     }
 
-    fn count_steps(&mut self, operation: Operation, count: usize) {
+    pub(super) fn count_steps(&mut self, operation: Operation, count: usize) {
         let steps = operation.steps(&self.data);
         let segments = if operation.reverse() { segments(&self.data, steps) } else { Segments::one(steps) };
         operation.count(&segments, count, &mut self.counters);
     }
+}
+
+/// The problems of some rows.
+fn problems_in(rows: &Range<usize>, per_problem: usize) -> Range<usize> {
+    rows.start / per_problem..(rows.end - 1) / per_problem + 1
 }
 
 /// The first `n` of a slice, or none of an empty one; `rest` keeps the others.
@@ -225,16 +314,36 @@ fn segments<T>(data: &Prepared<T>, steps: usize) -> Segments {
 }
 
 /// The scratch of one thread.
-struct Workspace<V: Lanes> {
-    sweep: Sweep<V>,
-    block: Block<V::Scalar>,
+pub(super) struct Workspace<V: Lanes> {
+    pub sweep: Sweep<V>,
+    pub block: Block<V::Scalar>,
+}
+
+impl<V: Lanes<Scalar: 'static> + Send + 'static> Workspace<V> {
+    /// The thread's scratch, made on first use.
+    #[inline(always)]
+    pub fn of<'w>(
+        place: &'w mut Option<Box<dyn Any + Send>>,
+        data: &Prepared<V::Scalar>,
+        context: V::Context,
+    ) -> &'w mut Self {
+        place
+            .get_or_insert_with(|| {
+                Box::new(Self {
+                    sweep: Sweep::new(context, data.sites, data.parameter_count, data.dt),
+                    block: Block::new(data.sites),
+                })
+            })
+            .downcast_mut()
+            .expect("a processor's lanes do not change")
+    }
 }
 
 /// One item on one thread.
 struct Work<'a, 'i, 'w, T> {
     data: &'a Prepared<T>,
     rows: Rows<'a, T>,
-    per_problem: usize,
+    owners: Owners<'a, T>,
     job: Job<'a>,
     item: Item<'i>,
     workspace: &'w mut Option<Box<dyn Any + Send>>,
@@ -252,65 +361,125 @@ impl<T: Scalar> Kernel for Work<'_, '_, '_, T> {
 impl<T: Scalar> Work<'_, '_, '_, T> {
     #[inline(always)]
     fn run_model<V: Lanes<Scalar = T> + Send + 'static, M: Dynamics>(self, context: V::Context) {
-        let Self { data, rows, per_problem, job, mut item, workspace } = self;
-        let Workspace { sweep, block } = workspace
-            .get_or_insert_with(|| {
-                Box::new(Workspace::<V> {
-                    sweep: Sweep::new(context, data.sites, data.parameter_count, data.dt),
-                    block: Block::new(data.sites),
-                })
-            })
-            .downcast_mut::<Workspace<V>>()
-            .expect("a processor's lanes do not change");
+        let Self { data, rows, owners, job, mut item, workspace } = self;
+        let Workspace { sweep, block } = Workspace::<V>::of(workspace, data, context);
+        sweep.own_background.clear();
         for first in item.rows.clone().step_by(V::LANES) {
             let lanes = V::LANES.min(item.rows.end - first);
-            // Spare lanes repeat the last row; their results are dropped.
-            let row = std::array::from_fn(|l| first + l.min(lanes - 1));
-            let problem = row.map(|row| row / per_problem);
-            let group = Group { data, rows, job, context, lanes, row, problem, per_problem };
-            group.run::<M>(&mut item, sweep, block);
+            let group = Group::<V>::new(data, context, owners, first, lanes);
+            group.load_parameters(sweep);
+            group.load_initial_state(rows, job, sweep, block, first - item.rows.start);
+            group.run::<M>(job, &mut item, sweep, block);
         }
-        if let Operation::Moments(_) = job.operation {
-            let first_problem = item.rows.start / per_problem;
-            for (q, moments) in item.moments.iter_mut().enumerate() {
-                let p = first_problem + q;
-                let start = (p * per_problem).max(item.rows.start) - item.rows.start;
-                let end = ((p + 1) * per_problem).min(item.rows.end) - item.rows.start;
-                block.sum_into(start..end, moments);
+        let Owners::Even { per_problem } = owners else { return };
+        for (q, p) in problems_in(&item.rows, per_problem).enumerate() {
+            let start = (p * per_problem).max(item.rows.start);
+            let end = ((p + 1) * per_problem).min(item.rows.end);
+            let range = start - item.rows.start..end - item.rows.start;
+            match job.operation {
+                Operation::Moments(_) => block.sum_into(range, &mut item.moments[q]),
+                Operation::Select(..) => {
+                    let first = start - p * per_problem;
+                    block.select_into(range, first, job.bounds[p], &mut item.selections[q]);
+                }
+                _ => {}
             }
         }
     }
 }
 
 /// A group of rows, one per lane.
-struct Group<'a, V: Lanes> {
+pub(super) struct Group<'a, V: Lanes> {
     data: &'a Prepared<V::Scalar>,
-    rows: Rows<'a, V::Scalar>,
-    job: Job<'a>,
     context: V::Context,
+    owners: Owners<'a, V::Scalar>,
     /// Lanes in use.
-    lanes: usize,
+    pub lanes: usize,
     /// Row and problem of each lane.
-    row: [usize; MOST_LANES],
-    problem: [usize; MOST_LANES],
-    per_problem: usize,
+    pub row: [usize; MOST_LANES],
+    pub problem: [usize; MOST_LANES],
 }
 
-impl<V: Lanes> Group<'_, V> {
+impl<'a, V: Lanes> Group<'a, V> {
+    /// The `lanes` rows from `first` on. Spare lanes repeat the last row; their results are dropped.
     #[inline(always)]
-    fn run<M: Dynamics>(&self, item: &mut Item, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>) {
-        let data = self.data;
-        let source = Source::new::<V>(self.context, &self.problem);
-        let offset = self.row[0] - item.rows.start;
+    pub fn new(
+        data: &'a Prepared<V::Scalar>,
+        context: V::Context,
+        owners: Owners<'a, V::Scalar>,
+        first: usize,
+        lanes: usize,
+    ) -> Self {
+        let row = std::array::from_fn(|l| first + l.min(lanes - 1));
+        let problem = row.map(|row| owners.problem(row));
+        Self { data, context, owners, lanes, row, problem }
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Source<'_, V::Context> {
+        Source::new::<V>(self.context, &self.problem)
+    }
+
+    #[inline(always)]
+    pub fn load_parameters(&self, sweep: &mut Sweep<V>) {
         for (k, parameter) in sweep.parameters.iter_mut().enumerate() {
-            *parameter = source.read(&data.parameters, k);
+            *parameter = self.source().read(&self.data.parameters, k);
         }
-        self.load_initial_state(sweep, block, offset);
-        let mut terms = CostTerms::new(data, source, self.context);
+    }
+
+    /// The amplitude of the perturbations, where there are any.
+    #[inline(always)]
+    fn amplitude(&self) -> Option<V::Scalar> {
+        match self.owners {
+            Owners::Listed { amplitude, .. } if amplitude.to_f64() != 0.0 => Some(amplitude),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            seed: self.problem.map(|p| self.data.seeds[p]),
+            member: self.row.map(|row| self.owners.member(row)),
+        }
+    }
+
+    /// J_b and J_o at `sweep.x0`; leaves the last state in `sweep.x`.
+    #[inline(always)]
+    fn cost<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
+        let data = self.data;
+        let mut terms = CostTerms::new(data, self.source(), self.context);
         let zero = V::splat(self.context, 0.0);
+        let background =
+            if wanted.background { terms.background(&sweep.x0, &sweep.own_background, None) } else { zero };
+        sweep.x.copy_from_slice(&sweep.x0);
+        if !wanted.observation {
+            return [background, zero];
+        }
+        let (steps, last) = (0..data.assimilated_steps(), data.assimilated - 1);
+        if let Some(amplitude) = self.amplitude() {
+            let mut terms = PerturbedTerms::<V, false>::new(terms, self.addresses(), amplitude);
+            sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+            terms.forward(last, &sweep.x);
+            return [background, terms.observation()];
+        }
+        sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+        terms.forward(last, &sweep.x);
+        [background, terms.observation()]
+    }
+
+    /// The same, leaving dJ/dcontrol in `sweep.w`.
+    pub fn gradient<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
+        V::apart(self.context, Gradient { group: self, wanted, sweep, model: PhantomData::<M> })
+    }
+
+    #[inline(always)]
+    fn run<M: Dynamics>(&self, job: Job, item: &mut Item, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>) {
+        let data = self.data;
+        let offset = self.row[0] - item.rows.start;
         let per_time = data.steps_per_time;
-        let input = self.job.input;
-        match self.job.operation {
+        let input = job.input;
+        match job.operation {
             Operation::Forecast => {
                 sweep.x.copy_from_slice(&sweep.x0);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
@@ -328,37 +497,23 @@ impl<V: Lanes> Group<'_, V> {
                 sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
                 self.store(0, 1, &sweep.w, offset, item.values);
             }
-            Operation::Cost(wanted) => {
-                sweep.x.copy_from_slice(&sweep.x0);
-                if wanted.observation {
-                    sweep.forward::<M>(0..data.assimilated_steps(), per_time, &mut terms);
-                    terms.forward(data.assimilated - 1, &sweep.x);
-                }
-                let background = if wanted.background { terms.background(&sweep.x0, None) } else { zero };
-                let costs = [background, terms.observation()];
+            Operation::Cost(wanted) | Operation::Select(wanted, _) => {
+                let costs = self.cost::<M>(wanted, sweep);
                 let diverged = self.diverged([&costs, &sweep.x, &[]]);
-                self.store_costs(costs, &diverged, offset, item);
+                if let Operation::Cost(_) = job.operation {
+                    self.store_costs(costs, &diverged, offset, item);
+                } else {
+                    self.leave_costs(costs, &diverged, offset, block);
+                }
             }
             Operation::Gradient(wanted) | Operation::Moments(wanted) => {
-                if wanted.observation {
-                    let segments = segments(data, data.assimilated_steps());
-                    sweep.reverse::<M>(&segments, per_time, &mut terms);
-                } else {
-                    sweep.x.copy_from_slice(&sweep.x0);
-                    sweep.w.fill(zero);
-                }
-                let background = if wanted.background { terms.background(&sweep.x0, Some(&mut sweep.w)) } else { zero };
-                let costs = [background, terms.observation()];
+                let costs = self.gradient::<M>(wanted, sweep);
                 let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
-                if let Operation::Gradient(_) = self.job.operation {
+                if let Operation::Gradient(_) = job.operation {
                     self.store_costs(costs, &diverged, offset, item);
                     self.store(0, 1, &sweep.w, offset, item.values);
                 } else {
-                    // Spare lanes land beyond the item's rows, which nothing sums.
-                    block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
-                    for (to, cost) in block.cost.iter_mut().zip(costs) {
-                        cost.store(&mut to[offset..]);
-                    }
+                    self.leave_costs(costs, &diverged, offset, block);
                     for (i, w) in sweep.w.iter().enumerate() {
                         w.store(&mut block.gradient[i * BLOCK + offset..]);
                     }
@@ -369,47 +524,54 @@ impl<V: Lanes> Group<'_, V> {
 
     /// x0 of each lane, drawn or given. Draws of a moments job stay in the block.
     #[inline(always)]
-    fn load_initial_state(&self, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>, offset: usize) {
-        let (draw, mean, scale) = match self.rows {
+    fn load_initial_state(
+        &self,
+        rows: Rows<V::Scalar>,
+        job: Job,
+        sweep: &mut Sweep<V>,
+        block: &mut Block<V::Scalar>,
+        offset: usize,
+    ) {
+        let (draw, map) = match rows {
             Rows::Given(array) => return self.load(|row, i| array[row * self.data.sites + i], &mut sweep.x0),
-            Rows::Drawn { draw, mean, scale } => (draw, mean, scale),
+            Rows::Drawn(draw, map) => (draw, map),
         };
         let n = sweep.x0.len();
-        let seed = self.problem.map(|p| self.data.seeds[p]);
-        let member: [u32; MOST_LANES] =
-            std::array::from_fn(|l| (self.row[l] - self.problem[l] * self.per_problem) as u32);
-        let mut z = [[V::Scalar::from_f32(0.0); MOST_LANES]; 4];
+        let lanes = self.addresses();
+        let source = self.source();
         for quad in 0..n.div_ceil(4) {
-            for l in 0..V::LANES {
-                let normals = random::normals(seed[l], draw.stream, draw.iteration, member[l], quad as u32);
-                for k in 0..4 {
-                    z[k][l] = V::Scalar::from_f32(normals[k]);
-                }
-            }
+            let z: [V; 4] = normals(self.context, &lanes, draw.stream, draw.iteration, quad as u32);
             for i in quad * 4..n.min(quad * 4 + 4) {
-                let epsilon = V::load(self.context, &z[i - quad * 4]);
-                let of_problem = |values: &[V::Scalar]| {
-                    if self.problem[0] == self.problem[V::LANES - 1] {
-                        return V::fill(self.context, values[self.problem[0] * n + i]);
-                    }
-                    let gathered = self.problem.map(|p| values[p * n + i]);
-                    V::load(self.context, &gathered)
-                };
-                sweep.x0[i] = of_problem(scale).mul_add(epsilon, of_problem(mean));
-                if let Operation::Moments(_) = self.job.operation {
+                let epsilon = z[i - quad * 4];
+                if map.lower {
+                    // The cotangent's place is free until the sweep.
+                    sweep.w[i] = epsilon;
+                } else {
+                    sweep.x0[i] = source.read::<V>(&map.scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                }
+                if let Operation::Moments(_) = job.operation {
                     epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
                 }
+            }
+        }
+        if map.lower {
+            for i in 0..n {
+                let mut sum = V::splat(self.context, 0.0);
+                for j in 0..=i {
+                    sum = source.read::<V>(&map.scale, i * n + j).mul_add(sweep.w[j], sum);
+                }
+                sweep.x0[i] = source.read::<V>(&map.mean, i) + sum;
             }
         }
     }
 
     #[inline(always)]
-    fn gather(&self, value: impl Fn(usize) -> f64) -> V {
+    pub fn gather(&self, value: impl Fn(usize) -> f64) -> V {
         V::load(self.context, &self.row.map(|row| V::Scalar::from_f64(value(row))))
     }
 
     #[inline(always)]
-    fn load(&self, value: impl Fn(usize, usize) -> f64, to: &mut [V]) {
+    pub fn load(&self, value: impl Fn(usize, usize) -> f64, to: &mut [V]) {
         for (i, to) in to.iter_mut().enumerate() {
             *to = self.gather(|row| value(row, i));
         }
@@ -440,9 +602,18 @@ impl<V: Lanes> Group<'_, V> {
         item.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
     }
 
+    /// Leaves costs in the block. Spare lanes land beyond the item's rows, which nothing reads.
+    #[inline(always)]
+    fn leave_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, block: &mut Block<V::Scalar>) {
+        block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+        for (to, cost) in block.cost.iter_mut().zip(costs) {
+            cost.store(&mut to[offset..]);
+        }
+    }
+
     /// Which lanes hold a number out of range anywhere.
     #[inline(always)]
-    fn diverged(&self, arrays: [&[V]; 3]) -> [bool; MOST_LANES] {
+    pub fn diverged(&self, arrays: [&[V]; 3]) -> [bool; MOST_LANES] {
         let mut diverged = [false; MOST_LANES];
         let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
         for array in arrays {
@@ -454,6 +625,47 @@ impl<V: Lanes> Group<'_, V> {
             }
         }
         diverged
+    }
+}
+
+/// [`Group::gradient`].
+struct Gradient<'s, 'a, V: Lanes, M> {
+    group: &'s Group<'a, V>,
+    wanted: Terms,
+    sweep: &'s mut Sweep<V>,
+    model: PhantomData<M>,
+}
+
+impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
+    type Output = [V; 2];
+
+    #[inline(always)]
+    fn call(self) -> [V; 2] {
+        let Self { group, wanted, sweep, .. } = self;
+        let data = group.data;
+        let zero = V::splat(group.context, 0.0);
+        let mut terms = CostTerms::new(data, group.source(), group.context);
+        let observation = if wanted.observation {
+            let segments = segments(data, data.assimilated_steps());
+            if let Some(amplitude) = group.amplitude() {
+                let mut terms = PerturbedTerms::<V, true>::new(terms, group.addresses(), amplitude);
+                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                terms.observation()
+            } else {
+                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                terms.observation()
+            }
+        } else {
+            sweep.x.copy_from_slice(&sweep.x0);
+            sweep.w.fill(zero);
+            zero
+        };
+        let background = if wanted.background {
+            terms.background(&sweep.x0, &sweep.own_background, Some(&mut sweep.w))
+        } else {
+            zero
+        };
+        [background, observation]
     }
 }
 

@@ -16,6 +16,13 @@ pub struct Source<'a, C> {
 }
 
 impl<'a, C: Copy> Source<'a, C> {
+    /// Whether a field holds anything but 0 among its numbers `range`, for any lane.
+    #[inline(always)]
+    pub fn any<V: Lanes<Context = C>>(&self, field: &Field<V::Scalar>, range: std::ops::Range<usize>) -> bool {
+        let lanes = if self.one || field.stride == 0 { 1 } else { V::LANES };
+        self.problems.iter().take(lanes).any(|p| range.clone().any(|i| field.at(*p, i).to_f64() != 0.0))
+    }
+
     /// Of lanes whose problems are in increasing order.
     #[inline(always)]
     pub fn new<V: Lanes<Context = C>>(context: C, problems: &'a [usize; MOST_LANES]) -> Self {

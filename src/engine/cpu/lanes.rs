@@ -105,13 +105,19 @@ pub trait Lanes: Number {
     fn store(self, to: &mut [Self::Scalar]);
     /// One value in every lane, without rounding.
     fn fill(context: Self::Context, value: Self::Scalar) -> Self;
+    /// Runs work in a function of its own, compiled for the instruction set: one copy for all who call it.
+    fn apart<W: NullaryFnOnce>(context: Self::Context, work: W) -> W::Output;
+    /// self / o.
+    fn divide(self, o: Self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
     /// h of each lane, computed in f64. For what has no vector instruction.
     fn map(self, h: impl Fn(f64) -> f64) -> Self;
 }
 
 macro_rules! lanes {
     ($name:ident, $scalar:ty, $vector:ident, $count:ident, $splat:ident, $add:ident, $sub:ident,
-     $mul:ident, $fma:ident, $fnma:ident) => {
+     $mul:ident, $sqrt:ident, $fma:ident, $fnma:ident) => {
         /// One vector of lanes.
         #[derive(Clone, Copy)]
         pub struct $name<S: Isa> {
@@ -183,6 +189,24 @@ macro_rules! lanes {
                 Self::new(simd, simd.$splat(value))
             }
             #[inline(always)]
+            fn apart<W: NullaryFnOnce>(simd: S, work: W) -> W::Output {
+                simd.vectorize(work)
+            }
+            #[inline(always)]
+            fn divide(self, o: Self) -> Self {
+                let (mut v, mut by) = (self.v, o.v);
+                let by = bytemuck::cast_slice_mut::<S::$vector, $scalar>(std::slice::from_mut(&mut by));
+                let lanes = bytemuck::cast_slice_mut::<S::$vector, $scalar>(std::slice::from_mut(&mut v));
+                for (lane, by) in lanes.iter_mut().zip(by) {
+                    *lane /= *by;
+                }
+                Self::new(self.simd, v)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                Self::new(self.simd, self.simd.$sqrt(self.v))
+            }
+            #[inline(always)]
             fn map(self, h: impl Fn(f64) -> f64) -> Self {
                 let mut v = self.v;
                 for lane in bytemuck::cast_slice_mut::<S::$vector, $scalar>(std::slice::from_mut(&mut v)) {
@@ -214,5 +238,29 @@ macro_rules! lanes {
     };
 }
 
-lanes!(F32, f32, f32s, F32_LANES, splat_f32s, add_f32s, sub_f32s, mul_f32s, mul_add_f32s, negate_mul_add_f32s);
-lanes!(F64, f64, f64s, F64_LANES, splat_f64s, add_f64s, sub_f64s, mul_f64s, mul_add_f64s, negate_mul_add_f64s);
+lanes!(
+    F32,
+    f32,
+    f32s,
+    F32_LANES,
+    splat_f32s,
+    add_f32s,
+    sub_f32s,
+    mul_f32s,
+    sqrt_f32s,
+    mul_add_f32s,
+    negate_mul_add_f32s
+);
+lanes!(
+    F64,
+    f64,
+    f64s,
+    F64_LANES,
+    splat_f64s,
+    add_f64s,
+    sub_f64s,
+    mul_f64s,
+    sqrt_f64s,
+    mul_add_f64s,
+    negate_mul_add_f64s
+);

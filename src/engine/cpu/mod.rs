@@ -3,15 +3,21 @@
 mod batch;
 mod data;
 mod lanes;
+mod normals;
+mod perturbed;
+mod resident;
+mod select;
 mod sums;
 mod sweep;
 
 use super::operation::Operation;
+use super::selection::Selector;
 use super::{Costs, Counters, Draw, EngineSettings, Gradients, Hardware, Members, Moments, Precision, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use batch::Batch;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+pub(super) use resident::Resident;
 use std::sync::Arc;
 
 /// The CPU engine.
@@ -103,6 +109,10 @@ impl LoadedCpu {
 
     pub(super) fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
         on_batch!(self, b => Ok(b.moments(draw, terms)))
+    }
+
+    pub(super) fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
+        on_batch!(self, b => b.select(draw, terms, selector))
     }
 
     pub(super) fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {

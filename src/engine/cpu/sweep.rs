@@ -29,6 +29,8 @@ pub struct Sweep<V: Lanes> {
     /// The state where a forward sweep stands: `[sites]`.
     pub x: Vec<V>,
     next: Vec<V>,
+    /// The lanes' own backgrounds `[sites]`, or none.
+    pub own_background: Vec<V>,
     /// The cotangent of a reverse sweep, or the perturbation of a tangent sweep: `[sites]`.
     pub w: Vec<V>,
     /// The stage states of a step that are not kept: `[3 * sites]`.
@@ -50,6 +52,7 @@ impl<V: Lanes> Sweep<V> {
             x0: zeros(sites),
             x: zeros(sites),
             next: zeros(sites),
+            own_background: Vec::new(),
             w: zeros(sites),
             stages: zeros(3 * sites),
             states: Vec::new(),
@@ -127,15 +130,15 @@ impl<V: Lanes> Sweep<V> {
 }
 
 /// A point-wise function h of the observation operator, on lanes.
-trait Point {
+pub trait Point {
     fn value<V: Lanes>(x: V) -> V;
     fn derivative<V: Lanes>(context: V::Context, x: V) -> V;
 }
 
-struct Identity;
-struct Square;
-struct Cubic;
-struct Softplus;
+pub struct Identity;
+pub struct Square;
+pub struct Cubic;
+pub struct Softplus;
 
 impl Point for Identity {
     #[inline(always)]
@@ -184,35 +187,37 @@ impl Point for Softplus {
 macro_rules! with_point {
     ($function:expr, $P:ident => $call:expr) => {
         match $function {
-            PointFunction::Identity => {
-                type $P = Identity;
+            crate::problem::PointFunction::Identity => {
+                type $P = crate::engine::cpu::sweep::Identity;
                 $call
             }
-            PointFunction::Square => {
-                type $P = Square;
+            crate::problem::PointFunction::Square => {
+                type $P = crate::engine::cpu::sweep::Square;
                 $call
             }
-            PointFunction::Cubic => {
-                type $P = Cubic;
+            crate::problem::PointFunction::Cubic => {
+                type $P = crate::engine::cpu::sweep::Cubic;
                 $call
             }
-            PointFunction::Softplus => {
-                type $P = Softplus;
+            crate::problem::PointFunction::Softplus => {
+                type $P = crate::engine::cpu::sweep::Softplus;
                 $call
             }
         }
     };
 }
+pub(super) use with_point;
 
 /// The terms of the cost: the problem, and how the lanes see it.
+#[derive(Clone, Copy)]
 pub struct CostTerms<'a, V: Lanes> {
-    data: &'a Prepared<V::Scalar>,
-    source: Source<'a, V::Context>,
-    context: V::Context,
+    pub data: &'a Prepared<V::Scalar>,
+    pub source: Source<'a, V::Context>,
+    pub context: V::Context,
     /// 1 / block size
-    block_share: V,
+    pub block_share: V,
     /// Running sums of 2 J_o; one alone would wait for its own additions.
-    sums: [V; 4],
+    pub sums: [V; 4],
 }
 
 impl<V: Lanes> AtTimes<V> for CostTerms<'_, V> {
@@ -259,7 +264,7 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
 
     /// H(x)_j - y_j, with its precision.
     #[inline(always)]
-    fn departure<P: Point>(&self, t: usize, j: usize, x: &[V]) -> (V, V) {
+    pub fn departure<P: Point>(&self, t: usize, j: usize, x: &[V]) -> (V, V) {
         let block = self.data.operator.block_size;
         let at = t * self.data.per_time + j;
         let mut mean = P::value(x[j * block]);
@@ -273,19 +278,25 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         )
     }
 
+    /// xb at site `i`: of `own` where the members have backgrounds of their own, else the problem's.
+    #[inline(always)]
+    fn mean(&self, own: &[V], i: usize) -> V {
+        if own.is_empty() { self.source.read(&self.data.mean, i) } else { own[i] }
+    }
+
     /// J_b at `x0`, adding B^-1 (x0 - xb) to the cotangent `w` where there is one.
     #[inline(always)]
-    pub fn background(&self, x0: &[V], mut w: Option<&mut [V]>) -> V {
+    pub fn background(&self, x0: &[V], own: &[V], mut w: Option<&mut [V]>) -> V {
         let n = x0.len();
         let mut sums = [V::splat(self.context, 0.0); 4];
         for i in 0..n {
-            let d = x0[i] - self.source.read::<V>(&self.data.mean, i);
+            let d = x0[i] - self.mean(own, i);
             let gradient = match &self.data.background {
                 BackgroundPrecision::Diagonal(precision) => self.source.read::<V>(precision, i) * d,
                 BackgroundPrecision::Full { matrix, factor } => {
                     let mut product = V::splat(self.context, 0.0);
                     for (j, b) in matrix[i * n..(i + 1) * n].iter().enumerate() {
-                        let d = x0[j] - self.source.read::<V>(&self.data.mean, j);
+                        let d = x0[j] - self.mean(own, j);
                         product = V::fill(self.context, *b).mul_add(d, product);
                     }
                     product * self.source.read(factor, 0)

@@ -2,10 +2,11 @@
 
 use super::GpuEngine;
 use super::plan::DISPATCH_WORK;
-use super::run::{Call, Dispatch, Region, Run, quantities};
-use super::uploaded::{Uploaded, to_bytes};
+use super::run::{Call, Dispatch, Region, Run, Source, quantities};
+use super::shader::Ownership;
+use super::uploaded::{Uploaded, from_bytes, to_bytes};
 use crate::engine::operation::Operation;
-use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Precision, Scale, Terms};
+use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
@@ -14,10 +15,10 @@ use std::ops::Range;
 /// A problem set on the GPU engine.
 #[derive(Debug)]
 pub struct LoadedGpu {
-    uploaded: Uploaded,
+    pub(super) uploaded: Uploaded,
     /// The last call's buffers and dispatches: a loop of equal calls builds them once.
-    last: Option<(Call, Run)>,
-    counters: Counters,
+    pub(super) last: Option<(Call, Run)>,
+    pub(super) counters: Counters,
 }
 
 impl LoadedGpu {
@@ -121,17 +122,13 @@ impl LoadedGpu {
         input: Option<&[f64]>,
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
-        let call = Call {
-            operation,
-            drawn: matches!(members, Members::Drawn(_)),
-            count: members.count(self.uploaded.problems()),
-        };
-        let run = match self.last.take() {
-            Some((last, run)) if last == call => run,
-            _ => Run::new(&self.uploaded, call)?,
-        };
+        let (call, run) = self.begin(operation, members)?;
+        if let Members::Listed(listed) = members {
+            self.send_list(&run, listed.rows, listed.amplitude, 0..);
+        }
         let given = match &members {
             Members::Given(array) => Some(array.as_standard_layout()),
+            Members::Listed(listed) => Some(listed.states.as_standard_layout()),
             Members::Drawn(draw) => {
                 self.send_draw(&run, draw);
                 None
@@ -152,7 +149,8 @@ impl LoadedGpu {
             let last: &[Dispatch] = if is_last { &run.last } else { &[] };
             // Moments stay on the device until the last chunk has been summed.
             let results: &[Region] = if is_last || run.last.is_empty() { &run.results } else { &[] };
-            let numbers = self.submit(&run, dispatches.iter().chain(last), results)?;
+            let precision = self.uploaded.shape.precision;
+            let numbers = self.submit(&run, dispatches.iter().chain(last), results, |b| from_bytes(precision, b))?;
             if !results.is_empty() {
                 take(Chunk { rows: rows.clone(), capacity: run.plan.capacity, numbers });
             }
@@ -163,34 +161,85 @@ impl LoadedGpu {
         Ok(())
     }
 
-    /// Sends the affine map and the iteration.
-    fn send_draw(&mut self, run: &Run, draw: &Draw) {
-        let Some(draws) = &run.draws else { return };
-        let Scale::Diagonal(scale) = &draw.map.scale;
-        let rows = draw.map.mean.rows().into_iter().zip(scale.rows());
-        let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));
-        let map = to_bytes(self.uploaded.shape.precision, numbers);
-        let mut keys = vec![draw.stream as u32, draw.iteration];
-        keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
-        let keys: &[u8] = bytemuck::cast_slice(&keys);
-        self.uploaded.engine.device.queue.write_buffer(&draws.map, 0, &map);
-        self.uploaded.engine.device.queue.write_buffer(&draws.keys, 0, keys);
-        self.counters.bytes_up += (map.len() + keys.len()) as u64;
+    /// Sends whose each member is, with the places of resident ones in their store, and the amplitude of the
+    /// perturbations.
+    pub(super) fn send_list(&mut self, run: &Run, rows: &[Row], amplitude: f64, places: impl IntoIterator<Item = u32>) {
+        let Some(list) = &run.list else { return };
+        let words: Vec<u32> = (rows.iter().zip(places))
+            .flat_map(|(row, place)| {
+                let seed = self.uploaded.data.seeds[row.problem as usize];
+                [row.problem, row.member, seed as u32, (seed >> 32) as u32, place]
+            })
+            .collect();
+        self.send(list, bytemuck::cast_slice(&words));
+        self.uploaded.set_amplitude(amplitude);
+        self.counters.bytes_up += self.uploaded.shape.precision.bytes() as u64;
     }
 
-    /// Submits dispatches in order, in pieces that no driver takes for a hang, and brings back the results, one region
-    /// after the other.
-    fn submit<'a>(
+    /// What a call dispatches, from the last one where it was the same.
+    pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<(Call, Run)> {
+        let listed = match members {
+            Members::Listed(listed) => Some(listed),
+            Members::Given(_) | Members::Drawn(_) => None,
+        };
+        let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
+        let call = Call {
+            operation,
+            source: Source::of(members),
+            ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
+            count: members.count(self.uploaded.problems()),
+            store: None,
+        };
+        match self.last.take() {
+            Some(same) if same.0 == call => Ok(same),
+            _ => Ok((call, Run::new(&self.uploaded, call, None)?)),
+        }
+    }
+
+    /// Sends the affine map and the iteration.
+    pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
+        let Some(draws) = &run.draws else { return };
+        let precision = self.uploaded.shape.precision;
+        // A lower triangular scale is added to the mean by a kernel of its own.
+        let zeros;
+        let diagonal = match &draw.map.scale {
+            Scale::Diagonal(scale) => scale,
+            Scale::Lower(scale) => {
+                if let Some(lower) = &draws.lower {
+                    self.send(lower, &to_bytes(precision, scale.iter().copied()));
+                }
+                zeros = Array2::zeros(draw.map.mean.raw_dim());
+                &zeros
+            }
+        };
+        let rows = draw.map.mean.rows().into_iter().zip(diagonal.rows());
+        let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));
+        let map = to_bytes(precision, numbers);
+        let mut keys = vec![draw.stream as u32, draw.iteration];
+        keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
+        self.send(&draws.map, &map);
+        self.send(&draws.keys, bytemuck::cast_slice(&keys));
+    }
+
+    /// Sends the beginning of a buffer.
+    pub(super) fn send(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        self.uploaded.engine.device.queue.write_buffer(buffer, 0, bytes);
+        self.counters.bytes_up += bytes.len() as u64;
+    }
+
+    /// Submits dispatches in order, in pieces that no driver takes for a hang, and reads the results, one region after
+    /// the other.
+    pub(super) fn submit<'a, R>(
         &mut self,
         run: &Run,
         dispatches: impl Iterator<Item = &'a Dispatch>,
         results: &[Region],
-    ) -> Result<Vec<f64>> {
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
         let device = self.uploaded.engine.device.clone();
-        let number = self.uploaded.shape.precision.bytes() as u64;
         let mut dispatches = dispatches.peekable();
         let mut bytes = 0;
-        while dispatches.peek().is_some() {
+        loop {
             let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -205,19 +254,32 @@ impl LoadedGpu {
             }
             if dispatches.peek().is_none() {
                 for region in results {
-                    let (first, size) = (region.first as u64 * number, region.count as u64 * number);
-                    encoder.copy_buffer_to_buffer(&region.buffer, first, &run.staging, bytes, size);
-                    bytes += size;
+                    encoder.copy_buffer_to_buffer(&region.buffer, region.first, &run.staging, bytes, region.bytes);
+                    bytes += region.bytes;
                 }
             }
             device.queue.submit([encoder.finish()]);
             self.counters.submissions += 1;
+            if dispatches.peek().is_none() {
+                break;
+            }
         }
         if bytes == 0 {
-            return Ok(Vec::new());
+            return Ok(read(&[]));
         }
+        self.read_back(&run.staging, bytes, read)
+    }
+
+    /// The first `bytes` of a staging buffer, once everything submitted is done.
+    pub(super) fn read_back<R>(
+        &mut self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let device = &self.uploaded.engine.device;
         self.counters.bytes_down += bytes;
-        run.staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         let failed = |e: &dyn std::fmt::Display| {
             device.check().err().unwrap_or_else(|| Error::Device {
                 message: e.to_string(),
@@ -225,14 +287,11 @@ impl LoadedGpu {
             })
         };
         device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
-        let view = run.staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
-        let numbers = match self.uploaded.shape.precision {
-            Precision::F32 => bytemuck::cast_slice::<u8, f32>(&view).iter().map(|v| f64::from(*v)).collect(),
-            Precision::F64 => bytemuck::cast_slice(&view).to_vec(),
-        };
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
+        let result = read(&view);
         drop(view);
-        run.staging.unmap();
-        Ok(numbers)
+        staging.unmap();
+        Ok(result)
     }
 
     /// Sends `[rows, slices, sites]` of all rows' values into slots.
@@ -251,15 +310,15 @@ impl LoadedGpu {
 }
 
 /// What came back of one chunk.
-struct Chunk {
-    rows: Range<usize>,
-    capacity: usize,
-    numbers: Vec<f64>,
+pub(super) struct Chunk {
+    pub rows: Range<usize>,
+    pub capacity: usize,
+    pub numbers: Vec<f64>,
 }
 
 impl Chunk {
     /// Puts the numbers from `first` on, `[per_row, capacity]`, into the rows' places in `values`.
-    fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
+    pub fn put(&self, first: usize, per_row: usize, values: &mut [f64]) {
         for (k, row) in self.rows.clone().enumerate() {
             for i in 0..per_row {
                 values[row * per_row + i] = self.numbers[first + i * self.capacity + k];
@@ -269,7 +328,7 @@ impl Chunk {
 
     /// Puts J_b, J_o and the flags, `[3, capacity]`, into the rows' places. Checks the flags again: a compiler that
     /// assumes that there is no NaN may have lost one.
-    fn put_costs(&self, costs: &mut Costs) {
+    pub fn put_costs(&self, costs: &mut Costs) {
         for (k, row) in self.rows.clone().enumerate() {
             let [background, observation, flag] = [0, 1, 2].map(|q| self.numbers[q * self.capacity + k]);
             costs.background[row] = background;

@@ -4,12 +4,15 @@ mod adapter;
 mod batch;
 mod params;
 mod plan;
+mod resident;
 mod run;
+mod select;
 mod shader;
 mod uploaded;
 
 pub use adapter::{AdapterDescription, adapters};
 pub(super) use batch::LoadedGpu;
+pub(super) use resident::Resident;
 
 use super::{EngineSettings, Hardware};
 use crate::error::Result;
@@ -52,6 +55,7 @@ impl GpuEngine {
 
     /// A kernel specialised for a shape, compiled on first use.
     fn pipeline(&self, kernel: Kernel, shape: &Shape) -> Result<wgpu::ComputePipeline> {
+        let shape = &Shape { ownership: kernel.specialise(shape.ownership), ..*shape };
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = pipelines.get(&(kernel, *shape)) {
             return Ok(pipeline.clone());
@@ -63,7 +67,7 @@ impl GpuEngine {
             source: wgpu::ShaderSource::Wgsl(shader::source(kernel, shape)?.into()),
         });
         let entries: Vec<_> = (0..)
-            .zip(kernel.bindings())
+            .zip(kernel.bindings(shape.ownership))
             .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,

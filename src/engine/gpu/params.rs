@@ -49,6 +49,10 @@ uniform! {
         observation_stride,
         observation_precision,
         observation_precision_stride,
+        deviation,
+        deviation_stride,
+        own_background,
+        store_stride,
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a call is cut to fit a device: members into chunks by memory and work, the window into segments by time.
 
-use crate::engine::Precision;
 use crate::engine::schedule::Segments;
+use crate::engine::{BLOCK, Precision};
 use crate::error::{Error, Result};
 use std::ops::Range;
 
@@ -47,9 +47,21 @@ pub struct Plan {
     pub segments: Segments,
     /// Bytes of the states.
     pub bytes: u64,
+    per_problem: usize,
 }
 
 impl Plan {
+    /// Blocks of a sum over one problem's members.
+    pub fn blocks_per_problem(&self) -> usize {
+        self.per_problem.div_ceil(BLOCK)
+    }
+
+    /// The blocks of a chunk of whole blocks, among all blocks of the call.
+    pub fn blocks(&self, rows: &Range<usize>) -> Range<usize> {
+        let block = |row: usize| row / self.per_problem * self.blocks_per_problem() + row % self.per_problem / BLOCK;
+        block(rows.start)..block(rows.end - 1) + 1
+    }
+
     /// Cuts a call to stay within `memory` bytes and the device's largest binding.
     ///
     /// # Errors
@@ -75,7 +87,7 @@ impl Plan {
             let bytes = (held + need.slots) * slot_bytes * capacity;
             if bytes <= budget {
                 let chunks = chunks(need, capacity);
-                return Ok(Self { chunks, capacity, segments, bytes: bytes as u64 });
+                return Ok(Self { chunks, capacity, segments, bytes: bytes as u64, per_problem: need.per_problem });
             }
             if capacity <= padded(least) {
                 return Err(Error::invalid(
@@ -109,8 +121,6 @@ fn chunks(need: &Need, capacity: usize) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::BLOCK;
-
     fn need(count: usize, per_problem: usize, steps: usize) -> Need {
         Need { count, per_problem, block: BLOCK, sites: 40, steps, reverse: true, slots: 3, precision: Precision::F32 }
     }

@@ -3,18 +3,46 @@
 use super::adapter::Device;
 use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
 use super::plan::{Need, Plan, WORK_PER_SITE};
-use super::shader::Kernel;
+use super::resident::{STEPS_AT_A_TIME, Store};
+use super::shader::{Kernel, Ownership, Shape};
 use super::uploaded::{Uploaded, buffer, storage};
-use crate::engine::BLOCK;
 use crate::engine::operation::Operation;
+use crate::engine::{BLOCK, CostHistogram, Members, Scale};
 use crate::error::{Error, Result};
+use ndarray::Axis;
+use std::ops::Range;
 
-/// What a run is built for. (A second kind of `Scale` belongs here: it changes the buffer of the map.)
+/// What a run is built for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Call {
     pub operation: Operation,
-    pub drawn: bool,
+    pub source: Source,
+    pub ownership: Ownership,
     pub count: usize,
+    /// The store of resident members.
+    pub store: Option<u64>,
+}
+
+/// Where the members of a call come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Given,
+    /// Drawn from maps of diagonal scale.
+    Diagonal,
+    /// Drawn from maps of so many lower triangular scales: one, or one per problem.
+    Lower(usize),
+}
+
+impl Source {
+    pub fn of(members: Members) -> Self {
+        match members {
+            Members::Given(_) | Members::Listed(_) => Self::Given,
+            Members::Drawn(draw) => match &draw.map.scale {
+                Scale::Diagonal(_) => Self::Diagonal,
+                Scale::Lower(scale) => Self::Lower(scale.len_of(Axis(0))),
+            },
+        }
+    }
 }
 
 /// Buffers and dispatches of a call.
@@ -25,11 +53,16 @@ pub struct Run {
     pub states: wgpu::Buffer,
     pub staging: wgpu::Buffer,
     pub draws: Option<Draws>,
+    /// Whose each member is.
+    pub list: Option<wgpu::Buffer>,
+    /// What resident members need beside the dispatches of each chunk.
+    pub resident: Vec<ResidentDispatches>,
     /// The dispatches of each chunk, and those that follow the last one.
     pub chunks: Vec<Vec<Dispatch>>,
     pub last: Vec<Dispatch>,
     /// What comes back: of each chunk, or where dispatches follow the last one, of them.
     pub results: Vec<Region>,
+    pub select: Option<Select>,
 }
 
 /// Where a run keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
@@ -40,6 +73,7 @@ pub struct Slots {
     pub cotangent: usize,
     pub epsilon: usize,
     pub background: usize,
+    pub own_background: usize,
     pub at_times: usize,
 }
 
@@ -48,14 +82,37 @@ pub struct Slots {
 pub struct Draws {
     pub map: wgpu::Buffer,
     pub keys: wgpu::Buffer,
+    pub lower: Option<wgpu::Buffer>,
 }
 
-/// Numbers of a buffer.
+/// What a chunk of resident members needs beside its sweeps.
+#[derive(Debug)]
+pub struct ResidentDispatches {
+    /// Brings them.
+    pub fetch: Dispatch,
+    /// An Adam step by the first, the second, ... numbers that were sent.
+    pub adam: Vec<Dispatch>,
+}
+
+/// What a selection keeps on the device.
+#[derive(Debug)]
+pub struct Select {
+    /// Counts `[P, BINS]` of u32.
+    pub histogram: wgpu::Buffer,
+    /// `[P]`
+    pub bounds: wgpu::Buffer,
+    /// How many a chunk listed, then their rows.
+    pub listed: wgpu::Buffer,
+    /// Their J_b and J_o: `[capacity, 2]`.
+    pub listed_costs: wgpu::Buffer,
+}
+
+/// Bytes of a buffer.
 #[derive(Debug)]
 pub struct Region {
     pub buffer: wgpu::Buffer,
-    pub first: usize,
-    pub count: usize,
+    pub first: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -66,6 +123,9 @@ pub struct Dispatch {
     pub work: usize,
 }
 
+/// Bytes of a row of the list: see `shaders/member.wgsl`.
+pub const ROW_BYTES: usize = 20;
+
 /// Blocks whose sums are added on the device. The host adds the rest, in f64.
 pub const BLOCKS_PER_RUN: usize = 256;
 
@@ -75,40 +135,49 @@ pub fn quantities(sites: usize) -> usize {
 }
 
 impl Run {
-    /// Cuts a call and makes its buffers and dispatches.
+    /// Cuts a call and makes its buffers and dispatches. Resident members come with their store.
     ///
     /// # Errors
     /// A call that does not fit the device or the memory budget.
-    pub fn new(uploaded: &Uploaded, call: Call) -> Result<Self> {
-        let Call { operation, drawn, count } = call;
+    pub fn new(uploaded: &Uploaded, call: Call, store: Option<&Store>) -> Result<Self> {
+        let Call { operation, source, ownership, count, .. } = call;
         let (problems, sites, times) = (uploaded.problems(), uploaded.data.sites, uploaded.data.times);
         let precision = uploaded.shape.precision;
         let device = uploaded.engine.device.clone();
         let reverse = operation.reverse();
         let moments = matches!(operation, Operation::Moments(_));
+        let selects = matches!(operation, Operation::Select(..));
         let stored = if operation.whole_window() { times } else { 0 };
         let states_in_flight = if reverse { 0 } else { 3 };
+        // Backgrounds, and the draws of perturbed observations.
+        let own = usize::from(ownership.own_background) + 2 * usize::from(ownership.perturbed);
         let need = Need {
             count,
-            per_problem: count / problems,
+            per_problem: if ownership.listed { count } else { count / problems },
             // Sums need whole blocks; nothing else minds where a chunk ends.
-            block: if moments { BLOCK } else { 64 },
+            block: if moments || selects { BLOCK } else { 64 },
             sites,
             steps: operation.steps(&uploaded.data),
             reverse,
-            slots: states_in_flight + 3 + stored,
+            slots: states_in_flight + 3 + own + stored,
             precision,
         };
         let plan = Plan::new(&need, uploaded.engine.memory, &device.limits)?;
         let kept = if reverse { plan.segments.count() } else { states_in_flight };
         let cotangent = kept + if reverse { plan.segments.length() } else { 0 };
-        let slots =
-            Slots { kept, cotangent, epsilon: cotangent + 1, background: cotangent + 2, at_times: cotangent + 3 };
+        let slots = Slots {
+            kept,
+            cotangent,
+            epsilon: if ownership.perturbed { cotangent + 3 } else { cotangent + 1 },
+            background: cotangent + 2,
+            own_background: cotangent + 3 + 2 * usize::from(ownership.perturbed),
+            at_times: cotangent + 3 + own,
+        };
         let capacity = plan.capacity;
         let number = precision.bytes();
         let states = storage(&device, "states", plan.bytes)?;
         let costs = storage(&device, "costs", (3 * capacity * number) as u64)?;
-        let blocks_per_problem = need.per_problem.div_ceil(BLOCK);
+        let blocks_per_problem = plan.blocks_per_problem();
         let runs_per_problem = blocks_per_problem.div_ceil(BLOCKS_PER_RUN);
         let (blocks, runs) = (problems * blocks_per_problem, problems * runs_per_problem);
         let per_run = quantities(sites);
@@ -118,8 +187,24 @@ impl Run {
         } else {
             None
         };
-        let region =
-            |buffer: &wgpu::Buffer, first: usize, count: usize| Region { buffer: buffer.clone(), first, count };
+        let region = |buffer: &wgpu::Buffer, first: usize, count: usize| Region {
+            buffer: buffer.clone(),
+            first: (first * number) as u64,
+            bytes: (count * number) as u64,
+        };
+        let select = if selects {
+            let most_blocks = plan.chunks.iter().map(|rows| plan.blocks(rows).len()).max().unwrap_or(1);
+            let buffers = Select {
+                histogram: storage(&device, "histogram", (4 * CostHistogram::BINS * problems) as u64)?,
+                bounds: storage(&device, "bounds", (number * problems) as u64)?,
+                listed: storage(&device, "listed", (4 + 4 * capacity) as u64)?,
+                listed_costs: storage(&device, "listed costs", (2 * number * capacity) as u64)?,
+            };
+            let partials = storage(&device, "partials", (3 * number * most_blocks) as u64)?;
+            Some((buffers, partials, 3 * most_blocks))
+        } else {
+            None
+        };
         let slot = |at: usize, count: usize| region(&states, at * sites * capacity, count * sites * capacity);
         let results = match operation {
             Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, times)],
@@ -127,24 +212,34 @@ impl Run {
             Operation::Cost(_) => vec![region(&costs, 0, 3 * capacity)],
             Operation::Gradient(_) => vec![region(&costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
             Operation::Moments(_) => sums.iter().map(|(_, totals)| region(totals, 0, runs * per_run)).collect(),
+            Operation::Select(..) => select
+                .iter()
+                .flat_map(|(select, partials, count)| {
+                    [region(partials, 0, *count), Region { buffer: select.listed.clone(), first: 0, bytes: 4 }]
+                })
+                .collect(),
         };
-        let staged: usize = results.iter().map(|r| r.count).sum();
-        let staging = buffer(
-            &device,
-            "staging",
-            (staged * number) as u64,
-            wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        )?;
-        let draws = if drawn {
-            Some(Draws {
+        // A selection stages what a chunk listed apart, and the histogram at the end.
+        let listed = if selects { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
+        let staged = results.iter().map(|r| r.bytes).sum::<u64>().max(listed as u64);
+        let staging = buffer(&device, "staging", staged, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let lower = match source {
+            Source::Lower(matrices) => Some(storage(&device, "scale", (matrices * sites * sites * number) as u64)?),
+            Source::Given | Source::Diagonal => None,
+        };
+        let draws = match source {
+            Source::Given => None,
+            Source::Diagonal | Source::Lower(_) => Some(Draws {
+                lower,
                 map: storage(&device, "map", (2 * problems * sites * number) as u64)?,
                 keys: storage(&device, "keys", (8 + 8 * problems) as u64)?,
-            })
-        } else {
-            None
+            }),
         };
-        let builder = Builder { uploaded, device: &device, states: &states, costs: &costs };
+        let list = if ownership.listed { Some(storage(&device, "list", (count * ROW_BYTES) as u64)?) } else { None };
+        let builder =
+            Builder { uploaded, device: &device, states: &states, costs: &costs, list: list.as_ref(), ownership };
         let mut chunks = Vec::with_capacity(plan.chunks.len());
+        let mut resident = Vec::new();
         for rows in &plan.chunks {
             let mut dispatches = Vec::new();
             let params = Params {
@@ -157,20 +252,47 @@ impl Run {
                 background: slots.background as u32,
                 kept: slots.kept as u32,
                 at_times: slots.at_times as u32,
+                own_background: slots.own_background as u32,
+                store_stride: store.map_or(0, |s| s.stride as u32),
                 ..uploaded.places
             };
             if let Some(draws) = &draws {
                 let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
                 dispatches.push(builder.dispatch(Kernel::Draw, params, groups, 0, &[&draws.map, &draws.keys])?);
+                if let Some(lower) = &draws.lower {
+                    let groups = (capacity * sites).div_ceil(64);
+                    let work = capacity * sites * sites;
+                    dispatches.push(builder.dispatch(Kernel::Lower, params, groups, work, &[lower])?);
+                }
+            }
+            if let Some(store) = store {
+                let groups = (capacity * sites).div_ceil(64);
+                let adam = |step: usize| {
+                    let params = Params { first_step: step as u32, ..params };
+                    let extra = [&store.numbers, &store.units, &store.steps];
+                    builder.dispatch(Kernel::Adam, params, groups, 0, &extra)
+                };
+                resident.push(ResidentDispatches {
+                    fetch: builder.dispatch(Kernel::Fetch, params, groups, 0, &[&store.numbers])?,
+                    adam: (0..STEPS_AT_A_TIME).map(adam).collect::<Result<_>>()?,
+                });
             }
             builder.sweep(operation, &plan, params, &mut dispatches)?;
             if let Some((partials, _)) = &sums {
-                let block = |row: usize| row / need.per_problem * blocks_per_problem + row % need.per_problem / BLOCK;
-                let first = block(rows.start);
-                let count = block(rows.end - 1) + 1 - first;
-                let uniform =
-                    builder.uniform(&[first as u32, blocks_per_problem as u32, count as u32, blocks as u32])?;
-                dispatches.push(builder.dispatch(Kernel::Sums, params, count, 0, &[partials, &uniform])?);
+                let uniform = builder.blocks(&plan, rows, blocks as u32)?;
+                let groups = plan.blocks(rows).len();
+                dispatches.push(builder.dispatch(Kernel::Sums, params, groups, 0, &[partials, &uniform])?);
+            }
+            if let (Some((select, partials, _)), Operation::Select(_, best)) = (&select, operation) {
+                let groups = plan.blocks(rows).len();
+                let uniform = builder.blocks(&plan, rows, best)?;
+                let Select { histogram, bounds, listed, listed_costs } = select;
+                let mut add = |kernel, extra: &[&wgpu::Buffer]| -> Result<()> {
+                    dispatches.push(builder.dispatch(kernel, params, groups, 0, extra)?);
+                    Ok(())
+                };
+                add(Kernel::Select, &[&uniform, histogram, partials])?;
+                add(Kernel::Gather, &[&uniform, histogram, bounds, listed, listed_costs])?;
             }
             chunks.push(dispatches);
         }
@@ -186,16 +308,20 @@ impl Run {
             last.push(builder.dispatch(Kernel::Totals, params, runs * per_run, 0, &[partials, totals, &uniform])?);
         }
         device.check()?;
-        Ok(Run { plan, slots, states, staging, draws, chunks, last, results })
+        let select = select.map(|(select, ..)| select);
+        Ok(Run { plan, slots, states, staging, draws, list, resident, chunks, last, results, select })
     }
 }
 
 /// Makes the dispatches of one run.
+#[derive(Clone, Copy)]
 struct Builder<'a> {
     uploaded: &'a Uploaded,
     device: &'a Device,
     states: &'a wgpu::Buffer,
     costs: &'a wgpu::Buffer,
+    list: Option<&'a wgpu::Buffer>,
+    ownership: Ownership,
 }
 
 impl Builder<'_> {
@@ -227,20 +353,26 @@ impl Builder<'_> {
         };
         let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
         let work = |p: &Params| p.rows as usize * p.steps as usize * shape.sites * WORK_PER_SITE;
-        let mut sweep = |kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
-            let p = segment(k, state, next);
-            dispatches.push(self.dispatch(kernel, p, groups, work(&p), &[])?);
+        let mut sweep = |builder: &Self, kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
+            let mut p = segment(k, state, next);
+            // Perturbed observations enter on the way back alone.
+            if self.ownership.perturbed && operation.reverse() && kernel == Kernel::Forward {
+                p.flags &= !OBSERVATION;
+            }
+            dispatches.push(builder.dispatch(kernel, p, groups, work(&p), &[])?);
             Ok(())
         };
         if operation.reverse() {
             let kernel = if operation == Operation::Adjoint { Kernel::Adjoint } else { Kernel::Reverse };
-            (0..count - 1).try_for_each(|k| sweep(Kernel::Forward, k, k, k + 1))?;
-            (0..count).rev().try_for_each(|k| sweep(kernel, k, k, k + 1))?;
+            let listed = Ownership { listed: self.ownership.listed, ..Ownership::default() };
+            let forward = Self { ownership: listed, ..*self };
+            (0..count - 1).try_for_each(|k| sweep(&forward, Kernel::Forward, k, k, k + 1))?;
+            (0..count).rev().try_for_each(|k| sweep(self, kernel, k, k, k + 1))?;
         } else {
             let kernel = if operation == Operation::Tangent { Kernel::Tangent } else { Kernel::Forward };
             // Slot 0 keeps the initial state; the others take turns.
             let slot = |k: usize| if k == 0 { 0 } else { 1 + k % 2 };
-            (0..count).try_for_each(|k| sweep(kernel, k, slot(k), slot(k + 1)))?;
+            (0..count).try_for_each(|k| sweep(self, kernel, k, slot(k), slot(k + 1)))?;
         }
         Ok(())
     }
@@ -267,10 +399,12 @@ impl Builder<'_> {
         }
         let params = Params { groups_x: x as u32, ..params };
         let uniform = self.uniform(bytemuck::cast_slice(std::slice::from_ref(&params)))?;
-        let pipeline = self.uploaded.engine.pipeline(kernel, &self.uploaded.shape)?;
+        let shape = Shape { ownership: self.ownership, ..self.uploaded.shape };
+        let pipeline = self.uploaded.engine.pipeline(kernel, &shape)?;
+        let list = self.list.filter(|_| kernel.specialise(self.ownership).listed);
         let buffers = [&uniform, &self.uploaded.problem, self.states, self.costs];
         let entries: Vec<_> = (0..)
-            .zip(buffers.iter().chain(extra))
+            .zip(buffers.into_iter().chain(list).chain(extra.iter().copied()))
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
             .collect();
         let bindings = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -279,6 +413,12 @@ impl Builder<'_> {
             entries: &entries,
         });
         Ok(Dispatch { pipeline, bindings, groups: [x as u32, y as u32], work })
+    }
+
+    /// The `Blocks` of a chunk; `last` is what its kernel reads beside them.
+    fn blocks(&self, plan: &Plan, rows: &Range<usize>, last: u32) -> Result<wgpu::Buffer> {
+        let own = plan.blocks(rows);
+        self.uniform(&[own.start as u32, plan.blocks_per_problem() as u32, own.len() as u32, last])
     }
 
     fn uniform(&self, words: &[u32]) -> Result<wgpu::Buffer> {

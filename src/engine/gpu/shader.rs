@@ -1,10 +1,11 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
 use super::run::{BLOCKS_PER_RUN, quantities};
-use crate::engine::{BLOCK, Precision};
+use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::problem::{ObservationOperator, PointFunction};
+use crate::random::Stream;
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 
 const TEMPLATES: &[(&str, &str)] = &[
@@ -14,19 +15,27 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("operator.wgsl", include_str!("../../../shaders/operator.wgsl")),
     ("cost.wgsl", include_str!("../../../shaders/cost.wgsl")),
     ("random.wgsl", include_str!("../../../shaders/random.wgsl")),
+    ("exponential.wgsl", include_str!("../../../shaders/exponential.wgsl")),
+    ("block.wgsl", include_str!("../../../shaders/block.wgsl")),
     ("forward.wgsl", include_str!("../../../shaders/forward.wgsl")),
     ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
     ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
     ("background.wgsl", include_str!("../../../shaders/background.wgsl")),
+    ("fetch.wgsl", include_str!("../../../shaders/fetch.wgsl")),
+    ("adam.wgsl", include_str!("../../../shaders/adam.wgsl")),
     ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
+    ("lower.wgsl", include_str!("../../../shaders/lower.wgsl")),
     ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
     ("totals.wgsl", include_str!("../../../shaders/totals.wgsl")),
+    ("select.wgsl", include_str!("../../../shaders/select.wgsl")),
+    ("gather.wgsl", include_str!("../../../shaders/gather.wgsl")),
 ];
 
 /// The kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     Draw,
+    Lower,
     Background,
     Forward,
     Reverse,
@@ -35,6 +44,12 @@ pub enum Kernel {
     Tangent,
     Sums,
     Totals,
+    /// Brings resident members.
+    Fetch,
+    /// Moves them.
+    Adam,
+    Select,
+    Gather,
 }
 
 /// What a binding of a kernel is.
@@ -47,8 +62,9 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::Draw,
+        Self::Lower,
         Self::Background,
         Self::Forward,
         Self::Reverse,
@@ -56,39 +72,69 @@ impl Kernel {
         Self::Tangent,
         Self::Sums,
         Self::Totals,
+        Self::Fetch,
+        Self::Adam,
+        Self::Select,
+        Self::Gather,
     ];
 
     fn template(self) -> &'static str {
         match self {
             Self::Draw => "draw.wgsl",
+            Self::Lower => "lower.wgsl",
             Self::Background => "background.wgsl",
             Self::Forward => "forward.wgsl",
             Self::Reverse | Self::Adjoint => "reverse.wgsl",
             Self::Tangent => "tangent.wgsl",
             Self::Sums => "sums.wgsl",
             Self::Totals => "totals.wgsl",
+            Self::Fetch => "fetch.wgsl",
+            Self::Adam => "adam.wgsl",
+            Self::Select => "select.wgsl",
+            Self::Gather => "gather.wgsl",
         }
     }
 
     pub fn entry_point(self) -> &'static str {
         match self {
             Self::Draw => "draw",
+            Self::Lower => "multiply_lower",
             Self::Background => "background",
             Self::Forward => "forward",
             Self::Reverse | Self::Adjoint => "reverse",
             Self::Tangent => "tangent",
             Self::Sums => "sums",
             Self::Totals => "add_totals",
+            Self::Fetch => "fetch",
+            Self::Adam => "adam",
+            Self::Select => "select_block",
+            Self::Gather => "gather",
         }
     }
 
-    /// The bindings of group 0, from 0 on. The first four are those of `member.wgsl`.
-    pub fn bindings(self) -> &'static [Binding] {
+    /// The part of an ownership that makes a difference to the kernel.
+    pub fn specialise(self, ownership: Ownership) -> Ownership {
+        let Ownership { listed, own_background, .. } = ownership;
+        match self {
+            Self::Draw | Self::Lower | Self::Sums | Self::Totals | Self::Select | Self::Gather => Ownership::default(),
+            Self::Forward | Self::Reverse => ownership,
+            Self::Background => Ownership { listed, own_background, perturbed: false },
+            Self::Adjoint | Self::Tangent | Self::Fetch | Self::Adam => Ownership { listed, ..Ownership::default() },
+        }
+    }
+
+    /// The bindings of group 0, from 0 on. The first four are those of `member.wgsl`, and so is the list of members.
+    pub fn bindings(self, ownership: Ownership) -> &'static [Binding] {
         use Binding::{Read, ReadWrite, Uniform};
         match self {
-            Self::Draw => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Adam => &[Uniform, Read, ReadWrite, ReadWrite, Read, ReadWrite, Read, Read],
+            Self::Draw | Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
+            Self::Lower => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
+            Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],
+            Self::Gather => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, Read, ReadWrite, ReadWrite],
+            _ if ownership.listed => &[Uniform, Read, ReadWrite, ReadWrite, Read],
             _ => &[Uniform, Read, ReadWrite, ReadWrite],
         }
     }
@@ -102,7 +148,19 @@ pub struct Shape {
     pub operator: ObservationOperator,
     pub full_background: bool,
     pub precision: Precision,
+    pub ownership: Ownership,
     pub layout: MemberLayout,
+}
+
+/// How kernels know whose a member is, and what it has of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ownership {
+    /// A list says whose each member is. Else each problem has as many.
+    pub listed: bool,
+    /// Observations of its own; needs the list.
+    pub perturbed: bool,
+    /// A background of its own.
+    pub own_background: bool,
 }
 
 /// How a member lies over invocations.
@@ -173,14 +231,16 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         environment.add_template(name, text).map_err(|e| broken(kernel, &e.to_string()))?;
     }
     let MemberLayout { sites_per_lane, lanes, members_per_group } = shape.layout;
-    let strides: Vec<usize> =
-        std::iter::successors(Some(lanes.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect();
+    // Strides of a sum by halves.
+    let strides = |count: usize| -> Vec<usize> {
+        std::iter::successors(Some(count.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect()
+    };
     let numbers = context! {
         REAL => shape.precision.name(),
         N => shape.sites,
         S => sites_per_lane,
         LANES => lanes,
-        LANE_STRIDES => strides,
+        LANE_STRIDES => strides(lanes),
         MEMBERS_PER_GROUP => members_per_group,
         GROUP => shape.layout.group(),
         PARAMETERS => shape.model.parameter_names().len(),
@@ -188,9 +248,16 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         FUNCTION => shape.operator.function.name(),
         BLOCK_SIZE => shape.operator.block_size,
         BLOCK_MEMBERS => BLOCK,
+        BLOCK_STRIDES => strides(BLOCK),
+        BINS => CostHistogram::BINS,
+        FIRST_BIN => CostHistogram::FIRST,
         QUANTITIES => quantities(shape.sites),
         BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         FULL_BACKGROUND => shape.full_background,
+        LISTED => shape.ownership.listed,
+        PERTURBED => shape.ownership.perturbed,
+        OWN_BACKGROUND => shape.ownership.own_background,
+        PERTURBATION_STREAM => Stream::ObservationPerturbation as u32,
         FORCING => kernel == Kernel::Adjoint,
         SWEEP => match kernel {
             Kernel::Reverse | Kernel::Adjoint => "reverse",
@@ -198,7 +265,7 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
             _ => "forward",
         },
     };
-    let series = if shape.operator.function == PointFunction::Softplus {
+    let series = if kernel == Kernel::Select || shape.operator.function == PointFunction::Softplus {
         series(shape.precision)
     } else {
         context! {}
@@ -209,7 +276,7 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
         .map_err(|e| broken(kernel, &format!("{e:#}")))
 }
 
-/// The coefficients of softplus's exponential and logarithm, highest power first, to the precision's last bit.
+/// The coefficients of our own exponential and logarithm, highest power first, to the precision's last bit.
 fn series(precision: Precision) -> Value {
     let (exp_terms, log_terms, bits) = match precision {
         Precision::F32 => (8, 9, 7),
@@ -227,6 +294,7 @@ fn series(precision: Precision) -> Value {
         LOG_COEFFICIENTS => (0..log_terms).rev().map(|m| text(1.0 / f64::from(2 * m + 1))).collect::<Vec<_>>(),
         EXPONENT_BITS => exponent_bits,
         SMALLEST_EXPONENT => if precision == Precision::F32 { 126 } else { 1022 },
+        DEEPEST_EXPONENT => if precision == Precision::F32 { 80 } else { 700 },
     }
 }
 
@@ -261,6 +329,7 @@ mod tests {
                         model,
                         sites,
                         operator: ObservationOperator { function, block_size },
+                        ownership: Ownership::default(),
                         full_background,
                         precision,
                         layout: MemberLayout::choose(sites, block_size, precision, &limits).unwrap(),
@@ -271,11 +340,26 @@ mod tests {
         shapes
     }
 
+    /// Every variant of a kernel for a shape.
+    fn variants(kernel: Kernel, shape: Shape) -> Vec<Shape> {
+        let mut ownerships = Vec::new();
+        let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
+        for (listed, perturbed, own_background) in
+            [(false, false, false), (true, false, false), (true, true, false), (true, false, true), (true, true, true)]
+        {
+            let ownership = kernel.specialise(Ownership { listed, perturbed, own_background });
+            if !ownerships.contains(&ownership) && (listed || !only_listed) {
+                ownerships.push(ownership);
+            }
+        }
+        ownerships.into_iter().map(|ownership| Shape { ownership, ..shape }).collect()
+    }
+
     #[test]
     fn every_kernel_variant_is_valid_wgsl() {
         let mut failures = Vec::new();
         for shape in shapes() {
-            for kernel in Kernel::ALL {
+            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, shape).into_iter().map(|s| (*k, s))) {
                 let text = source(kernel, &shape).unwrap();
                 let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
                     naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::FLOAT64)
@@ -293,8 +377,8 @@ mod tests {
     #[test]
     fn f64_kernels_use_no_built_in_transcendental() {
         for shape in shapes().iter().filter(|s| s.precision == Precision::F64) {
-            for kernel in Kernel::ALL {
-                let text = source(kernel, shape).unwrap();
+            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, *shape).into_iter().map(|s| (*k, s))) {
+                let text = source(kernel, &shape).unwrap();
                 for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
                     for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
                         let at = line

@@ -3,7 +3,7 @@
 use super::GpuEngine;
 use super::adapter::Device;
 use super::params::Params;
-use super::shader::{MemberLayout, Shape};
+use super::shader::{MemberLayout, Ownership, Shape};
 use crate::engine::Precision;
 use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
 use crate::error::{Error, Result};
@@ -38,9 +38,10 @@ impl Uploaded {
             operator: data.operator,
             full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
             precision,
+            ownership: Ownership::default(),
             layout: MemberLayout::choose(sites, data.operator.block_size, precision, &engine.device.limits)?,
         };
-        let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0];
+        let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, 0.0];
         let mut place = |field: &Field<f64>| {
             let at = numbers.len() as u32;
             numbers.extend(&field.values);
@@ -51,6 +52,7 @@ impl Uploaded {
         (places.mean, places.mean_stride) = place(&data.mean);
         (places.observation, places.observation_stride) = place(&data.observation);
         (places.observation_precision, places.observation_precision_stride) = place(&data.observation_precision);
+        (places.deviation, places.deviation_stride) = place(&data.observation_deviation);
         match &data.background {
             BackgroundPrecision::Diagonal(field) => (places.inverse, places.inverse_stride) = place(field),
             BackgroundPrecision::Full { matrix, factor } => {
@@ -72,6 +74,13 @@ impl Uploaded {
         let buffer = storage(device, "problem", bytes.len() as u64)?;
         device.queue.write_buffer(&buffer, 0, &bytes);
         Ok(Self { engine, data, shape, problem: buffer, places, bytes: bytes.len() as u64 })
+    }
+
+    /// Sets the amplitude of the perturbations of the calls that follow.
+    pub fn set_amplitude(&self, amplitude: f64) {
+        let precision = self.shape.precision;
+        let number = to_bytes(precision, std::iter::once(amplitude));
+        self.engine.device.queue.write_buffer(&self.problem, 3 * precision.bytes() as u64, &number);
     }
 
     /// P.
@@ -112,5 +121,13 @@ pub fn to_bytes(precision: Precision, numbers: impl Iterator<Item = f64>) -> Vec
     match precision {
         Precision::F32 => numbers.flat_map(|v| (v as f32).to_ne_bytes()).collect(),
         Precision::F64 => numbers.flat_map(f64::to_ne_bytes).collect(),
+    }
+}
+
+/// Numbers from the device.
+pub fn from_bytes(precision: Precision, bytes: &[u8]) -> Vec<f64> {
+    match precision {
+        Precision::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
     }
 }

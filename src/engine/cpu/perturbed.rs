@@ -1,0 +1,71 @@
+//! J_o of members with observations of their own, y + a sqrt(R) eps, drawn where they are needed and never kept.
+
+use super::lanes::Lanes;
+use super::normals::{Addresses, normals};
+use super::sweep::{AtTimes, CostTerms, Point, with_point};
+use crate::random::Stream;
+
+/// J_o against perturbed observations. A sweep that goes back (`REVERSE`) adds J_o on the way back, where its derivative
+/// is: so each perturbation is drawn once.
+pub struct PerturbedTerms<'a, V: Lanes, const REVERSE: bool> {
+    terms: CostTerms<'a, V>,
+    lanes: Addresses,
+    amplitude: V,
+}
+
+impl<'a, V: Lanes, const REVERSE: bool> PerturbedTerms<'a, V, REVERSE> {
+    #[inline(always)]
+    pub fn new(terms: CostTerms<'a, V>, lanes: Addresses, amplitude: V::Scalar) -> Self {
+        let amplitude = V::fill(terms.context, amplitude);
+        Self { terms, lanes, amplitude }
+    }
+
+    /// J_o of the times passed so far.
+    #[inline(always)]
+    pub fn observation(&self) -> V {
+        self.terms.observation()
+    }
+
+    /// Adds J_o of time `t`, and dJ_o/dx_t where there is a cotangent.
+    #[inline(always)]
+    fn add<P: Point>(&mut self, t: usize, x: &[V], mut w: Option<&mut [V]>) {
+        let terms = &mut self.terms;
+        let (data, block) = (terms.data, terms.data.operator.block_size);
+        for quad in 0..data.per_time.div_ceil(4) {
+            let (first, end) = (4 * quad, data.per_time.min(4 * quad + 4));
+            let at = t * data.per_time;
+            if !terms.source.any::<V>(&data.observation_precision, at + first..at + end) {
+                continue;
+            }
+            let z: [V; 4] = normals(terms.context, &self.lanes, Stream::ObservationPerturbation, t as u32, quad as u32);
+            for j in first..end {
+                let (departure, precision) = terms.departure::<P>(t, j, x);
+                let deviation = self.amplitude * terms.source.read(&data.observation_deviation, at + j);
+                let departure = deviation.neg_mul_add(z[j - first], departure);
+                terms.sums[j % 4] = (departure * departure).mul_add(precision, terms.sums[j % 4]);
+                if let Some(w) = w.as_deref_mut() {
+                    let force = departure * precision * terms.block_share;
+                    for i in j * block..(j + 1) * block {
+                        w[i] = P::derivative(terms.context, x[i]).mul_add(force, w[i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<V: Lanes, const REVERSE: bool> AtTimes<V> for PerturbedTerms<'_, V, REVERSE> {
+    #[inline(always)]
+    fn forward(&mut self, t: usize, x: &[V]) {
+        if !REVERSE {
+            with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, None));
+        }
+    }
+
+    #[inline(always)]
+    fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
+        if REVERSE {
+            with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, Some(w)));
+        }
+    }
+}

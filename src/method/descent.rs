@@ -1,0 +1,320 @@
+//! Minimising J in the whitened control, over any members of a problem set at once, the window lengthened in stages.
+//!
+//! The control of a member is z with x0 = b + L z, where b is the member's own background and L L' = B, so that J(z) =
+//! 1/2 z'z + Jo(x0) and dJ/dz = z + L' dJo/dx0: the background term is exact on the host, the observation term comes
+//! from the engine, one call for all members that still move. J's curvature is at least 1 in every direction as far
+//! as J is convex, so |dJ/dz| bounds the distance to the minimum in background deviations.
+
+use super::resident::{self, Course};
+use super::samples::standard_normals;
+use crate::engine::{Engine, Listed, LoadedProblem, Members, Precision, Row, Terms};
+use crate::error::Result;
+use crate::optimizer::{
+    AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Watch, minimise_adam, minimise_lbfgs,
+};
+use crate::problem::{BackgroundError, Problem};
+use crate::random::Stream;
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What moves the control to the minimum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Minimiser {
+    /// L-BFGS with a strong-Wolfe line search.
+    #[default]
+    Lbfgs,
+    /// Adam.
+    Adam,
+}
+
+/// A minimiser with its constants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descent {
+    pub minimiser: Minimiser,
+    pub lbfgs: LbfgsSettings,
+    pub adam: AdamSettings,
+    /// Adam's steps on the device between two looks at the members; none for Adam on the host, which keeps the best
+    /// point and the cost of every step.
+    pub look: Option<usize>,
+}
+
+/// Tolerances of the stages before the last, which need only lead into the next one's basin.
+const LOOSE: f64 = 1e-3;
+
+/// Members that a thread takes at a time outside the engine.
+const GRAIN: usize = 256;
+
+/// Default tolerances on gradient and cost: round-off level.
+pub(super) fn tolerances(precision: Precision) -> (f64, f64) {
+    match precision {
+        Precision::F32 => (1e-5, 1e-7),
+        Precision::F64 => (1e-8, 1e-13),
+    }
+}
+
+impl Descent {
+    /// The same, content with less.
+    fn loose(self) -> Self {
+        let LbfgsSettings { gradient_tolerance, cost_tolerance, .. } = self.lbfgs;
+        Self {
+            lbfgs: LbfgsSettings {
+                gradient_tolerance: gradient_tolerance.max(LOOSE),
+                cost_tolerance: cost_tolerance.max(LOOSE),
+                ..self.lbfgs
+            },
+            ..self
+        }
+    }
+}
+
+/// A problem set on an engine, in windows of growing length.
+pub(super) struct Windows<'a> {
+    problem: &'a Problem,
+    roots: Vec<Root>,
+    /// The last one is the whole window.
+    loaded: Vec<LoadedProblem>,
+}
+
+/// L with L L' = B of one problem.
+enum Root {
+    Diagonal(Array1<f64>),
+    Full(Array2<f64>),
+}
+
+/// Members to minimise.
+#[derive(Clone, Copy)]
+pub(super) struct Starts<'a> {
+    /// Whose each is, in ascending order of problems.
+    pub rows: &'a [Row],
+    /// Each one's background: `[rows, sites]`.
+    pub backgrounds: ArrayView2<'a, f64>,
+    /// Amplitude of the perturbation of the observations.
+    pub amplitude: f64,
+}
+
+/// Where a member came to rest.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rest {
+    /// In the last window.
+    pub minimum: Minimum,
+    /// Iterations and evaluations in all windows together.
+    pub iterations: usize,
+    pub evaluations: usize,
+    /// Model and adjoint steps in all windows together.
+    pub model_steps: u64,
+    pub adjoint_steps: u64,
+}
+
+impl<'a> Windows<'a> {
+    /// The windows of `stages` stages: each ends at a later assimilated time, the last one at the last (Pires, Vautard &
+    /// Talagrand 1996). A stage that would add no observation is left out.
+    ///
+    /// # Errors
+    /// What [`Engine::load`] refuses.
+    pub fn new(problem: &'a Problem, engine: &Engine, stages: usize) -> Result<Self> {
+        problem.check()?;
+        let assimilated = problem.window.assimilated_times;
+        let mut loaded = Vec::new();
+        let mut before = 0;
+        for stage in 1..stages {
+            let mut shorter = problem.clone();
+            let end = (assimilated * stage).div_ceil(stages);
+            shorter.weights.slice_axis_mut(Axis(1), (end..).into()).fill(0.0);
+            let observations = (0..problem.count()).map(|p| shorter.assimilated_count(p)).sum();
+            if observations > before {
+                loaded.push(engine.load(&shorter)?);
+            }
+            before = observations;
+        }
+        loaded.push(engine.load(problem)?);
+        Ok(Self { problem, roots: (0..problem.count()).map(|p| Root::new(problem, p)).collect(), loaded })
+    }
+
+    /// The problem set over the whole window.
+    pub fn whole(&mut self) -> &mut LoadedProblem {
+        self.loaded.last_mut().expect("at least the whole window")
+    }
+
+    /// x0 = b + L z: `[sites]`.
+    pub fn initial_state(&self, p: usize, background: ArrayView1<f64>, z: &[f64]) -> Array1<f64> {
+        let mut state = Array1::zeros(z.len());
+        self.roots[p].initial_state(background, z, state.as_slice_mut().expect("one run"));
+        state
+    }
+
+    /// The trajectories of states of problem `p`: `[states, times, sites]`.
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn forecast(&mut self, p: usize, states: ArrayView2<f64>) -> Result<Array3<f64>> {
+        let rows: Vec<_> = (0..states.nrows()).map(|k| Row { problem: p as u32, member: k as u32 }).collect();
+        self.whole().forecast(Members::Listed(Listed { states, rows: &rows, amplitude: 0.0 }))
+    }
+
+    /// The minima of the unperturbed problems from `starts` starts each: xb, then draws from N(xb, B).
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn unperturbed(&mut self, descent: &Descent, starts: usize, watch: &mut Watch) -> Result<Vec<Rest>> {
+        let (problem, n) = (self.problem, self.problem.sites());
+        let mut rows = Vec::with_capacity(problem.count() * starts);
+        let mut from = Vec::with_capacity(problem.count() * starts);
+        for (p, &seed) in problem.seeds.iter().enumerate() {
+            rows.extend((0..starts).map(|k| Row { problem: p as u32, member: k as u32 }));
+            from.push(vec![0.0; n]);
+            from.extend(standard_normals(seed, Stream::Starts, 1, starts - 1, n).outer_iter().map(|z| z.to_vec()));
+        }
+        let backgrounds =
+            Array2::from_shape_fn((rows.len(), n), |(k, i)| problem.background.mean_of(rows[k].problem as usize)[i]);
+        let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0 };
+        self.minimise(descent, starts, from, true, watch)
+    }
+
+    /// Minimises J of every member from the controls `from`, window by window or in the whole one alone.
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn minimise(
+        &mut self,
+        descent: &Descent,
+        starts: Starts,
+        from: Vec<Vec<f64>>,
+        staged: bool,
+        watch: &mut Watch,
+    ) -> Result<Vec<Rest>> {
+        let mut from = from;
+        let (problem, roots, stages) = (self.problem, &self.roots, self.loaded.len());
+        let first = if staged { 0 } else { stages - 1 };
+        let mut rests: Vec<Rest> = Vec::new();
+        for (stage, loaded) in self.loaded.iter_mut().enumerate().skip(first) {
+            let before = loaded.counters();
+            let mut asked = 0;
+            let evaluate = |requests: &[Request]| {
+                asked += requests.len() as u64;
+                evaluate(roots, loaded, starts, requests)
+            };
+            let descent = if stage + 1 < stages { descent.loose() } else { *descent };
+            let minima = match descent.minimiser {
+                Minimiser::Lbfgs => minimise_lbfgs(&from, descent.lbfgs, evaluate, watch)?,
+                Minimiser::Adam => {
+                    let LbfgsSettings { iterations, gradient_tolerance, .. } = descent.lbfgs;
+                    match descent.look {
+                        None => minimise_adam(&from, descent.adam, iterations, gradient_tolerance, evaluate, watch)?,
+                        Some(look) => {
+                            let course = Course { adam: descent.adam, iterations, gradient_tolerance, look };
+                            let mut states = starts.backgrounds.to_owned();
+                            for ((mut state, row), z) in states.outer_iter_mut().zip(starts.rows).zip(&from) {
+                                let background = state.to_owned();
+                                let state = state.as_slice_mut().expect("one run");
+                                roots[row.problem as usize].initial_state(background.view(), z, state);
+                            }
+                            let minima = resident::minimise(course, problem, loaded, starts, states.view(), watch)?;
+                            asked = minima.iter().map(|m| m.evaluations as u64).sum();
+                            minima
+                        }
+                    }
+                }
+            };
+            let after = loaded.counters();
+            let share = |steps: u64, m: &Minimum| steps / asked.max(1) * m.evaluations as u64;
+            let cost = |m: &Minimum| {
+                [after.model_steps - before.model_steps, after.adjoint_steps - before.adjoint_steps]
+                    .map(|steps| share(steps, m))
+            };
+            if stage + 1 < stages {
+                from = minima.iter().map(|m| m.point.clone()).collect();
+            }
+            if rests.is_empty() {
+                let none = |minimum| Rest { minimum, iterations: 0, evaluations: 0, model_steps: 0, adjoint_steps: 0 };
+                rests = minima.into_iter().map(none).collect();
+            } else {
+                rests.iter_mut().zip(minima).for_each(|(rest, minimum)| rest.minimum = minimum);
+            }
+            for rest in &mut rests {
+                let [model, adjoint] = cost(&rest.minimum);
+                rest.iterations += rest.minimum.iterations;
+                rest.evaluations += rest.minimum.evaluations;
+                rest.model_steps += model;
+                rest.adjoint_steps += adjoint;
+            }
+        }
+        Ok(rests)
+    }
+}
+
+impl Root {
+    fn new(problem: &Problem, p: usize) -> Self {
+        match &problem.background.error {
+            BackgroundError::Diagonal(_) => Self::Diagonal(problem.background.std_of(p)),
+            BackgroundError::Full(b) => Self::Full(&b.lower * problem.background.scale_of(p).sqrt()),
+        }
+    }
+
+    /// b + L z
+    fn initial_state(&self, background: ArrayView1<f64>, z: &[f64], state: &mut [f64]) {
+        match self {
+            Self::Diagonal(std) => {
+                for (((x, b), s), z) in state.iter_mut().zip(background).zip(std).zip(z) {
+                    *x = b + s * z;
+                }
+            }
+            Self::Full(lower) => {
+                for ((x, b), row) in state.iter_mut().zip(background).zip(lower.rows()) {
+                    *x = b + row.dot(&ArrayView1::from(z));
+                }
+            }
+        }
+    }
+
+    /// z + L' g
+    fn gradient(&self, z: &[f64], g: ArrayView1<f64>) -> Vec<f64> {
+        match self {
+            Self::Diagonal(std) => z.iter().zip(g).zip(std).map(|((z, g), s)| z + s * g).collect(),
+            Self::Full(lower) => {
+                let mut sum = z.to_vec();
+                for (g, row) in g.iter().zip(lower.rows()) {
+                    sum.iter_mut().zip(row).for_each(|(sum, l)| *sum += g * l);
+                }
+                sum
+            }
+        }
+    }
+}
+
+/// J and dJ/dz at the requested controls; request `index` is of member `index` of the starts.
+fn evaluate(
+    roots: &[Root],
+    loaded: &mut LoadedProblem,
+    starts: Starts,
+    requests: &[Request],
+) -> Result<Vec<Evaluation>> {
+    let rows: Vec<Row> = requests.iter().map(|r| starts.rows[r.index]).collect();
+    let mut states = Array2::zeros((requests.len(), starts.backgrounds.ncols()));
+    // A line search may try a point beyond all numbers; that is its business, not an error of the caller's.
+    let mut beyond = vec![false; requests.len()];
+    let place = |((state, request), beyond): ((&mut [f64], &Request), &mut bool)| {
+        let (row, background) = (starts.rows[request.index], starts.backgrounds.row(request.index));
+        roots[row.problem as usize].initial_state(background, request.point, state);
+        if state.iter().any(|x| !x.is_finite()) {
+            *beyond = true;
+            state.iter_mut().zip(background).for_each(|(x, b)| *x = *b);
+        }
+    };
+    let sites = starts.backgrounds.ncols();
+    let each = states.as_slice_mut().expect("one run").par_chunks_mut(sites);
+    each.zip(requests).zip(&mut beyond).with_min_len(GRAIN).for_each(place);
+    let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
+    let result = loaded.gradient(Members::Listed(listed), Terms { background: false, observation: true })?;
+    let finish = |k: usize| {
+        let z = requests[k].point;
+        let lost = beyond[k] || result.costs.diverged[k];
+        let observation = if lost { f64::INFINITY } else { result.costs.observation[k] };
+        Evaluation {
+            cost: 0.5 * z.iter().map(|z| z * z).sum::<f64>() + observation,
+            gradient: roots[rows[k].problem as usize].gradient(z, result.gradient.row(k)),
+        }
+    };
+    Ok((0..requests.len()).into_par_iter().with_min_len(GRAIN).map(finish).collect())
+}
