@@ -26,10 +26,11 @@ use crate::experiment::ScoreTable;
 use crate::method::Analysis;
 use crate::problem::Problem;
 use rayon::prelude::*;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// A figure, drawn.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     /// The name of its files without the ending: `hovmoller`.
     pub name: &'static str,
@@ -40,6 +41,7 @@ pub struct Figure {
     /// The picture as SVG.
     pub svg: String,
     /// The picture as PNG, at twice the size of the SVG.
+    #[serde(skip)]
     pub png: Vec<u8>,
 }
 
