@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::experiment::ScoreTable;
 use crate::method::Analysis;
 use crate::problem::Problem;
-use minijinja::{Environment, context};
+use minijinja::value::Serde;
+use minijinja::{Environment, Value, context};
 use serde::Serialize;
 use std::path::Path;
 
@@ -182,6 +183,6 @@ fn html(report: &Report) -> String {
     // By its name's ending the template escapes what it is given.
     environment.add_template("report.html", include_str!("report.html")).expect("the template is part of the program");
     let template = environment.get_template("report.html").expect("it was just added");
-    let context = context! { report, version => env!("CARGO_PKG_VERSION") };
+    let context = context! { report => Value::from(Serde(report)), version => env!("CARGO_PKG_VERSION") };
     template.render(context).expect("the template fits the report")
 }
