@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and what they share.
 
 mod assimilate;
+mod compare;
 mod config;
 mod devices;
 mod evaluate;
@@ -23,7 +24,7 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 5] = [
+const SUBCOMMANDS: [Subcommand; 6] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by 4DVAR and VI-4DVAR, compare with the truth",
@@ -47,6 +48,12 @@ const SUBCOMMANDS: [Subcommand; 5] = [
         about: "Cost and gradient of given members of a problem",
         flags: evaluate::flags,
         run: evaluate::run,
+    },
+    Subcommand {
+        name: "compare",
+        about: "Scores, figures and a report of analyses made earlier, of one problem",
+        flags: compare::flags,
+        run: compare::run,
     },
     Subcommand {
         name: "devices",

@@ -6,7 +6,7 @@
 //! {"twins": 50,
 //!  "reference": {"method": "Gold standard", "agreed": 48, "disagreed": 2},
 //!  "methods": [
-//!    {"method": "4DVAR", "seconds": 1.2,
+//!    {"method": "4DVAR",
 //!     "scores": {
 //!       "rmse": {"initial": {"mean": 0.369, "standard_error": 0.012, "count": 50}, "window": {…}, "forecast": {…}},
 //!       "std": …, "spread": …, "spread_skill": …, "coverage_50": …, "coverage_90": …, "crps": …, "energy": …,
@@ -17,7 +17,8 @@
 //!     }}]}
 //! ```
 //!
-//! Every key is always there; what does not apply is `null`, and so is a number that is not finite.
+//! Every key is always there; what does not apply is `null`, and so is a number that is not finite. Times are not in
+//! it: the same run gives the same scores, but not in the same time.
 
 use crate::diagnostics::{CostFit, Estimate, Periods, ScoreInput, ScoreSummary, Scores};
 use crate::method::Analysis;
@@ -37,7 +38,7 @@ pub struct ScoreTable {
     pub methods: Vec<MethodScores>,
 }
 
-/// One method's scores. Serialises as name, seconds and summary.
+/// One method's scores. Serialises as name and summary.
 #[derive(Clone, Debug)]
 pub struct MethodScores {
     /// The method's name.
@@ -125,9 +126,8 @@ impl MethodScores {
 
 impl Serialize for MethodScores {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("MethodScores", 3)?;
+        let mut fields = serializer.serialize_struct("MethodScores", 2)?;
         fields.serialize_field("method", &self.method)?;
-        fields.serialize_field("seconds", &self.seconds)?;
         fields.serialize_field("scores", &self.summary())?;
         fields.end()
     }
@@ -386,8 +386,7 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_layout() {
-        let (problem, mut analyses) = case(12);
-        analyses[1][0].seconds = f64::NAN;
+        let (problem, analyses) = case(12);
         let agreed = [true; 12];
         let table = ScoreTable::new(&problem, &analyses, Some(Reference { method: 2, agreed: &agreed }));
         let json: Value = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
@@ -395,10 +394,7 @@ mod tests {
         assert_eq!(keys(&json), "methods reference twins");
         assert_eq!(json["reference"], serde_json::json!({"method": "gold", "agreed": 12, "disagreed": 0}));
         let (vi, point) = (&json["methods"][0], &json["methods"][1]);
-        assert_eq!(
-            (keys(vi).as_str(), &vi["seconds"], &point["seconds"]),
-            ("method scores seconds", &Value::from(1.5), &Value::Null)
-        );
+        assert_eq!(keys(vi), "method scores");
         let all = "cost_fit coverage_50 coverage_90 crps distance_mean distance_std energy rank rmse spread \
                    spread_skill std variogram";
         assert_eq!((keys(&vi["scores"]).as_str(), keys(&point["scores"]).as_str()), (all, all));

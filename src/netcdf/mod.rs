@@ -8,4 +8,4 @@ mod writer;
 pub use attributes::{AttributeValue, Attributes};
 pub(crate) use reader::Reader;
 pub(crate) use writer::Writer;
-pub use writer::{check_size, check_writable, write_text};
+pub use writer::{check_size, check_writable, write_bytes, write_text};

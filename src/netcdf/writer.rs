@@ -95,10 +95,18 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
 /// # Errors
 /// Something is there already and `overwrite` is false; a failing disk. On failure nothing is left behind.
 pub fn write_text(path: impl AsRef<Path>, text: &str, overwrite: bool) -> Result<()> {
+    write_bytes(path, text.as_bytes(), overwrite)
+}
+
+/// Writes a file of any kind. It appears whole or not at all.
+///
+/// # Errors
+/// As [`write_text`].
+pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8], overwrite: bool) -> Result<()> {
     let path = path.as_ref();
     check_free(path, overwrite)?;
     write_whole(path, overwrite, |mut file| {
-        io::Write::write_all(&mut file, text.as_bytes())?;
+        io::Write::write_all(&mut file, bytes)?;
         file.sync_all()
     })
 }

@@ -2,9 +2,15 @@
 
 mod analysis;
 mod evaluation;
+mod figures;
 mod members;
+mod report;
+mod scores;
 
-pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_text};
+pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_bytes, write_text};
 pub use analysis::{SavedAnalysis, read_analysis, write_analysis};
 pub use evaluation::write_evaluation;
+pub use figures::{Figure, check_figures, figures, write_figures};
 pub use members::{read_members, write_members};
+pub use report::{MethodReport, Report, Table, hardware_facts, problem_facts, write_report};
+pub use scores::{write_scores, write_timings};

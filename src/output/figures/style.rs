@@ -1,0 +1,114 @@
+//! Colours and sizes: the palette of Okabe and Ito for methods, viridis for amounts, blue to red for signed values.
+
+use crate::method::Analysis;
+
+/// Red, green, blue.
+pub type Color = [u8; 3];
+
+/// Texts, axes and the truth.
+pub const INK: Color = [0x1a, 0x1a, 0x1a];
+/// Secondary texts.
+pub const FAINT: Color = [0x59, 0x59, 0x59];
+/// Frames and grid lines.
+pub const RULE: Color = [0xb5, 0xb5, 0xb5];
+pub const GRID: Color = [0xe6, 0xe6, 0xe6];
+/// Behind cells without a value, and behind forecasts.
+pub const BLANK: Color = [0xf4, 0xf4, 0xf4];
+
+/// Width of every figure.
+pub const WIDTH: f64 = 920.0;
+/// Around every figure.
+pub const MARGIN: f64 = 16.0;
+
+/// Sizes of texts in pixels.
+pub const TITLE: f64 = 16.0;
+pub const PANEL: f64 = 13.0;
+pub const LABEL: f64 = 12.0;
+pub const TICK: f64 = 11.0;
+
+/// Okabe and Ito's colours, which all kinds of colour vision tell apart; the truth has their black.
+const BLUE: Color = [0x00, 0x72, 0xb2];
+const VERMILLION: Color = [0xd5, 0x5e, 0x00];
+const GREEN: Color = [0x00, 0x9e, 0x73];
+const ORANGE: Color = [0xe6, 0x9f, 0x00];
+const PURPLE: Color = [0xcc, 0x79, 0xa7];
+const SKY: Color = [0x56, 0xb4, 0xe9];
+const GREY: Color = [0x80, 0x80, 0x80];
+const OLIVE: Color = [0x8c, 0x80, 0x00];
+const BROWN: Color = [0x7a, 0x3e, 0x1d];
+
+/// The colour that a method has in every figure, by how its name begins.
+const METHODS: [(&str, Color); 6] = [
+    ("Prior", GREY),
+    ("4DVAR", BLUE),
+    ("ABC", ORANGE),
+    ("Ens. 4DVAR", GREEN),
+    ("VI-4DVAR", VERMILLION),
+    ("Reference", PURPLE),
+];
+
+/// One colour for each name: its method's own, or one of what is left where that is taken or the method is not known.
+pub fn colors<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Color> {
+    let names: Vec<&str> = names.collect();
+    let own = |name: &str| METHODS.iter().find(|(method, _)| name.starts_with(method)).map(|(_, color)| *color);
+    let mut taken: Vec<Color> = Vec::new();
+    let mut colors: Vec<Option<Color>> = Vec::new();
+    for name in &names {
+        let color = own(name).filter(|c| !taken.contains(c));
+        taken.extend(color);
+        colors.push(color);
+    }
+    let mut left: Vec<Color> = [SKY, OLIVE, BROWN, PURPLE, ORANGE, GREEN, GREY, VERMILLION, BLUE].into_iter().collect();
+    left.retain(|c| !taken.contains(c));
+    let mut left = left.into_iter().cycle();
+    colors.into_iter().map(|c| c.unwrap_or_else(|| left.next().unwrap_or(INK))).collect()
+}
+
+/// The colours of analyses.
+pub fn analysis_colors(analyses: &[Analysis]) -> Vec<Color> {
+    colors(analyses.iter().map(|a| a.method.as_str()))
+}
+
+/// A map from 0 .. 1 to colours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Map {
+    /// Amounts: viridis.
+    Amount,
+    /// Signed values, white in the middle: blue to red.
+    Signed,
+}
+
+impl Map {
+    pub fn color(self, t: f64) -> Color {
+        let t = t.clamp(0.0, 1.0);
+        let color = match self {
+            Self::Amount => colorous::VIRIDIS.eval_continuous(t),
+            Self::Signed => colorous::RED_BLUE.eval_continuous(1.0 - t),
+        };
+        [color.r, color.g, color.b]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_keeps_its_colour_and_no_two_share_one() {
+        let names = ["Prior", "4DVAR", "VI-4DVAR (a)", "VI-4DVAR (b)", "Something"];
+        let colors = colors(names.into_iter());
+        assert_eq!(&colors[..3], &[GREY, BLUE, VERMILLION]);
+        for (k, color) in colors.iter().enumerate() {
+            assert!(!colors[..k].contains(color), "{}", names[k]);
+        }
+    }
+
+    #[test]
+    fn zero_is_white_between_blue_and_red() {
+        let [low, middle, high] = [0.0, 0.5, 1.0].map(|t| Map::Signed.color(t));
+        assert!(
+            low[2] > low[0] && high[0] > high[2] && middle.iter().all(|c| *c > 0xe8),
+            "{low:?} {middle:?} {high:?}"
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! Scores and times for programs, as JSON. They live apart: scores are the same bytes on every run.
+
+use super::write_text;
+use crate::error::Result;
+use crate::method::Analysis;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Writes anything that has scores as JSON, in lines that people can read too.
+///
+/// # Errors
+/// A file that exists (unless `overwrite`), or a failing disk.
+///
+/// # Panics
+/// If a map in it has keys that are no text.
+pub fn write_scores(path: impl AsRef<Path>, scores: &impl Serialize, overwrite: bool) -> Result<()> {
+    let text = serde_json::to_string_pretty(scores).expect("scores are plain numbers and names");
+    write_text(path, &(text + "\n"), overwrite)
+}
+
+/// Writes the wall time of each method in seconds, by its name; `null` where it is not known.
+///
+/// # Errors
+/// As [`write_scores`].
+pub fn write_timings(path: impl AsRef<Path>, analyses: &[Analysis], overwrite: bool) -> Result<()> {
+    let seconds: Map<_, _> = analyses.iter().map(|a| (a.method.clone(), Value::from(a.seconds))).collect();
+    write_scores(path, &serde_json::json!({ "seconds": seconds }), overwrite)
+}
