@@ -247,7 +247,7 @@ fn hostile_report(directory: &Path) -> String {
         problem: problem_facts(&problem),
         hardware: vec![("adapter".into(), "<b>none</b>".into())],
         settings: "seed = 1 # </code></pre><script>".into(),
-        methods: all.iter().map(MethodReport::of).collect(),
+        methods: all.iter().map(|a| MethodReport::of(a, a.seconds)).collect(),
         tables: Table::scores(&table),
         figures: figures(&problem, &all, &table).unwrap(),
     };
@@ -284,9 +284,9 @@ fn scores_are_the_same_bytes_whatever_the_time_and_times_live_apart() {
     let write = |name: &str, seconds: f64| {
         let mut one = analysis(&problem, 0, "4DVAR", 5);
         one.seconds = seconds;
-        let table = ScoreTable::new(&problem, &[vec![one.clone()]], None);
+        let table = ScoreTable::new(&problem, &[vec![one]], None);
         write_scores(directory.path().join(format!("{name}.json")), &table, false).unwrap();
-        write_timings(directory.path().join(format!("{name}-times.json")), &[one], false).unwrap();
+        write_timings(directory.path().join(format!("{name}-times.json")), &table, false).unwrap();
         let read = |file: String| std::fs::read_to_string(directory.path().join(file)).unwrap();
         (read(format!("{name}.json")), read(format!("{name}-times.json")))
     };
