@@ -73,7 +73,7 @@ impl MethodReport {
         Self {
             name: analysis.method.clone(),
             summary: analysis.summary.clone(),
-            seconds: if seconds.is_finite() { format!("{seconds:.2}") } else { dash() },
+            seconds: if seconds.is_finite() { format!("{seconds:.3}") } else { dash() },
             seed_code_seconds: seed.map_or_else(dash, |(_, seconds)| format!("about {seconds}")),
         }
     }

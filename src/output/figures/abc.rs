@@ -40,17 +40,21 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         // The least edge may be 0, which a logarithmic axis has not.
         let least = edges.iter().copied().find(|e| *e > 0.0)?;
         let x = Axis::log(least.min(edges[edges.len() - 1] / 2.0), edges[edges.len() - 1]);
-        let most = counts.iter().copied().fold(1.0, f64::max);
-        let plot = Plot { frame: grid.panel(0, 0), x, y: Axis::log(0.7, most * 1.6) };
-        plot.draw_axes(&mut canvas, Written::full(&format!("cost {cost}")), Written::full("trials in the bin"));
+        // Bins are not equally wide on this axis: what they hold is drawn as a density.
+        let densities: Vec<f64> =
+            counts.iter().zip(edges.windows(2)).map(|(n, e)| n / (e[1] / e[0].max(least)).log2()).collect();
+        let most = densities.iter().copied().fold(1.0, f64::max);
+        let lowest = densities.iter().copied().filter(|d| *d > 0.0).fold(most, f64::min);
+        let plot = Plot { frame: grid.panel(0, 0), x, y: Axis::log(0.7 * lowest, most * 1.6) };
+        plot.draw_axes(&mut canvas, Written::full(&format!("cost {cost}")), Written::full("trials per factor of 2"));
         let threshold = analysis.number("threshold").filter(|t| *t > 0.0);
         let floor = plot.frame.bottom();
-        for (count, edge) in counts.iter().zip(edges.windows(2)).filter(|(c, _)| **c > 0.0) {
+        for (density, edge) in densities.iter().zip(edges.windows(2)).filter(|(d, _)| **d > 0.0) {
             let (from, to) = (edge[0].max(least), edge[1]);
-            let (x0, y) = plot.at((from, *count));
-            let x1 = plot.at((to, *count)).0;
+            let (x0, y) = plot.at((from, *density));
+            let x1 = plot.at((to, *density)).0;
             // The bin of the threshold is kept in part.
-            let split = threshold.map_or(x0, |t| plot.at((t.clamp(from, to), 1.0)).0);
+            let split = threshold.map_or(x0, |t| plot.at((t.clamp(from, to), *density)).0);
             let bar = Frame { x: x0, y, w: split - x0, h: floor - y };
             canvas.rect(bar, *color, 1.0);
             canvas.rect(Frame { x: split, w: (x1 - split).max(0.0), ..bar }, *color, 0.35);

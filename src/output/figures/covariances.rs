@@ -30,12 +30,14 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         })
         .collect();
 
-    let prior = |k: usize| sampled[k].0.method.starts_with("Prior");
-    let saturated = columns > 1 && (0..columns).any(prior);
+    // One broad posterior would leave nothing to see of the narrow ones.
+    let measure = ["Reference", "4DVAR"]
+        .iter()
+        .find_map(|name| sampled.iter().position(|(a, _)| a.method.starts_with(name)).filter(|_| columns > 1));
     let mut note =
         "Covariances between sites over the samples; each row has its own colour scale, common to all methods"
             .to_string();
-    note += if saturated { ", set by the methods other than the prior, whose colours saturate." } else { "." };
+    note += &measure.map_or(".".into(), |k| format!(", set by {}: what is wider saturates.", sampled[k].0.method));
     if step > 1 {
         note += &format!(" Every {step}th site is shown.");
     }
@@ -48,8 +50,8 @@ pub fn draw(case: &Case) -> Option<Drawing> {
     let site = Axis::cells(shown.len(), (side / 32.0) as usize, |i| shown[i].to_string());
     let time = |t: usize| super::axis::plain(problem.window.time(t));
     for (row, (period, own)) in by_time.iter().enumerate() {
-        let values =
-            own.iter().enumerate().filter(|(k, _)| !(saturated && prior(*k))).flat_map(|(_, c)| c.iter().copied());
+        let measured = own.iter().enumerate().filter(|(k, _)| measure.is_none_or(|m| m == *k));
+        let values = measured.flat_map(|(_, c)| c.iter().copied());
         let scale = Scale::signed(values);
         let last = row + 1 == by_time.len();
         for (column, covariance) in own.iter().enumerate() {
