@@ -30,12 +30,10 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         })
         .collect();
 
-    let prior = |k: usize| sampled[k].0.method.starts_with("Prior");
-    let saturated = columns > 1 && (0..columns).any(prior);
-    let mut note =
-        "Covariances between sites over the samples; each row has its own colour scale, common to all methods"
-            .to_string();
-    note += if saturated { ", set by the methods other than the prior, whose colours saturate." } else { "." };
+    let mut note = "Covariances between sites over the samples, coloured by their signed square roots; each row has its own \
+                    colour scale, common to all methods. It ends where the median method's largest covariance is: larger \
+                    ones have the darkest colour."
+        .to_string();
     if step > 1 {
         note += &format!(" Every {step}th site is shown.");
     }
@@ -45,12 +43,13 @@ pub fn draw(case: &Case) -> Option<Drawing> {
     let gap = 14.0;
     let side = (width - gap * (columns - 1) as f64) / columns as f64;
     let grid = Grid { left, top: top + 24.0, width, columns, height: side, gaps: (gap, 16.0) };
-    let site = Axis::cells(shown.len(), (side / 32.0) as usize, |i| shown[i].to_string());
+    let site = Axis::cells(shown.len(), (side / 22.0) as usize, |i| shown[i].to_string());
     let time = |t: usize| super::axis::plain(problem.window.time(t));
     for (row, (period, own)) in by_time.iter().enumerate() {
-        let values =
-            own.iter().enumerate().filter(|(k, _)| !(saturated && prior(*k))).flat_map(|(_, c)| c.iter().copied());
-        let scale = Scale::signed(values);
+        let mut largest: Vec<f64> =
+            own.iter().map(|c| c.iter().filter(|v| v.is_finite()).fold(0.0, |a: f64, v| a.max(v.abs()))).collect();
+        largest.sort_by(f64::total_cmp);
+        let scale = Scale::signed_roots(largest[largest.len() / 2]);
         let last = row + 1 == by_time.len();
         for (column, covariance) in own.iter().enumerate() {
             let frame = grid.panel(row, column);
