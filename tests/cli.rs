@@ -59,7 +59,20 @@ fn twin_ends_in_a_table_and_files() {
     assert!(table.contains("on CPU"), "{table}");
     assert_eq!(
         names(&d.path().join("results")),
-        ["4dvar.nc", "abc.nc", "ensemble.nc", "prior.nc", "problem.nc", "reference.nc", "twin.toml", "vi.nc"]
+        [
+            "4dvar.nc",
+            "abc.nc",
+            "ensemble.nc",
+            "figures",
+            "prior.nc",
+            "problem.nc",
+            "reference.nc",
+            "report.html",
+            "scores.json",
+            "timings.json",
+            "twin.toml",
+            "vi.nc"
+        ]
     );
     let problem = Problem::read(d.path().join("results/problem.nc")).unwrap();
     assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (8, 8, 6));

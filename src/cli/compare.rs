@@ -76,7 +76,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         problem: problem_facts(problem),
         hardware: hardware(&named, &saved),
         settings: settings(&named, &saved),
-        methods: named.iter().map(MethodReport::of).collect(),
+        methods: named.iter().map(|a| MethodReport::of(a, a.seconds)).collect(),
         tables: Table::scores(&table),
         figures: drawn,
     };

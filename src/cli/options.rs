@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision};
 use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
-use vi4dvar::method::Minimiser;
+use vi4dvar::method::abc::Criterion;
+use vi4dvar::method::ensemble::Start;
 use vi4dvar::method::vi::Units;
 use vi4dvar::method::{
-    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, PriorSettings, ReferenceSettings,
-    ViSettings,
+    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, Minimiser, PriorSettings,
+    ReferenceSettings, ViSettings,
 };
 use vi4dvar::optimizer::Schedule;
 
@@ -75,20 +76,84 @@ fn announce(hardware: &Hardware) {
     }
 }
 
-/// Which values the methods' settings take. Those of both methods come first.
+/// The values that the methods' settings take. Those of several methods come first.
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Methods")]
 pub(super) struct MethodOptions {
-    /// Iterations of the optimisation; the most that 4DVAR makes. Default: 1500
+    /// Iterations of VI; the most that a minimisation of 4DVAR or the ensemble makes. Default: 1500
     #[arg(long, value_name = "N")]
     pub iterations: usize,
     /// Samples drawn from each posterior. Default: 1000
     #[arg(long, value_name = "N")]
     pub samples: usize,
-    /// Share of diverged draws or samples above which there is no answer. Default: 0.5
+    /// Share of diverged members above which there is no answer. Default: 0.5
     #[arg(long, value_name = "SHARE")]
     pub max_diverged_share: f64,
+    /// 4DVAR and ensemble: what minimises. Default: lbfgs
+    #[arg(long, value_name = "NAME")]
+    pub minimiser: Minimiser,
+    /// 4DVAR and ensemble by Adam: learning rate, in background deviations. Default: 0.05
+    #[arg(long, value_name = "RATE")]
+    pub minimiser_learning_rate: f64,
+    /// 4DVAR and ensemble by Adam: schedule. Default: cosine
+    #[arg(long, value_name = "NAME")]
+    pub minimiser_schedule: Schedule,
+    /// 4DVAR and ensemble by L-BFGS: pairs kept. Default: 20
+    #[arg(long, value_name = "N")]
+    pub history: usize,
+    /// 4DVAR and ensemble: stop at this share of the gradient's norm at the start. Default: 1e-8 in f64, 1e-5 in f32
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_tolerance: Option<f64>,
+    /// 4DVAR and ensemble: stop when an iteration lowers the cost by less than this share. Default: 1e-13 in f64, 1e-7
+    /// in f32
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_tolerance: Option<f64>,
+    /// 4DVAR and ensemble, quasi-static: windows of growing length that a minimisation from a background passes
+    /// through. Default: 1
+    #[arg(long, value_name = "N")]
+    pub stages: usize,
+    /// Prior: samples drawn from N(xb, B). Default: 1000
+    #[arg(long, value_name = "N")]
+    pub prior_keep: usize,
+    /// 4DVAR: starting points, the background first; the lowest minimum is kept. Default: 8
+    #[arg(long, value_name = "N")]
+    pub starts: usize,
+    /// 4DVAR: the Hessian under the Laplace covariance. Default: gauss-newton
+    #[arg(long, value_name = "NAME")]
+    pub hessian: Hessian,
+    /// ABC: trials drawn from N(xb, B). Default: 100000
+    #[arg(long, value_name = "N")]
+    pub abc_trials: usize,
+    /// ABC: share of the trials to keep, the best. Default: 0.001
+    #[arg(long, value_name = "SHARE")]
+    pub abc_keep: f64,
+    /// ABC: keep all trials whose criterion is at or below this, whatever their share. Default: no threshold
+    #[arg(long, value_name = "COST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abc_threshold: Option<f64>,
+    /// ABC: what a trial is judged by. Default: observation
+    #[arg(long, value_name = "NAME")]
+    pub criterion: Criterion,
+    /// ABC: weight the kept trials by exp(-J_o). Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub abc_weights: bool,
+    /// Ensemble: members. Default: 100
+    #[arg(long, value_name = "N")]
+    pub members: usize,
+    /// Ensemble: amplitude of the perturbations of background and observations. Default: 1
+    #[arg(long, value_name = "FACTOR")]
+    pub perturbation: f64,
+    /// Ensemble: where a member's minimisation starts. Default: minimum
+    #[arg(long, value_name = "NAME")]
+    pub ensemble_start: Start,
+    /// Ensemble: count members in spurious minima too. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub keep_spurious: bool,
     /// VI: Monte Carlo draws per iteration. Default: 1
     #[arg(long, value_name = "N")]
     pub batch: usize,
@@ -114,45 +179,66 @@ pub(super) struct MethodOptions {
     /// VI: fresh draws for the ELBO of the result. Default: 4096
     #[arg(long, value_name = "N")]
     pub elbo_draws: usize,
-    /// 4DVAR: starting points, the background first; the lowest minimum is kept. Default: 8
+    /// Reference: particles of each SMC run. Default: 2048
     #[arg(long, value_name = "N")]
-    pub starts: usize,
-    /// 4DVAR: what minimises. Default: lbfgs
-    #[arg(long, value_name = "NAME")]
-    pub minimiser: Minimiser,
-    /// 4DVAR by Adam: learning rate, in background deviations. Default: 0.05
-    #[arg(long, value_name = "RATE")]
-    pub minimiser_learning_rate: f64,
-    /// 4DVAR by Adam: schedule. Default: cosine
-    #[arg(long, value_name = "NAME")]
-    pub minimiser_schedule: Schedule,
-    /// 4DVAR by L-BFGS: pairs kept. Default: 10
+    pub particles: usize,
+    /// Reference: independent SMC runs, which must agree. Default: 2
     #[arg(long, value_name = "N")]
-    pub history: usize,
-    /// 4DVAR: stop at this share of the gradient's norm at the start. Default: 1e-8 in f64, 1e-5 in f32
+    pub runs: usize,
+    /// Reference: effective share of the particles that a temper level leaves. Default: 0.5
     #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gradient_tolerance: Option<f64>,
-    /// 4DVAR: stop when an iteration lowers the cost by less than this share. Default: 1e-13 in f64, 1e-7 in f32
-    #[arg(long, value_name = "SHARE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost_tolerance: Option<f64>,
-    /// 4DVAR: the Hessian under the Laplace covariance. Default: gauss-newton
-    #[arg(long, value_name = "NAME")]
-    pub hessian: Hessian,
-    /// Prior: samples drawn from N(xb, B). Default: 1000
+    pub ess_share: f64,
+    /// Reference: most leapfrog steps of an HMC move. Default: 16
     #[arg(long, value_name = "N")]
-    pub prior_keep: usize,
+    pub leapfrog_steps: usize,
+    /// Reference: most HMC moves at a level. Default: 10
+    #[arg(long, value_name = "N")]
+    pub moves: usize,
+    /// Reference: correlation with the level's start at which particles have moved enough. Default: 0.2
+    #[arg(long, value_name = "SHARE")]
+    pub correlation: f64,
+    /// Reference: whether NUTS checks the particles. Default: true
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub cross_check: bool,
+    /// Reference: chains of NUTS. Default: 4
+    #[arg(long, value_name = "N")]
+    pub nuts_chains: usize,
+    /// Reference: draws of each chain. Default: 500
+    #[arg(long, value_name = "N")]
+    pub nuts_draws: usize,
+    /// Reference: draws of each chain before those, which tune it. Default: 500
+    #[arg(long, value_name = "N")]
+    pub nuts_tune: usize,
 }
 
 impl MethodOptions {
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
-        let MethodSettings { prior, four_d_var: f, vi: v, .. } = &preset.methods;
+        let MethodSettings { prior, four_d_var: f, abc: a, ensemble: e, vi: v, reference: r } = &preset.methods;
         Self {
             iterations: v.iterations,
             samples: v.samples,
             max_diverged_share: v.max_diverged_share,
+            minimiser: f.minimiser,
+            minimiser_learning_rate: f.learning_rate,
+            minimiser_schedule: f.schedule,
+            history: f.history,
+            gradient_tolerance: f.gradient_tolerance,
+            cost_tolerance: f.cost_tolerance,
+            stages: f.stages,
+            prior_keep: prior.samples,
+            starts: f.starts,
+            hessian: f.hessian,
+            abc_trials: a.trials,
+            abc_keep: a.keep,
+            abc_threshold: a.threshold,
+            criterion: a.criterion,
+            abc_weights: a.weights,
+            members: e.members,
+            perturbation: e.perturbation,
+            ensemble_start: e.start,
+            keep_spurious: e.keep_spurious,
             batch: v.batch,
             units: v.units,
             learning_rate: v.learning_rate,
@@ -161,70 +247,89 @@ impl MethodOptions {
             tolerance: v.tolerance,
             smoothing_window: v.window,
             elbo_draws: v.elbo_draws,
-            starts: f.starts,
-            minimiser: f.minimiser,
-            minimiser_learning_rate: f.learning_rate,
-            minimiser_schedule: f.schedule,
-            history: f.history,
-            gradient_tolerance: f.gradient_tolerance,
-            cost_tolerance: f.cost_tolerance,
-            hessian: f.hessian,
-            prior_keep: prior.samples,
+            particles: r.particles,
+            runs: r.runs,
+            ess_share: r.ess_share,
+            leapfrog_steps: r.leapfrog_steps,
+            moves: r.moves,
+            correlation: r.correlation,
+            cross_check: r.cross_check,
+            nuts_chains: r.nuts_chains,
+            nuts_draws: r.nuts_draws,
+            nuts_tune: r.nuts_tune,
         }
     }
 
     /// The settings of every method.
     pub(super) fn settings(&self) -> MethodSettings {
+        let (samples, max_diverged_share) = (self.samples, self.max_diverged_share);
         MethodSettings {
-            prior: PriorSettings { samples: self.prior_keep, max_diverged_share: self.max_diverged_share },
-            four_d_var: self.four_d_var(),
+            prior: PriorSettings { samples: self.prior_keep, max_diverged_share },
+            four_d_var: FourDVarSettings {
+                starts: self.starts,
+                stages: self.stages,
+                minimiser: self.minimiser,
+                iterations: self.iterations,
+                gradient_tolerance: self.gradient_tolerance,
+                cost_tolerance: self.cost_tolerance,
+                history: self.history,
+                learning_rate: self.minimiser_learning_rate,
+                schedule: self.minimiser_schedule,
+                hessian: self.hessian,
+                samples,
+                max_diverged_share,
+            },
             abc: AbcSettings {
-                samples: self.samples,
-                max_diverged_share: self.max_diverged_share,
-                ..AbcSettings::default()
+                trials: self.abc_trials,
+                keep: self.abc_keep,
+                threshold: self.abc_threshold,
+                criterion: self.criterion,
+                weights: self.abc_weights,
+                samples,
+                max_diverged_share,
             },
-            ensemble: EnsembleSettings { max_diverged_share: self.max_diverged_share, ..EnsembleSettings::default() },
-            vi: self.vi(),
+            ensemble: EnsembleSettings {
+                members: self.members,
+                perturbation: self.perturbation,
+                start: self.ensemble_start,
+                stages: self.stages,
+                minimiser: self.minimiser,
+                iterations: self.iterations,
+                gradient_tolerance: self.gradient_tolerance,
+                cost_tolerance: self.cost_tolerance,
+                history: self.history,
+                learning_rate: self.minimiser_learning_rate,
+                schedule: self.minimiser_schedule,
+                keep_spurious: self.keep_spurious,
+                max_diverged_share,
+            },
+            vi: ViSettings {
+                iterations: self.iterations,
+                batch: self.batch,
+                units: self.units,
+                learning_rate: self.learning_rate,
+                schedule: self.schedule,
+                initial_std: self.initial_std,
+                tolerance: self.tolerance,
+                window: self.smoothing_window,
+                samples,
+                elbo_draws: self.elbo_draws,
+                max_diverged_share,
+            },
             reference: ReferenceSettings {
-                samples: self.samples,
-                max_diverged_share: self.max_diverged_share,
-                ..ReferenceSettings::default()
+                particles: self.particles,
+                runs: self.runs,
+                ess_share: self.ess_share,
+                leapfrog_steps: self.leapfrog_steps,
+                moves: self.moves,
+                correlation: self.correlation,
+                cross_check: self.cross_check,
+                nuts_chains: self.nuts_chains,
+                nuts_draws: self.nuts_draws,
+                nuts_tune: self.nuts_tune,
+                samples,
+                max_diverged_share,
             },
-        }
-    }
-
-    /// The settings of 4DVAR.
-    fn four_d_var(&self) -> FourDVarSettings {
-        FourDVarSettings {
-            starts: self.starts,
-            minimiser: self.minimiser,
-            iterations: self.iterations,
-            gradient_tolerance: self.gradient_tolerance,
-            cost_tolerance: self.cost_tolerance,
-            history: self.history,
-            learning_rate: self.minimiser_learning_rate,
-            schedule: self.minimiser_schedule,
-            hessian: self.hessian,
-            samples: self.samples,
-            max_diverged_share: self.max_diverged_share,
-            ..FourDVarSettings::default()
-        }
-    }
-
-    /// The settings of VI-4DVAR.
-    fn vi(&self) -> ViSettings {
-        ViSettings {
-            iterations: self.iterations,
-            batch: self.batch,
-            units: self.units,
-            learning_rate: self.learning_rate,
-            schedule: self.schedule,
-            initial_std: self.initial_std,
-            tolerance: self.tolerance,
-            window: self.smoothing_window,
-            samples: self.samples,
-            elbo_draws: self.elbo_draws,
-            max_diverged_share: self.max_diverged_share,
         }
     }
 }

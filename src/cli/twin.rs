@@ -11,12 +11,15 @@ use std::path::{Path, PathBuf};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Outcome, Preset, TwinSettings};
 use vi4dvar::method::Method;
-use vi4dvar::output::{check_size, check_writable, write_analysis, write_text};
+use vi4dvar::output::{
+    MethodReport, Report, Table, check_figures, check_size, check_writable, figures, hardware_facts, problem_facts,
+    write_analysis, write_figures, write_report, write_scores, write_text, write_timings,
+};
 
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Options {
-    /// The methods to run. Default: prior,4dvar,vi,reference
+    /// The methods to run. Default: prior,4dvar,abc,ensemble,vi,reference
     #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
     methods: Vec<Method>,
     /// Twins with consecutive seeds; the table shows their mean and its standard error, files and figures the first of
@@ -75,12 +78,14 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
     let seeds = seeds(preset.twin.seed, options.repeat)?;
     let files: Vec<String> = methods.iter().map(|method| format!("{}.nc", method.name())).collect();
-    let names = ["problem.nc"].into_iter().chain(files.iter().map(String::as_str)).chain(["twin.toml"]);
+    let others = ["scores.json", "timings.json", "twin.toml", "report.html"];
+    let names = ["problem.nc"].into_iter().chain(files.iter().map(String::as_str)).chain(others);
     let targets: Vec<PathBuf> = names.map(|name| out.join(name)).collect();
     // Nothing is created before all of this has been found in order.
     for target in targets.iter().filter(|t| t.exists()) {
         check_writable(target, force)?;
     }
+    check_figures(out.join("figures"), force)?;
     check_size("trajectory", &[preset.methods.samples(), preset.twin.times, preset.twin.sites])?;
     methods.iter().try_for_each(|method| preset.methods.check(*method))?;
     preset.twin.check()?;
@@ -101,15 +106,38 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let attributes = output::analysis_attributes("twin", &settings, &engine, &problem, analysis);
         write_analysis(out.join(file), &problem, analysis, &attributes, force)?;
     }
+    let about = describe(&preset.twin, &seeds, problem.assimilated_count(0));
+    let figures = figures(&problem, &analyses, &table)?;
+    write_figures(out.join("figures"), &figures, force)?;
+    write_scores(out.join("scores.json"), &table, force)?;
+    write_timings(out.join("timings.json"), &table, force)?;
     write_text(out.join("twin.toml"), &settings, force)?;
+    let report = Report {
+        title: format!("Twin experiment {}", preset.name),
+        about: match seeds[..] {
+            [_] => format!("{}: {about}.", preset.about),
+            [first, ..] => {
+                format!("{}: {about}. Problem, summaries and single figures are those of seed {first}.", preset.about)
+            }
+            [] => String::new(),
+        },
+        command: format!("vi4dvar twin --config {}", out.join("twin.toml").display()),
+        problem: problem_facts(&problem),
+        hardware: hardware_facts(engine.hardware()),
+        settings: settings.clone(),
+        methods: analyses.iter().zip(&table.methods).map(|(a, m)| MethodReport::of(a, m.seconds)).collect(),
+        tables: Table::scores(&table),
+        figures,
+    };
+    write_report(out.join("report.html"), &report, force)?;
 
-    let mut text = format!("{}\n{table}\n", describe(&preset.twin, &seeds, problem.assimilated_count(0)));
+    let mut text = format!("{about}\n{table}\n");
     if let [_] = seeds[..] {
         for analysis in &analyses {
             writeln!(text, "{}: {}", analysis.method, analysis.summary).expect("strings take everything");
         }
     }
-    writeln!(text, "on {}\nin {}", engine.hardware(), out.display()).expect("strings take everything");
+    writeln!(text, "on {}\n{}", engine.hardware(), out.join("report.html").display()).expect("strings take everything");
     print(&text)
 }
 

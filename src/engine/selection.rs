@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// Most members that a selection keeps, over all problems of a set: 160 MiB of them.
+/// Most members that a selection keeps, over all problems of a set: about 100 MiB of them.
 pub const MOST_KEPT: usize = 1 << 22;
 
 /// Which drawn members a selection keeps. A diverged one never is.
@@ -68,7 +68,7 @@ impl Default for CostHistogram {
 impl CostHistogram {
     /// Bins of every histogram.
     pub const BINS: usize = 1024;
-    /// A single-precision float's exponent and first four bits of mantissa, at 2^-16. (`shaders/select.wgsl` has it too.)
+    /// A single-precision float's exponent and first four bits of mantissa, at 2^-16. (`shaders/block.wgsl` has it too.)
     pub(crate) const FIRST: u32 = (127 - 16) << 4;
 
     /// The bin of a cost >= 0: by the bits of the float, so that every engine agrees without a logarithm.

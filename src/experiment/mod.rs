@@ -69,7 +69,11 @@ impl Preset {
             let problem = simulate_set(&self.twin, seeds)?;
             let run = |method: &Method| self.methods.run(*method, &problem, engine, observer);
             let mut analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
-            table.add(&problem, &analyses, None);
+            let agreed = methods.iter().position(|method| *method == Method::Reference).map(|method| {
+                (method, analyses[method].iter().map(|a| a.number("agreed") == Some(1.0)).collect::<Vec<_>>())
+            });
+            let reference = agreed.as_ref().map(|(method, agreed)| Reference { method: *method, agreed });
+            table.add(&problem, &analyses, reference);
             first.get_or_insert_with(|| {
                 (problem.single(0), analyses.iter_mut().map(|twins| twins.swap_remove(0)).collect())
             });

@@ -1,8 +1,7 @@
 //! ABC rejection: many trials of the prior, of which only those close to the observations are kept.
 //!
 //! Trials are drawn from N(xb, B), so that the prior is already in them: the proper criterion is J_o alone. J = J_b + J_o,
-//! the criterion of the slides, counts the prior twice (for linear operators the kept ones then gather where
-//! exp(-J_o) p(x0)^2 is large, not exp(-J_o) p(x0)).
+//! the criterion of the slides, counts the prior twice, in the draw and in the criterion, and the kept are too narrow.
 //!
 //! The likelihood is known, so the kept trials can be weighted by exp(-J_o). Then the answer is the posterior cut off at
 //! the threshold, whichever the criterion; it is the posterior itself where what was left out has no weight.

@@ -71,7 +71,7 @@ impl Descent {
 
 /// A problem set on an engine, in windows of growing length.
 pub(super) struct Windows<'a> {
-    problem: &'a Problem,
+    pub problem: &'a Problem,
     roots: Vec<Root>,
     /// The last one is the whole window.
     loaded: Vec<LoadedProblem>,

@@ -44,7 +44,7 @@ pub struct Settings {
     /// Stop when an L-BFGS iteration lowers the cost by less than this times max(1, cost). Default: 1e-13 on an f64
     /// engine, 1e-7 on an f32 one, whose costs are good to about 1e-6.
     pub cost_tolerance: Option<f64>,
-    /// Pairs that L-BFGS keeps. Default: 10.
+    /// Pairs that L-BFGS keeps. Default: 20.
     pub history: usize,
     /// Adam's learning rate, in background deviations. Default: 0.05.
     pub learning_rate: f64,
@@ -67,7 +67,7 @@ impl Default for Settings {
             iterations: 1500,
             gradient_tolerance: None,
             cost_tolerance: None,
-            history: 10,
+            history: 20,
             learning_rate: 0.05,
             schedule: Schedule::Cosine,
             hessian: Hessian::GaussNewton,
@@ -139,7 +139,7 @@ impl Settings {
                 method: NAME.into(),
                 mean: trajectories.index_axis(Axis(0), first).to_owned(),
                 std: samples.std,
-                records: self.records(problem, p, groups[p], lowest[p], &windows, laplace, samples.diverged),
+                records: self.records(p, groups[p], lowest[p], &windows, laplace, samples.diverged),
                 summary: self.summary(problem, p, groups[p], lowest[p], laplace),
                 samples: samples.trajectories,
                 seconds: 0.0,
@@ -184,7 +184,6 @@ impl Settings {
 
     fn records(
         &self,
-        problem: &Problem,
         p: usize,
         starts: &[Rest],
         lowest: usize,
@@ -192,6 +191,7 @@ impl Settings {
         laplace: &Laplace,
         diverged: usize,
     ) -> Vec<Record> {
+        let problem = windows.problem;
         let best = &starts[lowest].minimum;
         let background = problem.background.mean_of(p);
         let states: Vec<_> = starts.iter().map(|r| windows.initial_state(p, background, &r.minimum.point)).collect();

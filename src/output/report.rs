@@ -66,14 +66,14 @@ pub struct Table {
 const SEED_CODE: [(&str, &str); 3] = [("ABC", "226"), ("Ens. 4DVAR", "113"), ("VI-4DVAR", "27")];
 
 impl MethodReport {
-    /// The line of an analysis.
-    pub fn of(analysis: &Analysis) -> Self {
+    /// The line of an analysis that took so many seconds, NaN where that is not known.
+    pub fn of(analysis: &Analysis, seconds: f64) -> Self {
         let dash = || "–".to_string();
         let seed = SEED_CODE.iter().find(|(name, _)| analysis.method.starts_with(name));
         Self {
             name: analysis.method.clone(),
             summary: analysis.summary.clone(),
-            seconds: if analysis.seconds.is_finite() { format!("{:.2}", analysis.seconds) } else { dash() },
+            seconds: if seconds.is_finite() { format!("{seconds:.3}") } else { dash() },
             seed_code_seconds: seed.map_or_else(dash, |(_, seconds)| format!("about {seconds}")),
         }
     }

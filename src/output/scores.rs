@@ -2,7 +2,7 @@
 
 use super::write_text;
 use crate::error::Result;
-use crate::method::Analysis;
+use crate::experiment::ScoreTable;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn write_scores(path: impl AsRef<Path>, scores: &impl Serialize, overwrite: 
 ///
 /// # Errors
 /// As [`write_scores`].
-pub fn write_timings(path: impl AsRef<Path>, analyses: &[Analysis], overwrite: bool) -> Result<()> {
-    let seconds: Map<_, _> = analyses.iter().map(|a| (a.method.clone(), Value::from(a.seconds))).collect();
-    write_scores(path, &serde_json::json!({ "seconds": seconds }), overwrite)
+pub fn write_timings(path: impl AsRef<Path>, table: &ScoreTable, overwrite: bool) -> Result<()> {
+    let seconds: Map<_, _> = table.methods.iter().map(|m| (m.method.clone(), Value::from(m.seconds))).collect();
+    write_scores(path, &serde_json::json!({ "twins": table.twins, "seconds": seconds }), overwrite)
 }

@@ -31,8 +31,8 @@ impl<T: Scalar> Block<T> {
         let mut weights = WeightSums { least, ..WeightSums::default() };
         for k in range.filter(|k| !self.diverged[*k]) {
             let depth = self.cost[1][k].to_f64() - least;
-            // Beyond it the exponential is 0, and most members are.
-            if depth < 746.0 {
+            // 256 weights beyond e^-50 do not reach the last bit of 1, and most are.
+            if depth < 50.0 {
                 let weight = (-depth).exp();
                 weights.sum += weight;
                 weights.square_sum += weight * weight;

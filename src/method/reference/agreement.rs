@@ -2,7 +2,7 @@
 
 use super::Settings;
 use super::nuts::Chains;
-use super::smc::Particles;
+use super::run::Particles;
 use crate::diagnostics::{bulk_ess, mean_ess, r_hat};
 use nalgebra::{Cholesky, DMatrix, DVector};
 use ndarray::{Array1, ArrayView1, ArrayView2, ArrayView3, Axis};

@@ -6,6 +6,7 @@
 mod agreement;
 mod factor;
 mod nuts;
+mod run;
 mod smc;
 
 use super::samples::MAX_DIVERGED_SHARE;
@@ -16,8 +17,8 @@ use crate::posterior::log_observation_normalizer;
 use crate::problem::Problem;
 use agreement::{ChainCheck, EVIDENCE_TOLERANCE, Estimate, Gap, share_beyond};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
+use run::Particles;
 use serde::{Deserialize, Serialize};
-use smc::Particles;
 use std::time::Instant;
 
 /// The method's name in tables.
@@ -317,12 +318,18 @@ impl Settings {
                 ]);
                 reasons.extend(check.reason);
                 reasons.extend(gap.reason);
-                let of_modes = |of: f64, what: &str| {
-                    (of > MODE).then(|| format!("{what}: {:.0} % of the others lie beyond all of its own", 100.0 * of))
-                };
-                if !reasons.is_empty() {
-                    reasons.extend(of_modes(outside[0], "NUTS found one mode of several"));
-                    reasons.extend(of_modes(outside[1], "SMC missed a mode that NUTS found"));
+                if !reasons.is_empty() && outside[0] > MODE {
+                    let share = 100.0 * outside[0];
+                    reasons.push(format!(
+                        "NUTS found one mode of several: {share:.0} % of the particles lie beyond all of its draws"
+                    ));
+                }
+                if !reasons.is_empty() && outside[1] > MODE {
+                    let share = 100.0 * outside[1];
+                    reasons.push(format!(
+                        "{share:.0} % of the draws of NUTS lie beyond all particles: a mode that SMC lost, or a spurious \
+                         minimum that a chain does not leave"
+                    ));
                 }
             }
         }

@@ -49,7 +49,7 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         let densities: Vec<f64> = counts.iter().zip(edges.windows(2)).map(density).collect();
         let (low, high) = bounds(densities.iter().copied().filter(|d| *d > 0.0));
         let plot = Plot { frame: grid.panel(0, 0), x, y: Axis::log(low / 2.0, high * 1.6) };
-        plot.draw_axes(&mut canvas, Written::full(&format!("cost {cost}")), Written::full("trials per octave of cost"));
+        plot.draw_axes(&mut canvas, Written::full(&format!("cost {cost}")), Written::full("trials per factor of 2"));
         let threshold = analysis.number("threshold").filter(|t| *t > 0.0);
         let floor = plot.frame.bottom();
         for (density, edge) in densities.iter().zip(edges.windows(2)).filter(|(d, _)| **d > 0.0) {

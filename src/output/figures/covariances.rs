@@ -1,6 +1,6 @@
 //! Sample covariance matrices of each method: at t = 0, at the window's end and at the forecast's end.
 
-use super::axis::Axis;
+use super::axis::{Axis, bounds};
 use super::heat::{self, BAR, Scale};
 use super::panel::{Grid, Written, heading, titled, x_axis};
 use super::style::{MARGIN, WIDTH};
@@ -30,10 +30,15 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         })
         .collect();
 
-    let mut note = "Covariances between sites over the samples, coloured by their signed square roots; each row has its own \
-                    colour scale, common to all methods. It ends where the median method's largest covariance is: larger \
-                    ones have the darkest colour."
-        .to_string();
+    // One broad posterior would leave nothing to see of the narrow ones.
+    let measure = ["Reference", "4DVAR"]
+        .iter()
+        .find_map(|name| sampled.iter().position(|(a, _)| a.method.starts_with(name)).filter(|_| columns > 1));
+    let mut note =
+        "Covariances between sites over the samples, coloured by their signed square roots; each row has its own \
+                    colour scale, common to all methods"
+            .to_string();
+    note += &measure.map_or(".".into(), |k| format!(", set by {}: what is wider saturates.", sampled[k].0.method));
     if step > 1 {
         note += &format!(" Every {step}th site is shown.");
     }
@@ -46,10 +51,9 @@ pub fn draw(case: &Case) -> Option<Drawing> {
     let site = Axis::cells(shown.len(), (side / 22.0) as usize, |i| shown[i].to_string());
     let time = |t: usize| super::axis::plain(problem.window.time(t));
     for (row, (period, own)) in by_time.iter().enumerate() {
-        let mut largest: Vec<f64> =
-            own.iter().map(|c| c.iter().filter(|v| v.is_finite()).fold(0.0, |a: f64, v| a.max(v.abs()))).collect();
-        largest.sort_by(f64::total_cmp);
-        let scale = Scale::signed_roots(largest[largest.len() / 2]);
+        let measured = own.iter().enumerate().filter(|(k, _)| measure.is_none_or(|m| m == *k));
+        let (low, high) = bounds(measured.flat_map(|(_, c)| c.iter().copied()));
+        let scale = Scale::signed_roots(high.max(-low));
         let last = row + 1 == by_time.len();
         for (column, covariance) in own.iter().enumerate() {
             let frame = grid.panel(row, column);
