@@ -90,7 +90,7 @@ fn check(figure: &Figure) {
     assert!(has(&[figure.title.split_whitespace().next().unwrap()]), "{name}: no heading");
     assert!(has(&["time (", "site", "iteration", "cost", "spread", "twins", "t = 0"]), "{name}: no axis title");
     assert!(figure.caption.len() > 40 && !figure.caption.contains("  "), "{name}: {:?}", figure.caption);
-    for node in root.descendants().filter(|n| n.is_element()) {
+    for node in root.descendants().filter(roxmltree::Node::is_element) {
         for attribute in node.attributes() {
             let value = attribute.value();
             assert!(!value.contains("NaN") && !value.contains("inf"), "{name}: {value}");
@@ -335,7 +335,8 @@ fn compare_refuses_analyses_of_different_problems() {
     let small = |s: &mut TwinSettings| (s.sites, s.times, s.assimilated_times) = (8, 6, 4);
     let problem = twin(small);
     save(directory.path(), "a.nc", &problem, &analysis(&problem, 0, "4DVAR", 3));
-    let cases: [(&str, fn(&mut TwinSettings)); 4] = [
+    type Change = fn(&mut TwinSettings);
+    let cases: [(&str, Change); 4] = [
         ("sites 12, not 8", |s| s.sites = 12),
         ("window of", |s| s.assimilated_times = 3),
         ("observation operator cubic over 1 sites, not square", |s| s.operator = PointFunction::Cubic),

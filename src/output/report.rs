@@ -142,7 +142,13 @@ pub fn problem_facts(problem: &Problem) -> Vec<(String, String)> {
         ("model", format!("{} ({})", problem.model.name(), parameters.join(", "))),
         ("sites", problem.sites().to_string()),
         ("stored times", format!("{}, of which the first {} are assimilated", window.times, window.assimilated_times)),
-        ("time step", format!("{} model time units, {} steps per stored time", window.dt, window.steps_per_time)),
+        (
+            "time step",
+            match window.steps_per_time {
+                1 => format!("{} model time units, one per stored time", window.dt),
+                steps => format!("{} model time units, {steps} per stored time", window.dt),
+            },
+        ),
         ("observation operator", format!("{}{block}", problem.operator.function.name())),
         ("observations assimilated", problem.assimilated_count(0).to_string()),
         ("background deviations", between(&mut problem.background.std_of(0).into_iter())),

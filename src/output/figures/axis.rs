@@ -19,7 +19,7 @@ impl Axis {
 
     /// A linear axis over exactly this range.
     pub fn between(low: f64, high: f64, count: usize) -> Self {
-        let step = round_step((high - low) / count.max(1) as f64);
+        let step = near_step((high - low) / count.max(1) as f64);
         let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
         let ticks = (first..=last).map(|k| (k as f64 * step, label(k as f64 * step, step))).collect();
         Self { low, high, log: false, ticks }
@@ -28,7 +28,7 @@ impl Axis {
     /// A logarithmic axis over all positive values where they span more than a factor of 8, else a linear one from 0.
     pub fn positive(values: impl Iterator<Item = f64> + Clone, count: usize) -> Self {
         let (low, high) = bounds(values.filter(|v| *v > 0.0));
-        if !(low > 0.0) {
+        if low <= 0.0 {
             return Self::between(0.0, 1.0, count);
         }
         if high / low <= 8.0 {
@@ -127,6 +127,11 @@ pub fn quantile(values: impl Iterator<Item = f64>, share: f64) -> Option<f64> {
     let mut values: Vec<f64> = values.filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);
     values.get(((values.len() as f64 - 1.0) * share).round() as usize).copied()
+}
+
+/// 1, 2 or 5 times a power of ten, near `step`.
+fn near_step(step: f64) -> f64 {
+    round_step(step / 1.45)
 }
 
 /// 1, 2 or 5 times a power of ten, at least `step`.

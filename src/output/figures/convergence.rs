@@ -3,7 +3,7 @@
 use super::axis::{Axis, bounds, quantile};
 use super::canvas::{Canvas, Pen};
 use super::panel::{Entry, Grid, Plot, Sample, Written, heading, legend, titled};
-use super::style::{Color, INK, MARGIN, WIDTH};
+use super::style::{Color, INK, INSET, MARGIN, WIDTH};
 use super::{Case, Drawing};
 use crate::method::Analysis;
 use ndarray::{ArrayView1, ArrayView2, Ix1, Ix2};
@@ -24,22 +24,29 @@ fn four_d_var_minimum(case: &Case) -> Option<(f64, Color)> {
     Some((least, *color))
 }
 
-/// Means over windows around each point that is drawn, with their standard errors: iteration, mean, error.
-fn smooth(values: &[f64], window: usize) -> Vec<(f64, f64, f64)> {
+/// Means over windows around each point that is drawn, with their standard errors, from those of the values where they
+/// are known: iteration, mean, error.
+fn smooth(values: &[f64], errors: Option<&[f64]>, window: usize) -> Vec<(f64, f64, f64)> {
     let step = values.len().div_ceil(POINTS).max(1);
     let mean = |k: usize| {
-        let from = k.saturating_sub(window / 2);
-        let own: Vec<f64> = values[from..(k + window.div_ceil(2)).min(values.len())]
-            .iter()
-            .copied()
-            .filter(|v| v.is_finite())
-            .collect();
-        let count = own.len() as f64;
-        let mean = own.iter().sum::<f64>() / count;
-        let variance = own.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (count - 1.0);
+        let around = k.saturating_sub(window / 2)..(k + window.div_ceil(2)).min(values.len());
+        let kept: Vec<usize> = around.filter(|i| values[*i].is_finite()).collect();
+        let count = kept.len() as f64;
+        let mean = kept.iter().map(|i| values[*i]).sum::<f64>() / count;
+        let variance = match errors {
+            Some(errors) => kept.iter().map(|i| errors[*i] * errors[*i]).sum::<f64>() / count,
+            None => kept.iter().map(|i| (values[*i] - mean) * (values[*i] - mean)).sum::<f64>() / (count - 1.0),
+        };
         (k as f64 + 1.0, mean, (variance / count).sqrt())
     };
     (0..values.len()).step_by(step).map(mean).collect()
+}
+
+/// An axis of costs: logarithmic where they span a factor of 8 or more.
+fn costs(values: Vec<f64>, count: usize) -> Axis {
+    let (low, high) = bounds(values.iter().copied());
+    let values = values.into_iter();
+    if low > 0.0 && high > 8.0 * low { Axis::positive(values, count) } else { Axis::linear(values, count) }
 }
 
 struct Part {
@@ -67,7 +74,7 @@ pub fn vi(case: &Case) -> Option<Drawing> {
     let total = |a: &Analysis| Some(cost(a)?.iter().zip(log_q(a)?).map(|(j, q)| j + q).collect());
     let mut elbo = part("ELBO, late iterations", "ELBO", false, false, &|a| Some(series(a, "elbo")?.to_vec()));
     for ((_, errors), (a, _)) in elbo.values.iter_mut().zip(&fits) {
-        *errors = series(a, "elbo_error").filter(|e| e.iter().any(|e| e.is_finite())).map(|e| e.to_vec());
+        *errors = series(a, "elbo_error").filter(|e| e.iter().all(|e| e.is_finite())).map(|e| e.to_vec());
     }
     let parts = [
         part("Sampled 4DVAR cost, E[J]", "J", true, true, &cost),
@@ -90,16 +97,17 @@ pub fn vi(case: &Case) -> Option<Drawing> {
         let label = format!("4DVAR's minimum, J = {}", super::axis::plain(least));
         entries.push(Entry::new(label, Sample::Line(Pen::new(color, 1.6).dashed(5.0))));
     }
-    let band = if parts[3].values.iter().all(|(_, e)| e.is_some()) {
-        "ELBO ± 2 Monte Carlo errors of an iteration"
-    } else {
-        "ELBO ± 2 Monte Carlo errors of the mean"
-    };
-    entries.push(Entry::new(band, Sample::Patch(*fits[0].1, 0.3)));
+    entries.push(Entry::new("mean ELBO ± 2 Monte Carlo errors", Sample::Patch(*fits[0].1, 0.45)));
     let top = legend(&mut canvas, top + 8.0, &entries);
     let left = MARGIN + 56.0;
-    let grid =
-        Grid { left, top: top + 22.0, width: WIDTH - left - MARGIN, columns: 2, height: 170.0, gaps: (76.0, 62.0) };
+    let grid = Grid {
+        left,
+        top: top + 22.0,
+        width: WIDTH - left - MARGIN - INSET,
+        columns: 2,
+        height: 170.0,
+        gaps: (76.0, 62.0),
+    };
     for (k, part) in parts.iter().enumerate() {
         panel(&mut canvas, grid, k, part, &fits, window, minimum, iterations);
     }
@@ -120,7 +128,7 @@ fn panel(
     minimum: Option<(f64, Color)>,
     iterations: usize,
 ) {
-    let smoothed: Vec<_> = part.values.iter().map(|(v, _)| smooth(v, window)).collect();
+    let smoothed: Vec<_> = part.values.iter().map(|(v, e)| smooth(v, e.as_deref(), window)).collect();
     let late = k == 3;
     let own = || part.values.iter().flat_map(|(v, _)| v.iter().copied());
     let lines = || smoothed.iter().flatten().map(|(_, mean, _)| *mean);
@@ -133,23 +141,17 @@ fn panel(
     } else if part.log && lines().all(|v| v > 0.0) {
         let level = minimum.map(|(least, _)| least).filter(|_| part.minimum);
         let low = quantile(own().filter(|v| *v > 0.0), 0.01);
-        Axis::positive(lines().chain(low).chain(level).collect::<Vec<_>>().into_iter(), 4)
+        costs(lines().chain(low).chain(level).collect(), 4)
     } else {
         Axis::linear(lines(), 4)
     };
     let plot = Plot { frame: grid.panel(k / 2, k % 2), x: Axis::between(0.0, iterations as f64, 5), y };
     plot.draw_axes(canvas, Written::at_edge(true, if k >= 2 { "iteration" } else { "" }), Written::full(part.label));
-    for (((values, errors), smoothed), (_, color)) in part.values.iter().zip(&smoothed).zip(fits) {
+    for (((values, _), smoothed), (_, color)) in part.values.iter().zip(&smoothed).zip(fits) {
         let step = values.len().div_ceil(POINTS).max(1);
         if late {
-            let band: Vec<_> = match errors {
-                Some(errors) => {
-                    let at = |i: usize| (i as f64 + 1.0, values[i] - 2.0 * errors[i], values[i] + 2.0 * errors[i]);
-                    (0..values.len().min(errors.len())).step_by(step).map(at).collect()
-                }
-                None => smoothed.iter().map(|(x, mean, error)| (*x, mean - 2.0 * error, mean + 2.0 * error)).collect(),
-            };
-            plot.band(canvas, band.into_iter(), **color, 0.3);
+            let band = smoothed.iter().map(|(x, mean, error)| (*x, mean - 2.0 * error, mean + 2.0 * error));
+            plot.band(canvas, band, **color, 0.45);
         }
         let raw = values.iter().enumerate().step_by(step).map(|(i, v)| (i as f64 + 1.0, *v));
         plot.line(canvas, raw, Pen::new(**color, 0.8).opacity(0.35));
@@ -198,13 +200,13 @@ pub fn ensemble(case: &Case) -> Option<Drawing> {
     let grid = Grid {
         left,
         top: top + 22.0,
-        width: WIDTH - left - MARGIN,
+        width: WIDTH - left - MARGIN - INSET,
         columns: ensembles.len(),
         height: 300.0,
         gaps: (30.0, 0.0),
     };
     let level = minimum.map(|(least, _)| least);
-    let y = Axis::positive(values().chain(level).collect::<Vec<_>>().into_iter(), 5);
+    let y = costs(values().chain(level).collect(), 5);
     for (column, (analysis, color, (costs, every))) in ensembles.iter().enumerate() {
         let plot = Plot { frame: grid.panel(0, column), x: Axis::between(0.0, longest, 6), y: y.clone() };
         plot.draw_axes(&mut canvas, Written::full("iteration"), Written::at_edge(column == 0, "cost J"));

@@ -1,6 +1,6 @@
 //! Sample covariance matrices of each method: at t = 0, at the window's end and at the forecast's end.
 
-use super::axis::Axis;
+use super::axis::{Axis, bounds};
 use super::heat::{self, BAR, Scale};
 use super::panel::{Grid, Written, heading, titled, x_axis};
 use super::style::{MARGIN, WIDTH};
@@ -35,7 +35,8 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         .iter()
         .find_map(|name| sampled.iter().position(|(a, _)| a.method.starts_with(name)).filter(|_| columns > 1));
     let mut note =
-        "Covariances between sites over the samples; each row has its own colour scale, common to all methods"
+        "Covariances between sites over the samples, coloured by their signed square roots; each row has its own \
+                    colour scale, common to all methods"
             .to_string();
     note += &measure.map_or(".".into(), |k| format!(", set by {}: what is wider saturates.", sampled[k].0.method));
     if step > 1 {
@@ -47,12 +48,12 @@ pub fn draw(case: &Case) -> Option<Drawing> {
     let gap = 14.0;
     let side = (width - gap * (columns - 1) as f64) / columns as f64;
     let grid = Grid { left, top: top + 24.0, width, columns, height: side, gaps: (gap, 16.0) };
-    let site = Axis::cells(shown.len(), (side / 32.0) as usize, |i| shown[i].to_string());
+    let site = Axis::cells(shown.len(), (side / 22.0) as usize, |i| shown[i].to_string());
     let time = |t: usize| super::axis::plain(problem.window.time(t));
     for (row, (period, own)) in by_time.iter().enumerate() {
         let measured = own.iter().enumerate().filter(|(k, _)| measure.is_none_or(|m| m == *k));
-        let values = measured.flat_map(|(_, c)| c.iter().copied());
-        let scale = Scale::signed(values);
+        let (low, high) = bounds(measured.flat_map(|(_, c)| c.iter().copied()));
+        let scale = Scale::signed_roots(high.max(-low));
         let last = row + 1 == by_time.len();
         for (column, covariance) in own.iter().enumerate() {
             let frame = grid.panel(row, column);

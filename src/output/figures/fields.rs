@@ -4,11 +4,13 @@ use super::axis::Axis;
 use super::canvas::{Canvas, Frame};
 use super::heat::{self, BAR, Scale};
 use super::panel::{Grid, TIME, Written, heading, titled, x_axis, y_axis};
-use super::style::{Color, INK, MARGIN, WIDTH};
+use super::style::{Color, INK, MARGIN, PANEL, WIDTH};
 use super::{Case, Drawing};
 use ndarray::{Array2, ArrayView2};
 
 const LEFT: f64 = MARGIN + 46.0;
+/// The same with the rows' names.
+const NAMED_LEFT: f64 = MARGIN + 68.0;
 
 /// The maps of one block of rows, with axes at its edges.
 struct Maps<'a> {
@@ -92,8 +94,8 @@ pub fn error_and_spread(case: &Case) -> Option<Drawing> {
     let law = if scale.is_log() { ", on one logarithmic colour scale" } else { ", on one colour scale" };
     let (mut canvas, top) = titled(title, &format!("{what}{law}; dashed: the forecast starts.{}", coarse(case)));
     let columns = case.analyses.len().min(6);
-    let width = (WIDTH - LEFT - MARGIN - BAR).min(columns as f64 * 300.0);
-    let mut grid = Grid { left: LEFT, top: top + 22.0, width, columns, height: 150.0, gaps: (14.0, 14.0) };
+    let width = (WIDTH - NAMED_LEFT - MARGIN - BAR).min(columns as f64 * 300.0);
+    let mut grid = Grid { left: NAMED_LEFT, top: top + 22.0, width, columns, height: 150.0, gaps: (14.0, 14.0) };
     let rows = if truth.is_some() { 2 } else { 1 };
     let mut bottom = top;
     for (block, analyses) in case.analyses.chunks(columns).enumerate() {
@@ -104,11 +106,16 @@ pub fn error_and_spread(case: &Case) -> Option<Drawing> {
                 maps.draw(&mut canvas, 0, column, false, error.view());
             }
             maps.draw(&mut canvas, rows - 1, column, true, spreads[k]);
+            if column == 0 {
+                for (row, name) in ["|error|", "sd"].into_iter().skip(2 - rows).enumerate() {
+                    canvas.upwards((MARGIN + 12.0, grid.panel(row, 0).centre().1), name, PANEL);
+                }
+            }
             heading(&mut canvas, grid.panel(0, column), &analysis.method, case.colors[k]);
         }
         let all = grid.all(rows);
         time_title(&mut canvas, all);
-        heat::bar(&mut canvas, all, &scale, if rows == 2 { "|error| above, sd below" } else { "standard deviation" });
+        heat::bar(&mut canvas, all, &scale, "units of the state");
         bottom = all.bottom() + 46.0;
         grid.top = bottom + 24.0;
     }

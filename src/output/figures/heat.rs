@@ -1,6 +1,6 @@
 //! Heat maps: cells coloured by value, on a scale that several maps share, with its bar beside them.
 
-use super::axis::{Axis, bounds, range};
+use super::axis::{Axis, bounds, quantile, range};
 use super::canvas::{Anchor, Canvas, Frame, Pen};
 use super::panel::{Written, frame_lines, y_axis};
 use super::style::{BLANK, FAINT, INK, LABEL, Map, RULE, TICK};
@@ -16,23 +16,31 @@ const LEVELS: usize = 96;
 pub struct Scale {
     map: Map,
     axis: Axis,
+    /// What values go through before they are placed on the axis.
+    law: fn(f64) -> f64,
+}
+
+/// The square root with its sign: a covariance in the units of the state.
+fn signed_root(value: f64) -> f64 {
+    value.signum() * value.abs().sqrt()
 }
 
 impl Scale {
     /// Amounts or states from the least to the greatest.
     pub fn amounts(values: impl Iterator<Item = f64>) -> Self {
         let (low, high) = range(values, 0.0);
-        Self { map: Map::Amount, axis: Axis::between(low, high, 5) }
+        Self { map: Map::Amount, axis: Axis::between(low, high, 5), law: |v| v }
     }
 
-    /// Positive values on a logarithmic scale of at most three decades below the greatest.
-    pub fn logarithmic(values: impl Iterator<Item = f64>) -> Self {
-        let (low, high) = bounds(values.filter(|v| *v > 0.0));
-        let axis = match high {
-            0.0 => Axis::between(0.0, 1.0, 4),
-            high => Axis::log(low.max(high * 1e-3).min(high / 2.0), high),
+    /// Positive values on a logarithmic scale of at most three decades; the least 3 % share its darkest colour.
+    pub fn logarithmic(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let positive = values.filter(|v| *v > 0.0);
+        let (_, high) = bounds(positive.clone());
+        let axis = match quantile(positive, 0.03) {
+            Some(low) if high > 0.0 => Axis::log(low.max(high * 1e-3).min(high / 2.0), high),
+            _ => Axis::between(0.0, 1.0, 4),
         };
-        Self { map: Map::Amount, axis }
+        Self { map: Map::Amount, axis, law: |v| v }
     }
 
     /// Signed values, as far below zero as above it.
@@ -42,7 +50,17 @@ impl Scale {
             0.0 => 1.0,
             most => most,
         };
-        Self { map: Map::Signed, axis: Axis::between(-most, most, 4) }
+        Self { map: Map::Signed, axis: Axis::between(-most, most, 4), law: |v| v }
+    }
+
+    /// Signed values up to `most` on either side, by their signed square roots.
+    pub fn signed_roots(most: f64) -> Self {
+        let most = if most > 0.0 { most } else { 1.0 };
+        let root = most.sqrt();
+        let mut axis = Axis::between(-root, root, 4);
+        axis.ticks =
+            Axis::between(-most, most, 4).ticks.into_iter().map(|(at, text)| (signed_root(at), text)).collect();
+        Self { map: Map::Signed, axis, law: signed_root }
     }
 
     pub fn is_log(&self) -> bool {
@@ -50,7 +68,10 @@ impl Scale {
     }
 
     fn level(&self, value: f64) -> usize {
-        let share = if self.axis.is_log() && value <= 0.0 { 0.0 } else { self.axis.share(value).clamp(0.0, 1.0) };
+        let share = match self.axis.is_log() && value <= 0.0 {
+            true => 0.0,
+            false => self.axis.share((self.law)(value)).clamp(0.0, 1.0),
+        };
         ((share * LEVELS as f64) as usize).min(LEVELS - 1)
     }
 
@@ -108,9 +129,10 @@ pub fn heat(canvas: &mut Canvas, frame: Frame, values: ArrayView2<f64>, scale: &
 pub fn bar(canvas: &mut Canvas, beside: Frame, scale: &Scale, title: &str) {
     let bar = Frame { x: beside.right() + 14.0, w: 12.0, ..beside };
     let step = bar.h / LEVELS as f64;
-    for level in 0..LEVELS {
-        let y = bar.bottom() - (level + 1) as f64 * step;
-        canvas.cells(scale.color(level), vec![Frame { y, h: step, ..bar }]);
+    // Each over the ones above it, so that no seam shows between two.
+    for level in (0..LEVELS).rev() {
+        let h = (level + 1) as f64 * step;
+        canvas.cells(scale.color(level), vec![Frame { y: bar.bottom() - h, h, ..bar }]);
     }
     frame_lines(canvas, bar);
     let mut widest = 0.0f64;

@@ -3,7 +3,7 @@
 use super::axis::Axis;
 use super::canvas::{Marker, Pen};
 use super::panel::{Entry, Grid, Plot, Sample, TIME, Written, heading, legend, shade_forecast, time_axis, titled};
-use super::style::{Color, FAINT, INK, MARGIN, WIDTH};
+use super::style::{Color, FAINT, INK, INSET, MARGIN, WIDTH};
 use super::{Case, Drawing};
 use crate::diagnostics::{fair_crps, rmse, spread};
 use crate::method::Analysis;
@@ -70,8 +70,14 @@ pub fn scores(case: &Case) -> Option<Drawing> {
     );
     let top = legend(&mut canvas, top + 8.0, &method_entries(&scores));
     let left = MARGIN + 56.0;
-    let grid =
-        Grid { left, top: top + 22.0, width: WIDTH - left - MARGIN, columns: 2, height: 170.0, gaps: (70.0, 62.0) };
+    let grid = Grid {
+        left,
+        top: top + 22.0,
+        width: WIDTH - left - MARGIN - INSET,
+        columns: 2,
+        height: 170.0,
+        gaps: (70.0, 62.0),
+    };
     let ratio = |s: &Scores| s.spread.iter().zip(&s.rmse).map(|(spread, rmse)| spread / rmse).collect::<Vec<_>>();
     let parts: [(&str, &str, Vec<Vec<f64>>); 4] = [
         ("RMSE of the mean", "RMSE", scores.iter().map(|s| s.rmse.clone()).collect()),
@@ -112,7 +118,6 @@ pub fn scores(case: &Case) -> Option<Drawing> {
 
 pub fn spread_skill(case: &Case) -> Option<Drawing> {
     let scores = by_time(case)?;
-    let problem = case.problem;
     let title = "Spread against error";
     let note = "One point for each stored time, joined in their order; the first time is ringed. On the diagonal the spread is the error.";
     let (mut canvas, top) = titled(title, note);
@@ -151,7 +156,6 @@ pub fn spread_skill(case: &Case) -> Option<Drawing> {
         }
     }
     plot.close(&mut canvas);
-    let _ = problem;
     canvas.height = plot.frame.bottom() + 44.0;
     let caption = "Above the diagonal a posterior is narrower than its error, below it wider. What counts is the distance \
                    from the diagonal over all times, not of one point.";

@@ -3,7 +3,7 @@
 use super::axis::Axis;
 use super::canvas::{Anchor, Canvas, Frame, Marker, Pen, Point};
 use super::font;
-use super::style::{BLANK, Color, FAINT, GRID, INK, LABEL, MARGIN, PANEL, RULE, TICK, TITLE, WIDTH};
+use super::style::{BLANK, Color, FAINT, GRID, INK, LABEL, MARGIN, PANEL, RULE, TICK, TITLE, WIDTH, readable};
 use crate::problem::Problem;
 
 /// A canvas with its title and one or two sentences below it; and the first free pixel below them.
@@ -69,7 +69,7 @@ impl<'a> Written<'a> {
 /// The panel's title above it, shortened to fit.
 pub fn heading(canvas: &mut Canvas, frame: Frame, text: &str, color: Color) {
     let text = font::shorten(text, PANEL, true, frame.w + 8.0);
-    canvas.styled((frame.x, frame.y - 7.0), &text, PANEL, Anchor::Start, true, color);
+    canvas.styled((frame.x, frame.y - 7.0), &text, PANEL, Anchor::Start, true, readable(color));
 }
 
 /// Ticks and title of the horizontal axis.

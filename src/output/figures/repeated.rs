@@ -4,7 +4,7 @@ use super::axis::{Axis, range};
 use super::canvas::{Anchor, Frame, Marker, Pen};
 use super::font;
 use super::panel::{Entry, Grid, Plot, Sample, Written, heading, legend, titled};
-use super::style::{Color, FAINT, GRID, INK, LABEL, MARGIN, RULE, WIDTH, colors};
+use super::style::{Color, FAINT, GRID, INK, LABEL, MARGIN, RULE, WIDTH, colors, pale, readable};
 use super::{Case, Drawing};
 use crate::diagnostics::{BAND_LEVEL, Estimate, Periods, ScoreSummary};
 
@@ -88,7 +88,7 @@ pub fn scores(case: &Case) -> Option<Drawing> {
             }
             if column == 0 {
                 let name = font::shorten(name, LABEL, false, names);
-                canvas.styled((frame.x - 8.0, top + 25.0), &name, LABEL, Anchor::End, false, *color);
+                canvas.styled((frame.x - 8.0, top + 25.0), &name, LABEL, Anchor::End, false, readable(*color));
             }
             for (period, estimate) in score(summary).iter().flat_map(|p| p.named()) {
                 let Some(k) = PERIODS.iter().position(|(name, ..)| *name == period) else { continue };
@@ -161,6 +161,13 @@ pub fn spread_skill(case: &Case) -> Option<Drawing> {
     Some(Drawing { title, caption: caption.into(), canvas })
 }
 
+/// The axis of ranks as shares of the samples.
+fn shares() -> Axis {
+    let mut axis = Axis::between(0.0, 1.0, 2);
+    axis.ticks = [0.0, 0.5, 1.0].map(|s| (s, super::axis::plain(s))).to_vec();
+    axis
+}
+
 pub fn ranks(case: &Case) -> Option<Drawing> {
     let methods: Vec<_> = summaries(case)?.into_iter().filter(|(_, _, s)| s.rank.is_some()).take(7).collect();
     let rows = methods.iter().filter_map(|(_, _, s)| s.rank.as_ref().map(|r| r.named().count())).max()?;
@@ -174,7 +181,7 @@ pub fn ranks(case: &Case) -> Option<Drawing> {
     let left = MARGIN + 64.0;
     let columns = methods.len();
     let width = (WIDTH - left - MARGIN).min(columns as f64 * 300.0);
-    let grid = Grid { left, top: top + 24.0, width, columns, height: 110.0, gaps: (14.0, 24.0) };
+    let grid = Grid { left, top: top + 24.0, width, columns, height: 110.0, gaps: (22.0, 24.0) };
     let most = methods.iter().filter_map(|(_, _, s)| s.rank.as_ref()).flat_map(|r| {
         r.named()
             .flat_map(|(_, h)| h.counts.iter().chain(&h.band_high).copied().collect::<Vec<_>>())
@@ -182,10 +189,10 @@ pub fn ranks(case: &Case) -> Option<Drawing> {
     });
     let most = most.max().unwrap_or(1).max(1) as f64 * 1.05;
     for (column, (name, color, summary)) in methods.iter().enumerate() {
-        for (row, (period, h)) in summary.rank.iter().flat_map(|r| r.named()).enumerate() {
+        for (row, (period, h)) in summary.rank.iter().flat_map(Periods::named).enumerate() {
             let frame = grid.panel(row, column);
             let bins = h.counts.len();
-            let plot = Plot { frame, x: Axis::between(0.0, 1.0, 2), y: Axis::between(0.0, most, 3) };
+            let plot = Plot { frame, x: shares(), y: Axis::between(0.0, most, 3) };
             let edge = |k: usize| k as f64 / bins as f64;
             for k in 0..bins {
                 let (x0, high) = plot.at((edge(k), h.band_high[k] as f64));
@@ -195,7 +202,8 @@ pub fn ranks(case: &Case) -> Option<Drawing> {
             for k in 0..bins {
                 let (x0, y) = plot.at((edge(k), h.counts[k] as f64));
                 let x1 = plot.at((edge(k + 1), 0.0)).0;
-                canvas.rect(Frame { x: x0 + 1.0, y, w: x1 - x0 - 2.0, h: frame.bottom() - y }, *color, 0.85);
+                canvas
+                    .cells(pale(*color, 0.85), vec![Frame { x: x0 + 1.0, y, w: x1 - x0 - 2.0, h: frame.bottom() - y }]);
             }
             let flat = (0..bins).flat_map(|k| [(edge(k), h.expected[k]), (edge(k + 1), h.expected[k])]);
             plot.line(&mut canvas, flat, Pen::new(INK, 1.2));

@@ -19,6 +19,8 @@ pub const BLANK: Color = [0xf4, 0xf4, 0xf4];
 pub const WIDTH: f64 = 920.0;
 /// Around every figure.
 pub const MARGIN: f64 = 16.0;
+/// More of it to the right of a panel whose last tick label is centred on its edge.
+pub const INSET: f64 = 10.0;
 
 /// Sizes of texts in pixels.
 pub const TITLE: f64 = 16.0;
@@ -67,6 +69,22 @@ pub fn colors<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Color> {
 /// The colours of analyses.
 pub fn analysis_colors(analyses: &[Analysis]) -> Vec<Color> {
     colors(analyses.iter().map(|a| a.method.as_str()))
+}
+
+/// The colour of a text in a colour: darker where it would be too light to read on white (WCAG's ratio of 4.5).
+pub fn readable(color: Color) -> Color {
+    let linear = |c: u8| (f64::from(c) / 255.0).powf(2.2);
+    let luminance = |[r, g, b]: Color| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    let mut text = color;
+    while 1.05 / (luminance(text) + 0.05) < 4.5 {
+        text = text.map(|c| (f64::from(c) * 0.95) as u8);
+    }
+    text
+}
+
+/// A colour of that opacity on white.
+pub fn pale(color: Color, opacity: f64) -> Color {
+    color.map(|c| (255.0 - (255.0 - f64::from(c)) * opacity).round() as u8)
 }
 
 /// A map from 0 .. 1 to colours.

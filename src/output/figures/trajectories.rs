@@ -3,7 +3,7 @@
 use super::axis::{Axis, bounds};
 use super::canvas::{Marker, Pen};
 use super::panel::{Entry, Grid, Plot, Sample, TIME, Written, heading, legend, shade_forecast, time_axis, titled};
-use super::style::{INK, MARGIN, WIDTH};
+use super::style::{INK, INSET, MARGIN, WIDTH};
 use super::{Case, Drawing};
 use crate::problem::PointFunction;
 use ndarray::Axis as Side;
@@ -57,7 +57,14 @@ pub fn draw(case: &Case) -> Option<Drawing> {
     let columns = sampled.len().min(3);
     let rows = sampled.len().div_ceil(columns);
     let left = MARGIN + 46.0;
-    let grid = Grid { left, top: top + 22.0, width: WIDTH - left - MARGIN, columns, height: 150.0, gaps: (22.0, 46.0) };
+    let grid = Grid {
+        left,
+        top: top + 22.0,
+        width: WIDTH - left - MARGIN - INSET,
+        columns,
+        height: 150.0,
+        gaps: (34.0, 46.0),
+    };
     let every = |count: usize| count.div_ceil(LINES).max(1);
     let values = sampled.iter().flat_map(|(a, _)| {
         let samples = a.samples.index_axis(Side(2), site);
