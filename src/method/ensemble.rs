@@ -179,7 +179,7 @@ impl Settings {
         let outcomes = self.minimise(problem, &mut windows, engine.hardware().precision, observer)?;
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, outcome) in outcomes.iter().enumerate() {
-            outcome.check_share(self.max_diverged_share)?;
+            outcome.check_share(self.max_diverged_share, problem.seeds[p])?;
             analyses.push(self.analysis(problem, p, outcome, windows.forecast(p, outcome.kept_states().view())?)?);
         }
         let seconds = clock.elapsed().as_secs_f64();
@@ -313,13 +313,13 @@ impl Settings {
         };
         let background = |rest: &Rest| 0.5 * rest.minimum.point.iter().map(|z| z * z).sum::<f64>();
         let traced = &rests[..rests.len().min(TRACED)];
-        let longest =
-            |rests: &mut dyn Iterator<Item = &Rest>| rests.map(|r| r.minimum.history.len()).max().unwrap_or(0);
-        let mut cost = Array2::from_elem((traced.len(), longest(&mut traced.iter())), f64::NAN);
+        let shown = traced.iter().chain(outcome.kept().map(|(_, rest)| rest));
+        let steps = shown.map(|r| r.minimum.history.len()).max().unwrap_or(0);
+        let mut cost = Array2::from_elem((traced.len(), steps), f64::NAN);
         for (rest, mut row) in traced.iter().zip(cost.outer_iter_mut()) {
             row.iter_mut().zip(&rest.minimum.history).for_each(|(to, from)| *to = *from);
         }
-        let mut mean_cost = Array1::zeros(longest(&mut outcome.kept().map(|(_, rest)| rest)));
+        let mut mean_cost = Array1::zeros(steps);
         for (_, rest) in outcome.kept() {
             let history = &rest.minimum.history;
             let last = history.last().copied().unwrap_or(f64::NAN);
@@ -485,7 +485,7 @@ impl Outcome {
     }
 
     /// Refuses an ensemble of which too little is left.
-    fn check_share(&self, most: f64) -> Result<()> {
+    fn check_share(&self, most: f64, seed: u64) -> Result<()> {
         let (members, kept) = (self.rests.len(), self.kept().count());
         let left_out = members - kept;
         if kept >= 2 && left_out as f64 <= most * members as f64 {
@@ -493,17 +493,17 @@ impl Outcome {
         }
         let diverged = self.count(Status::Diverged);
         if 2 * diverged >= left_out {
-            return Err(Error::Diverged { what: "the ensemble of 4DVAR".into(), diverged, members });
+            return Err(Error::Diverged { what: format!("the ensemble of 4DVAR of seed {seed}"), diverged, members });
         }
         Err(Error::invalid(
-            "ensemble of 4DVAR",
+            format!("ensemble of 4DVAR of seed {seed}"),
             format!("at most {:.0} of {members} members left out", most * members as f64),
             format!(
                 "{} far from any minimum, {} in spurious minima, {diverged} diverged",
                 self.count(Status::Stuck),
                 self.count(Status::Spurious)
             ),
-            "allow more iterations, lengthen the window in stages, or allow a larger share",
+            "allow more --iterations, lengthen the window in --stages, or allow a larger --max-diverged-share",
         ))
     }
 }
