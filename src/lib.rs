@@ -1,6 +1,7 @@
 //! Ensemble engine for variational data assimilation, on any GPU and on the CPU.
 //!
-//! It integrates Lorenz-96 members and their adjoints in lockstep; 4DVAR and VI-4DVAR are two readings of one cost.
+//! It integrates Lorenz-96 members and their adjoints in lockstep; 4DVAR, ABC, an ensemble of 4DVAR, VI-4DVAR and a
+//! reference posterior are readings of one cost.
 //!
 //! ```
 //! use vi4dvar::{Backend, Engine, EngineSettings, FourDVarSettings, Silent, TwinSettings, ViSettings};
@@ -12,7 +13,7 @@
 //! // An engine: `Backend::Auto` takes a real GPU where there is one.
 //! let engine = Engine::new(&EngineSettings { backend: Backend::Cpu, ..EngineSettings::default() })?;
 //!
-//! // Two methods, each one analysis per problem of the set: here one.
+//! // Two of the methods, each one analysis per problem of the set: here one.
 //! let map = FourDVarSettings { starts: 16, ..FourDVarSettings::default() }.run(&problem, &engine, &mut Silent)?;
 //! let vi = ViSettings { batch: 64, ..ViSettings::default() }.run(&problem, &engine, &mut Silent)?;
 //!

@@ -696,7 +696,7 @@ fn settings_defaults_and_refusals() {
     assert_eq!((vi.learning_rate, vi.initial_std, vi.max_diverged_share), (0.01, 1.0, 0.5));
     assert_eq!((vi.schedule, vi.tolerance, vi.units), (Schedule::Constant, None, Units::Physical));
     let four = FourDVarSettings::default();
-    assert_eq!((four.starts, four.iterations, four.history, four.samples), (8, 1500, 10, 1000));
+    assert_eq!((four.starts, four.iterations, four.history, four.samples), (8, 1500, 20, 1000));
     assert_eq!((four.minimiser, four.hessian), (Minimiser::Lbfgs, Hessian::GaussNewton));
     assert_eq!((four.gradient_tolerance, four.cost_tolerance), (None, None));
     assert_eq!((four.learning_rate, four.schedule), (0.05, Schedule::Cosine));

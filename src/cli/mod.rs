@@ -27,7 +27,7 @@ struct Subcommand {
 const SUBCOMMANDS: [Subcommand; 6] = [
     Subcommand {
         name: "twin",
-        about: "The whole case study: simulate, assimilate by 4DVAR and VI-4DVAR, compare with the truth",
+        about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
         flags: twin::flags,
         run: twin::run,
     },

@@ -9,7 +9,7 @@ use crate::diagnostics::{Periods, covariances};
 use ndarray::{Array2, Axis as Side};
 
 /// Most sites of a matrix; of more, every n-th is shown.
-const MOST: usize = 40;
+const MOST: usize = 48;
 
 pub fn draw(case: &Case) -> Option<Drawing> {
     let problem = case.problem;
