@@ -30,15 +30,10 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         })
         .collect();
 
-    // One broad posterior would leave nothing to see of the narrow ones.
-    let measure = ["Reference", "4DVAR"]
-        .iter()
-        .find_map(|name| sampled.iter().position(|(a, _)| a.method.starts_with(name)).filter(|_| columns > 1));
-    let mut note =
-        "Covariances between sites over the samples, coloured by their signed square roots; each row has its own \
-                    colour scale, common to all methods"
-            .to_string();
-    note += &measure.map_or(".".into(), |k| format!(", set by {}: what is wider saturates.", sampled[k].0.method));
+    let mut note = "Covariances between sites over the samples, coloured by their signed square roots; each row has its own \
+                    colour scale, common to all methods. It ends at the largest covariance of the median method: what is \
+                    wider saturates."
+        .to_string();
     if step > 1 {
         note += &format!(" Every {step}th site is shown.");
     }
@@ -51,9 +46,10 @@ pub fn draw(case: &Case) -> Option<Drawing> {
     let site = Axis::cells(shown.len(), (side / 22.0) as usize, |i| shown[i].to_string());
     let time = |t: usize| super::axis::plain(problem.window.time(t));
     for (row, (period, own)) in by_time.iter().enumerate() {
-        let measured = own.iter().enumerate().filter(|(k, _)| measure.is_none_or(|m| m == *k));
-        let (low, high) = bounds(measured.flat_map(|(_, c)| c.iter().copied()));
-        let scale = Scale::signed_roots(high.max(-low));
+        // The broadest posterior would leave nothing to see of the narrow ones, nor the narrowest of the broad ones.
+        let mut largest: Vec<f64> = own.iter().map(|c| bounds(c.iter().copied())).map(|(l, h)| h.max(-l)).collect();
+        largest.sort_by(f64::total_cmp);
+        let scale = Scale::signed_roots(largest[(largest.len() - 1) / 2]);
         let last = row + 1 == by_time.len();
         for (column, covariance) in own.iter().enumerate() {
             let frame = grid.panel(row, column);
