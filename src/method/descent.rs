@@ -92,6 +92,9 @@ pub(super) struct Starts<'a> {
     pub backgrounds: ArrayView2<'a, f64>,
     /// Amplitude of the perturbation of the observations.
     pub amplitude: f64,
+    /// S of each problem, if L-BFGS is to move v in z = start + S v: where S S' is about the inverse Hessian, it sees a
+    /// function of curvature 1. Gradient norms are then those of v.
+    pub roots: Option<&'a [Array2<f64>]>,
 }
 
 /// Where a member came to rest.
@@ -168,7 +171,7 @@ impl<'a> Windows<'a> {
         }
         let backgrounds =
             Array2::from_shape_fn((rows.len(), n), |(k, i)| problem.background.mean_of(rows[k].problem as usize)[i]);
-        let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0 };
+        let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0, roots: None };
         self.minimise(descent, starts, from, true, watch)
     }
 
@@ -197,7 +200,10 @@ impl<'a> Windows<'a> {
             };
             let descent = if stage + 1 < stages { descent.loose() } else { *descent };
             let minima = match descent.minimiser {
-                Minimiser::Lbfgs => minimise_lbfgs(&from, descent.lbfgs, evaluate, watch)?,
+                Minimiser::Lbfgs => match starts.roots {
+                    None => minimise_lbfgs(&from, descent.lbfgs, evaluate, watch)?,
+                    Some(roots) => preconditioned(roots, starts.rows, &from, descent.lbfgs, evaluate, watch)?,
+                },
                 Minimiser::Adam => {
                     let LbfgsSettings { iterations, gradient_tolerance, .. } = descent.lbfgs;
                     match descent.look {
@@ -242,6 +248,33 @@ impl<'a> Windows<'a> {
         }
         Ok(rests)
     }
+}
+
+/// Minimises over v in z = from + S v by L-BFGS; the points that come back are z.
+fn preconditioned(
+    roots: &[Array2<f64>],
+    rows: &[Row],
+    from: &[Vec<f64>],
+    settings: LbfgsSettings,
+    mut evaluate: impl FnMut(&[Request]) -> Result<Vec<Evaluation>>,
+    watch: &mut Watch,
+) -> Result<Vec<Minimum>> {
+    let root = |index: usize| &roots[rows[index].problem as usize];
+    let control =
+        |index: usize, v: &[f64]| (&ArrayView1::from(&from[index]) + &root(index).dot(&ArrayView1::from(v))).to_vec();
+    let over_v = |requests: &[Request]| {
+        let points: Vec<_> = requests.par_iter().with_min_len(GRAIN).map(|r| control(r.index, r.point)).collect();
+        let asked: Vec<_> = requests.iter().zip(&points).map(|(r, point)| Request { index: r.index, point }).collect();
+        let mut evaluations = evaluate(&asked)?;
+        evaluations.par_iter_mut().zip(requests).with_min_len(GRAIN).for_each(|(evaluation, request)| {
+            evaluation.gradient = root(request.index).t().dot(&ArrayView1::from(&evaluation.gradient)).to_vec();
+        });
+        Ok(evaluations)
+    };
+    let origin: Vec<_> = from.iter().map(|z| vec![0.0; z.len()]).collect();
+    let mut minima = minimise_lbfgs(&origin, settings, over_v, watch)?;
+    minima.iter_mut().enumerate().for_each(|(index, minimum)| minimum.point = control(index, &minimum.point));
+    Ok(minima)
 }
 
 impl Root {

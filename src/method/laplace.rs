@@ -39,6 +39,8 @@ pub(super) struct Laplace {
     pub covariance: Array2<f64>,
     /// S with S S' = P: `[sites, sites]`.
     pub square_root: Array2<f64>,
+    /// The same in the whitened control, L^-1 S: upper triangular, `[sites, sites]`.
+    pub whitened_root: Array2<f64>,
     /// The Hessian, in physical units: `[sites, sites]`.
     pub hessian: Array2<f64>,
     /// Which Hessian it is in the end.
@@ -100,12 +102,14 @@ impl Laplace {
         let invert = |lower: &DMatrix<f64>| lower.solve_lower_triangular(&identity).expect("a positive diagonal");
         // With Hz = C C': P = L C^-T C^-1 L', so S = L C^-T.
         let cholesky = Cholesky::new(to_nalgebra(whitened)).expect("positive definite");
-        let square_root = factor.dot(&from_nalgebra(&invert(&cholesky.l()).transpose()));
+        let whitened_root = from_nalgebra(&invert(&cholesky.l()).transpose());
+        let square_root = factor.dot(&whitened_root);
         let whiten = from_nalgebra(&invert(&to_nalgebra(factor)));
         Self {
             covariance: square_root.dot(&square_root.t()),
             hessian: whiten.t().dot(whitened).dot(&whiten),
             square_root,
+            whitened_root,
             kind,
             smallest_eigenvalue,
         }
