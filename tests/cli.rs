@@ -174,6 +174,11 @@ fn only_the_methods_asked_for_run() {
     let table = succeed(&d, &format!("twin {SMALL} --methods vi,prior --out some"));
     assert!(table.contains("Prior") && table.contains("VI-4DVAR") && !table.contains("\n4DVAR"), "{table}");
     assert!(!d.path().join("some/4dvar.nc").exists());
+    // Written over, a directory holds the new experiment alone.
+    succeed(&d, &format!("twin {SMALL} --methods prior,4dvar,abc --out over"));
+    succeed(&d, &format!("twin {SMALL} --methods prior --seed 2 --out over --force"));
+    assert!(d.path().join("over/prior.nc").exists() && !d.path().join("over/4dvar.nc").exists());
+    assert!(!d.path().join("over/figures/abc-costs.svg").exists());
     assert!(refuse(&d, &format!("twin {SMALL} --methods enkf --out none")).contains("4dvar"));
 }
 
@@ -238,6 +243,23 @@ fn bad_settings_are_refused_with_their_name() {
         ("--max-diverged-share 2", "max-diverged-share"),
         ("--learning-rate 0", "learning-rate"),
         ("--repeat 0", "repeat"),
+        ("--abc-trials 0", "abc-trials"),
+        ("--abc-keep 0", "abc-keep"),
+        ("--abc-keep 1e-9", "abc-keep"),
+        ("--abc-threshold nan", "abc-threshold"),
+        ("--criterion best", "criterion"),
+        ("--members 1", "members"),
+        ("--members 4000000000", "trajectory"),
+        ("--prior-keep 4000000000", "trajectory"),
+        ("--perturbation -1", "perturbation"),
+        ("--perturbation nan", "perturbation"),
+        ("--stages 0", "stages"),
+        ("--particles 3", "particles"),
+        ("--particles 16777216 --runs 128", "particles"),
+        ("--runs 1", "runs"),
+        ("--ess-share 1e-9", "ess-share"),
+        ("--nuts-chains 1", "nuts-chains"),
+        ("--nuts-draws 0", "nuts-draws"),
         ("--repeat 18446744073709551615", "repeat"),
         ("--threads 100000", "threads"),
         ("--adapter nope", "adapter"),

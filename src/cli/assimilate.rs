@@ -64,7 +64,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let mut problem = Problem::read(&options.problem)?;
     // The settings that are saved name the seed that was used.
     problem.seeds = vec![*options.seed.get_or_insert(problem.seeds[0])];
-    check_size("trajectory", &[options.methods.samples, problem.window.times, problem.sites()])?;
+    let samples = options.methods.settings().samples_of(method);
+    check_size("trajectory", &[samples, problem.window.times, problem.sites()])?;
     let settings = config::resolved("assimilate PROBLEM.nc", &options);
     let engine = options.hardware.engine(&options.run)?;
     let mut bar = Bar::new(options.run.quiet);

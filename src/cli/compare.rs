@@ -37,6 +37,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         out: Path::new("out").join("compare"),
         run: RunOptions::default(),
     });
+    if let Some(twice) = files.iter().enumerate().find(|(k, file)| files[..*k].contains(file)) {
+        return Err(Error::file(twice.1, "is given twice", "give each analysis once"));
+    }
     let (scores, report, pictures) = (out.join("scores.json"), out.join("report.html"), out.join("figures"));
     for target in [&scores, &report].into_iter().filter(|t| t.exists()) {
         check_writable(target, run.force)?;

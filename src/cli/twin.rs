@@ -74,6 +74,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     });
     options.methods.sort_unstable();
     options.methods.dedup();
+    let changed = TwinSettings { seed: options.twin.seed, ..preset.twin.clone() } != options.twin;
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
     let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
     let seeds = seeds(preset.twin.seed, options.repeat)?;
@@ -86,7 +87,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         check_writable(target, force)?;
     }
     check_figures(out.join("figures"), force)?;
-    check_size("trajectory", &[preset.methods.samples(), preset.twin.times, preset.twin.sites])?;
+    for samples in methods.iter().map(|method| preset.methods.samples_of(*method)) {
+        check_size("trajectory", &[samples, preset.twin.times, preset.twin.sites])?;
+    }
     methods.iter().try_for_each(|method| preset.methods.check(*method))?;
     preset.twin.check()?;
     let engine = options.hardware.engine(&options.run)?;
@@ -101,6 +104,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     drop(bar);
 
     let settings = config::resolved("twin", &options);
+    if force {
+        remove_others(out, methods)?;
+    }
     problem.write(out.join("problem.nc"), &output::attributes("twin", &settings, None), force)?;
     for (file, analysis) in files.iter().zip(&analyses) {
         let attributes = output::analysis_attributes("twin", &settings, &engine, &problem, analysis);
@@ -114,12 +120,10 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     write_text(out.join("twin.toml"), &settings, force)?;
     let report = Report {
         title: format!("Twin experiment {}", preset.name),
-        about: match seeds[..] {
-            [_] => format!("{}: {about}.", preset.about),
-            [first, ..] => {
-                format!("{}: {about}. Problem, summaries and single figures are those of seed {first}.", preset.about)
-            }
-            [] => String::new(),
+        about: {
+            let whose = if changed { "its settings changed" } else { preset.about };
+            let several = format!(" Problem, notes and single figures are those of seed {}.", seeds[0]);
+            format!("Preset {}, {whose}. {about}.{}", preset.name, if seeds.len() > 1 { &several } else { "" })
         },
         command: format!("vi4dvar twin --config {}", out.join("twin.toml").display()),
         problem: problem_facts(&problem),
@@ -139,6 +143,20 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
     writeln!(text, "on {}\n{}", engine.hardware(), out.join("report.html").display()).expect("strings take everything");
     print(&text)
+}
+
+/// Removes the analyses of methods that this run has not, so that a directory holds one experiment.
+fn remove_others(out: &Path, methods: &[Method]) -> Result<()> {
+    for method in Method::ALL.iter().filter(|method| !methods.contains(method)) {
+        let file = out.join(format!("{}.nc", method.name()));
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::Write { path: file, reason: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `count` consecutive seeds.

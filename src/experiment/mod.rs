@@ -65,7 +65,7 @@ impl Preset {
         methods.iter().try_for_each(|method| self.methods.check(*method))?;
         let mut first = None;
         let mut table = ScoreTable::default();
-        for seeds in seeds.chunks(self.twins_at_once(methods.len())) {
+        for seeds in seeds.chunks(self.twins_at_once(methods)) {
             let problem = simulate_set(&self.twin, seeds)?;
             let run = |method: &Method| self.methods.run(*method, &problem, engine, observer);
             let mut analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
@@ -83,12 +83,13 @@ impl Preset {
         Ok(Outcome { problem, analyses, table })
     }
 
-    fn twins_at_once(&self, methods: usize) -> usize {
+    fn twins_at_once(&self, methods: &[Method]) -> usize {
         if self.twin.background_correlation > 0.0 {
             return 1;
         }
-        let numbers = self.methods.samples().saturating_mul(self.twin.times).saturating_mul(self.twin.sites);
-        (SAMPLE_NUMBERS / numbers.saturating_mul(methods).max(1)).max(1)
+        let samples: usize = methods.iter().map(|method| self.methods.samples_of(*method)).sum();
+        let numbers = samples.saturating_mul(self.twin.times).saturating_mul(self.twin.sites);
+        (SAMPLE_NUMBERS / numbers.max(1)).max(1)
     }
 
     /// All presets, in the order in which lists show them.

@@ -225,10 +225,11 @@ impl Columns {
     }
 
     /// One column of seconds; `None` where no method knows its own.
-    fn seconds(methods: &[MethodScores]) -> Option<Self> {
+    fn seconds(methods: &[MethodScores], twins: usize) -> Option<Self> {
         let cell = |s: f64| if s.is_finite() { format!("{s:.2}") } else { "-".into() };
         let cells = methods.iter().map(|m| vec![cell(m.seconds)]);
-        let cells = [vec!["seconds".into()]].into_iter().chain(cells).collect();
+        let title = if twins > 1 { "s in all" } else { "seconds" };
+        let cells = [vec![title.into()]].into_iter().chain(cells).collect();
         methods.iter().any(|m| m.seconds.is_finite()).then_some(Self { title: "", cells })
     }
 
@@ -257,7 +258,7 @@ impl fmt::Display for ScoreTable {
         for (b, (heading, groups)) in blocks(reference).into_iter().enumerate() {
             let mut columns: Vec<_> = groups.iter().filter_map(|g| Columns::new(g, &summaries)).collect();
             if b == 0 && !columns.is_empty() {
-                columns.extend(Columns::seconds(&self.methods));
+                columns.extend(Columns::seconds(&self.methods, self.twins));
             }
             // Groups side by side, and below each other where they do not fit.
             let mut rows: Vec<Vec<String>> = Vec::new();

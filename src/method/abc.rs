@@ -97,6 +97,10 @@ impl Settings {
     pub fn check(&self) -> Result<()> {
         check_count("abc-trials", self.trials, 2..=MOST_MEMBERS)?;
         check_share("abc-keep", self.keep)?;
+        if self.threshold.is_none() && self.keep * (self.trials as f64) < 1.5 {
+            let found = format!("{} of {} trials", self.keep, self.trials);
+            return Err(Error::invalid("abc-keep", "a share that keeps at least 2 trials", found, "keep or try more"));
+        }
         check_positive("abc-threshold", self.threshold.unwrap_or(1.0))?;
         check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
         check_share("max-diverged-share", self.max_diverged_share)
@@ -131,7 +135,7 @@ impl Settings {
         let selections = loaded.select(&draw, self.criterion.terms(), self.rule())?;
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, selection) in selections.iter().enumerate() {
-            self.check_selection(selection, p)?;
+            self.check_selection(selection, problem.seeds[p])?;
             // One problem at a time: with a threshold, each keeps a number of its own.
             let mut alone = engine.load(&problem.single(p))?;
             analyses.push(self.analysis(problem, p, selection, &mut alone)?);
@@ -141,7 +145,7 @@ impl Settings {
         Ok(analyses)
     }
 
-    fn check_selection(&self, selection: &Selection, p: usize) -> Result<()> {
+    fn check_selection(&self, selection: &Selection, seed: u64) -> Result<()> {
         if selection.diverged as f64 > self.max_diverged_share * self.trials as f64 {
             let what = "the trials of ABC".into();
             return Err(Error::Diverged { what, diverged: selection.diverged, members: self.trials });
@@ -153,7 +157,7 @@ impl Settings {
             return Err(Error::invalid(
                 "abc-threshold",
                 "one that keeps at least 2 trials of each problem",
-                format!("{threshold}, which keeps {kept} of problem {p}, where the least {symbol} is about {edge:.4}"),
+                format!("{threshold}, which keeps {kept} for seed {seed}, where the least {symbol} is about {edge:.4}"),
                 "raise it, draw more trials, or keep a share instead",
             ));
         }

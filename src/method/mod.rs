@@ -119,11 +119,15 @@ impl MethodSettings {
     }
 
     /// Most samples that a method keeps of one problem.
-    pub fn samples(&self) -> usize {
-        let Self { prior, four_d_var, abc, ensemble, vi, reference } = self;
-        [prior.samples, four_d_var.samples, abc.samples, ensemble.members, vi.samples, reference.samples]
-            .into_iter()
-            .fold(0, usize::max)
+    pub fn samples_of(&self, method: Method) -> usize {
+        match method {
+            Method::Prior => self.prior.samples,
+            Method::FourDVar => self.four_d_var.samples,
+            Method::Abc => self.abc.samples,
+            Method::Ensemble => self.ensemble.members,
+            Method::Vi => self.vi.samples,
+            Method::Reference => self.reference.samples,
+        }
     }
 
     /// Runs a method: one analysis for each problem of the set.
@@ -232,7 +236,7 @@ fn check_share(flag: &str, value: f64) -> Result<()> {
     if value > 0.0 && value <= 1.0 {
         return Ok(());
     }
-    Err(Error::invalid(flag, "a share above 0, at most 1", value.to_string(), "0.5 allows half"))
+    Err(Error::invalid(flag, "a share above 0, at most 1", value.to_string(), "correct the setting, or leave it out"))
 }
 
 /// Refuses a count outside the range in which it makes sense.

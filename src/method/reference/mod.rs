@@ -89,6 +89,15 @@ impl Settings {
         check_count("particles", self.particles, 16..=1 << 24)?;
         check_count("runs", self.runs, 2..=128)?;
         check_fraction("ess-share", self.ess_share)?;
+        if self.ess_share < LEAST_ESS_SHARE {
+            let expected = format!("at least {LEAST_ESS_SHARE}, or a few particles make all the others");
+            return Err(Error::invalid("ess-share", expected, self.ess_share.to_string(), "leave it out"));
+        }
+        if self.particles.saturating_mul(self.runs) > MOST_PARTICLES {
+            let found = format!("{} particles in {} runs", self.particles, self.runs);
+            let expected = format!("at most {MOST_PARTICLES} particles in all runs together");
+            return Err(Error::invalid("particles", expected, found, "use fewer"));
+        }
         check_count("leapfrog-steps", self.leapfrog_steps, 1..=10_000)?;
         check_count("moves", self.moves, 1..=10_000)?;
         check_fraction("correlation", self.correlation)?;
@@ -218,7 +227,7 @@ impl Settings {
         let mut gaps = Vec::new();
         for b in 1..runs.len() {
             for a in 0..b {
-                let names = [format!("SMC runs {}", a + 1), format!("run {}", b + 1)];
+                let names = [format!("SMC run {}", a + 1), format!("run {}", b + 1)];
                 gaps.push(Gap::new([&names[0], &names[1]], &estimates[a], &estimates[b]));
             }
         }
@@ -353,6 +362,11 @@ impl Settings {
         (records, summary)
     }
 }
+
+/// Least share of effective particles that a temper level may leave.
+const LEAST_ESS_SHARE: f64 = 0.05;
+/// Most particles of all runs of a problem: their trajectories are summed in memory.
+const MOST_PARTICLES: usize = 1 << 20;
 
 /// Refuses what is not strictly between 0 and 1.
 fn check_fraction(flag: &str, value: f64) -> Result<()> {

@@ -16,7 +16,9 @@ pub fn draw(case: &Case) -> Option<Drawing> {
         .zip(&case.colors)
         .filter_map(|(a, c)| {
             let (counts, edges) = (&a.record("cost_count")?.values, &a.record("cost_bin_edge")?.values);
-            let fits = counts.sum() > 0.0 && edges.len() == counts.len() + 1;
+            // Without observations every cost is 0, which a logarithmic axis has not.
+            let threshold = a.number("threshold").unwrap_or(f64::NAN);
+            let fits = counts.sum() > 0.0 && edges.len() == counts.len() + 1 && threshold > 0.0;
             fits.then(|| (a, *c, counts.iter().copied().collect::<Vec<_>>(), edges.iter().copied().collect::<Vec<_>>()))
         })
         .collect();

@@ -134,6 +134,12 @@ pub fn write_figures(directory: impl AsRef<Path>, figures: &[Figure], overwrite:
     check_figures(directory, overwrite)?;
     std::fs::create_dir_all(directory)
         .map_err(|e| Error::file(directory, format!("cannot be created: {e}"), "choose another directory"))?;
+    // Nothing of an earlier run is left among them.
+    for (name, _) in FIGURES.iter().filter(|(name, _)| figures.iter().all(|f| f.name != *name)) {
+        for stale in targets(directory, name).iter().filter(|t| t.exists()) {
+            std::fs::remove_file(stale).map_err(|reason| Error::Write { path: stale.clone(), reason })?;
+        }
+    }
     figures.par_iter().try_for_each(|figure| {
         let [svg, png] = targets(directory, figure.name);
         write_text(svg, &figure.svg, overwrite)?;
