@@ -33,17 +33,7 @@ pub(super) fn minimise(
     units.outer_iter_mut().enumerate().for_each(|(p, mut unit)| unit.assign(&problem.background.std_of(p)));
     let listed = Listed { states, rows: starts.rows, amplitude: starts.amplitude };
     let mut resident = loaded.settle(listed, starts.backgrounds, units.view())?;
-    let unseen = Minimum {
-        point: vec![0.0; n],
-        cost: f64::INFINITY,
-        gradient_norm: f64::NAN,
-        start_gradient_norm: f64::NAN,
-        history: Vec::new(),
-        iterations: 0,
-        evaluations: 0,
-        reason: Reason::IterationLimit,
-    };
-    let mut minima = vec![unseen; count];
+    let mut minima = vec![Minimum::unseen(vec![0.0; n]); count];
     let mut costs = vec![f64::INFINITY; count];
     let mut live: Vec<usize> = (0..count).collect();
     let mut steps = course.adam.steps(course.iterations);

@@ -189,7 +189,7 @@ pub fn minimise(
 
 impl Minimum {
     /// No point seen yet.
-    pub(super) fn unseen(start: Vec<f64>) -> Self {
+    pub(crate) fn unseen(start: Vec<f64>) -> Self {
         Self {
             point: start,
             cost: f64::INFINITY,
