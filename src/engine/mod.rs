@@ -26,6 +26,7 @@ use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use selection::Selector;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
 pub const BLOCK: usize = 256;
@@ -504,6 +505,15 @@ impl LoadedProblem {
         match &self.inner {
             Inner::Cpu(e) => e.counters(),
             Inner::Gpu(e) => e.counters(),
+        }
+    }
+
+    /// The time spent in kernels so far, without what goes up, comes down and is converted on the way. None where the
+    /// device cannot tell.
+    pub fn kernel_time(&self) -> Option<Duration> {
+        match &self.inner {
+            Inner::Cpu(e) => Some(e.kernel_time()),
+            Inner::Gpu(e) => e.kernel_time(),
         }
     }
 }

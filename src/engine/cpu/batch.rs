@@ -20,7 +20,9 @@ use rayon::prelude::*;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
 const CACHE_BUDGET: usize = 640 << 10;
@@ -46,6 +48,7 @@ pub struct Batch<T> {
     /// One per thread; a [`Workspace`] of the lanes that the processor has.
     workspaces: Vec<Mutex<Option<Box<dyn Any + Send>>>>,
     counters: Counters,
+    kernel_nanoseconds: AtomicU64,
 }
 
 /// Whose the members of a batch are.
@@ -133,7 +136,18 @@ impl Item<'_> {
 impl<T: Scalar> Batch<T> {
     pub fn new(pool: Arc<rayon::ThreadPool>, problem: &Problem) -> Self {
         let workspaces = (0..pool.current_num_threads()).map(|_| Mutex::new(None)).collect();
-        Self { data: Prepared::new(problem, T::from_f64), pool, workspaces, counters: Counters::default() }
+        Self {
+            data: Prepared::new(problem, T::from_f64),
+            pool,
+            workspaces,
+            counters: Counters::default(),
+            kernel_nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// The time that the threads have worked on items.
+    pub fn kernel_time(&self) -> Duration {
+        Duration::from_nanos(self.kernel_nanoseconds.load(Ordering::Relaxed))
     }
 
     pub fn problems(&self) -> usize {
@@ -274,6 +288,7 @@ impl<T: Scalar> Batch<T> {
 
     /// Does `work` on every item, on all threads, with the thread's scratch.
     pub(super) fn each<I: Send>(&self, items: Vec<I>, work: impl Fn(&mut Option<Box<dyn Any + Send>>, I) + Sync) {
+        let clock = Instant::now();
         let work = |thread: usize, item: I| {
             work(&mut self.workspaces[thread].lock().expect("no thread panics while it sweeps"), item);
         };
@@ -287,6 +302,7 @@ impl<T: Scalar> Batch<T> {
                     .for_each(|item| work(rayon::current_thread_index().unwrap_or(0), item));
             });
         }
+        self.kernel_nanoseconds.fetch_add(clock.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn count_steps(&mut self, operation: Operation, count: usize) {

@@ -138,4 +138,8 @@ impl LoadedCpu {
     pub(super) fn counters(&self) -> Counters {
         on_batch!(self, b => b.counters())
     }
+
+    pub(super) fn kernel_time(&self) -> std::time::Duration {
+        on_batch!(self, b => b.kernel_time())
+    }
 }

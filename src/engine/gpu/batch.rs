@@ -32,6 +32,10 @@ impl LoadedGpu {
         self.counters
     }
 
+    pub fn kernel_time(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
         let (times, sites) = (self.uploaded.data.times, self.uploaded.data.sites);
         let mut out = Array3::zeros((members.count(self.uploaded.problems()), times, sites));

@@ -2,8 +2,9 @@
 
 use super::GpuEngine;
 use super::adapter::Device;
+use super::layout::MemberLayout;
 use super::params::Params;
-use super::shader::{MemberLayout, Ownership, Shape};
+use super::shader::{Ownership, Shape};
 use crate::engine::Precision;
 use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
 use crate::error::{Error, Result};
