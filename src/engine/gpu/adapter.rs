@@ -33,6 +33,7 @@ pub struct Device {
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
     pub hardware: Hardware,
+    pub info: wgpu::AdapterInfo,
     /// The first error that nobody asked for.
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -133,6 +134,8 @@ impl Device {
                 });
             }
         };
+        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+        let required_features = required_features | (adapter.features() & optional);
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("vi4dvar"),
@@ -163,7 +166,7 @@ impl Device {
             driver: description.driver,
             precision,
         };
-        Ok(Self { device, queue, limits, hardware, failure })
+        Ok(Self { device, queue, limits, hardware, info: adapter.get_info(), failure })
     }
 
     /// The device's failure, if it has had one.

@@ -17,6 +17,7 @@ use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A problem set on the GPU engine.
 #[derive(Debug)]
@@ -42,8 +43,12 @@ impl LoadedGpu {
         self.queue.counters
     }
 
-    pub fn kernel_time(&self) -> Option<std::time::Duration> {
-        None
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        self.queue.time_kernels(on)
+    }
+
+    pub fn kernel_time(&self) -> Option<Duration> {
+        self.queue.kernel_time()
     }
 
     pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {

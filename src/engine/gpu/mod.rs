@@ -3,6 +3,7 @@
 mod adapter;
 mod batch;
 mod buffers;
+mod cache;
 mod call;
 mod dispatches;
 mod layout;
@@ -15,6 +16,7 @@ mod run;
 mod select;
 mod shader;
 mod submissions;
+mod timer;
 mod uploaded;
 
 pub use adapter::{AdapterDescription, adapters};

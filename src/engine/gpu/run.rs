@@ -189,8 +189,7 @@ impl Run {
                 wanted.push(key);
             }
         }
-        for (kernel, shape) in wanted {
-            let pipeline = pipelines.get(kernel, &shape)?;
+        for ((kernel, shape), pipeline) in wanted.iter().copied().zip(pipelines.get(&wanted)?) {
             let uniform = |size: usize| {
                 let size = wgpu::BufferSize::new(size as u64);
                 wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: uniforms, offset: 0, size })

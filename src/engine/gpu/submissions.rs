@@ -4,20 +4,34 @@ use super::adapter::Device;
 use super::buffers::Region;
 use super::plan::DISPATCH_WORK;
 use super::run::Ready;
+use super::timer::Timer;
 use crate::engine::Counters;
 use crate::error::{Error, Result};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The queue of a loaded problem.
 #[derive(Debug)]
 pub struct Submissions {
     pub device: Arc<Device>,
     pub counters: Counters,
+    timer: Option<Timer>,
 }
 
 impl Submissions {
     pub fn new(device: Arc<Device>) -> Self {
-        Self { device, counters: Counters::default() }
+        Self { device, counters: Counters::default(), timer: None }
+    }
+
+    /// Times kernels from now on, or no longer. What was timed is forgotten.
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        self.timer = if on { Timer::new(&self.device)? } else { None };
+        Ok(())
+    }
+
+    /// The time in kernels so far, of what has come back.
+    pub fn kernel_time(&self) -> Option<Duration> {
+        self.timer.as_ref().map(|timer| timer.spent)
     }
 
     /// Sends the beginning of a buffer.
@@ -44,9 +58,14 @@ impl Submissions {
         let mut dispatches = dispatches.into_iter().peekable();
         let mut bytes = 0;
         loop {
+            if self.timer.as_ref().is_some_and(|timer| !timer.has_room()) {
+                self.wait()?;
+            }
             let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             if dispatches.peek().is_some() {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                let timestamp_writes = self.timer.as_mut().map(Timer::next);
+                let mut pass =
+                    encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { timestamp_writes, label: None });
                 let mut work = 0;
                 while let Some(d) = dispatches.next_if(|d| work == 0 || work + d.work <= DISPATCH_WORK) {
                     pass.set_pipeline(&d.pipeline);
@@ -60,6 +79,9 @@ impl Submissions {
                 for region in results {
                     encoder.copy_buffer_to_buffer(&region.buffer, region.first, staging, bytes, region.bytes);
                     bytes += region.bytes;
+                }
+                if let Some(timer) = self.timer.as_ref().filter(|_| bytes > 0) {
+                    timer.resolve(&mut encoder);
                 }
             }
             device.queue.submit([encoder.finish()]);
@@ -78,7 +100,7 @@ impl Submissions {
     fn read_back<R>(&mut self, staging: &wgpu::Buffer, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
         self.counters.bytes_down += bytes;
         staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
-        self.wait()?;
+        self.poll()?;
         let view = staging.get_mapped_range(..bytes).map_err(|e| self.failure(&e))?;
         let result = read(&view);
         drop(view);
@@ -87,9 +109,26 @@ impl Submissions {
     }
 
     /// Waits until everything submitted is done.
-    pub fn wait(&self) -> Result<()> {
-        self.device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.failure(&e))?;
+    pub fn wait(&mut self) -> Result<()> {
+        if let Some(timer) = &self.timer {
+            let mut encoder = self.device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            timer.resolve(&mut encoder);
+            self.device.queue.submit([encoder.finish()]);
+        }
+        self.poll()?;
         self.device.check()
+    }
+
+    /// Waits, and takes the times that were resolved.
+    fn poll(&mut self) -> Result<()> {
+        if let Some(timer) = &self.timer {
+            timer.begin_fetch();
+        }
+        self.device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.failure(&e))?;
+        if let Some(timer) = &mut self.timer {
+            timer.end_fetch();
+        }
+        Ok(())
     }
 
     fn failure(&self, e: &dyn std::fmt::Display) -> Error {
