@@ -1,7 +1,7 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
 use super::layout::MemberLayout;
-use super::run::{BLOCKS_PER_RUN, quantities};
+use super::plan::{BLOCKS_PER_RUN, quantities};
 use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
