@@ -9,7 +9,8 @@ use crate::problem::{ObservationOperator, PointFunction};
 use crate::random::Stream;
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 
-const TEMPLATES: &[(&str, &str)] = &[
+/// Every template by name.
+pub const TEMPLATES: &[(&str, &str)] = &[
     ("member.wgsl", include_str!("../../../shaders/member.wgsl")),
     ("lorenz96.wgsl", include_str!("../../../shaders/lorenz96.wgsl")),
     ("rk4.wgsl", include_str!("../../../shaders/rk4.wgsl")),

@@ -2,7 +2,7 @@
 
 use super::adapter::Device;
 use super::buffers::{storage, to_bytes};
-use super::layout::MemberLayout;
+use super::layout::{Fit, MemberLayout};
 use super::params::Params;
 use super::shader::{Ownership, Shape};
 use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
@@ -33,6 +33,7 @@ impl Uploaded {
         let precision = device.hardware.precision;
         let data = Prepared::new(problem, |v| v);
         let sites = problem.sites();
+        let layout = MemberLayout::rule_of_thumb(&fit(&device, &data))?;
         let shape = Shape {
             model: data.model,
             sites,
@@ -40,7 +41,7 @@ impl Uploaded {
             full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
             precision,
             ownership: Ownership::default(),
-            layout: MemberLayout::choose(sites, data.operator.block_size, precision, &device.limits)?,
+            layout,
         };
         let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, 0.0];
         let mut place = |field: &Field<f64>| {
@@ -76,6 +77,11 @@ impl Uploaded {
         Ok(Self { device, data, shape, problem: buffer, places, bytes: bytes.len() as u64 })
     }
 
+    /// What its kernels must fit.
+    pub fn fit(&self) -> Fit<'_> {
+        fit(&self.device, &self.data)
+    }
+
     /// Sets the amplitude of the perturbations of the calls that follow.
     pub fn set_amplitude(&self, amplitude: f64) {
         let precision = self.shape.precision;
@@ -86,5 +92,17 @@ impl Uploaded {
     /// P.
     pub fn problems(&self) -> usize {
         self.data.seeds.len()
+    }
+}
+
+fn fit<'a>(device: &'a Device, data: &Prepared<f64>) -> Fit<'a> {
+    Fit {
+        sites: data.sites,
+        steps: data.stored_steps(),
+        block: data.operator.block_size,
+        precision: device.hardware.precision,
+        limits: &device.limits,
+        subgroup: device.subgroup,
+        software: device.hardware.software,
     }
 }
