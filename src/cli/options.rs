@@ -41,7 +41,7 @@ pub(super) struct HardwareOptions {
 
 impl Default for HardwareOptions {
     fn default() -> Self {
-        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory } = EngineSettings::default();
+        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory, .. } = EngineSettings::default();
         Self { backend, adapter, precision, threads, memory }
     }
 }
@@ -55,6 +55,7 @@ impl HardwareOptions {
             precision: self.precision,
             threads: self.threads,
             memory_mib: self.memory,
+            ..EngineSettings::default()
         }
     }
 

@@ -26,6 +26,7 @@ use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use selection::Selector;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
@@ -92,11 +93,20 @@ pub struct EngineSettings {
     pub threads: Option<usize>,
     /// Most memory that a batch in flight may take, in MiB. Default: 1024.
     pub memory_mib: u64,
+    /// A directory whose WGSL templates replace the GPU engine's own, for work on kernels. Default: none.
+    pub shaders: Option<PathBuf>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, precision: Precision::F32, threads: None, memory_mib: 1024 }
+        Self {
+            backend: Backend::Auto,
+            adapter: None,
+            precision: Precision::F32,
+            threads: None,
+            memory_mib: 1024,
+            shaders: None,
+        }
     }
 }
 
@@ -313,6 +323,10 @@ impl Engine {
         }
         if settings.memory_mib == 0 {
             return Err(Error::invalid("memory", "at least 1 MiB", "0", "leave it out for the default"));
+        }
+        if let (Backend::Cpu | Backend::Auto, Some(shaders)) = (settings.backend, &settings.shaders) {
+            let found = format!("{} without a GPU", shaders.display());
+            return Err(Error::invalid("shaders", "none, or --backend gpu", found, "the CPU engine has no shaders"));
         }
         if let (Backend::Cpu, Some(adapter)) = (settings.backend, &settings.adapter) {
             let found = format!("{adapter:?} with the CPU engine");

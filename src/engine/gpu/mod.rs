@@ -15,6 +15,7 @@ mod run;
 mod select;
 mod shader;
 mod submissions;
+mod templates;
 mod uploaded;
 
 pub use adapter::{AdapterDescription, adapters};
@@ -27,6 +28,7 @@ use crate::problem::Problem;
 use adapter::Device;
 use pipelines::Pipelines;
 use std::sync::Arc;
+use templates::Templates;
 
 /// The GPU engine: an open device, and the kernels compiled for it so far.
 #[derive(Clone, Debug)]
@@ -39,17 +41,19 @@ pub struct GpuEngine {
 
 impl GpuEngine {
     pub(super) fn new(settings: &EngineSettings) -> Result<Self> {
-        Ok(Self::on(Device::open(settings)?, settings))
+        Self::on(Device::open(settings)?, settings)
     }
 
     /// On the best adapter that is no software rasteriser, if there is one.
     pub(super) fn best_real(settings: &EngineSettings) -> Result<Option<Self>> {
-        Ok(Device::open_real(settings)?.map(|device| Self::on(device, settings)))
+        Device::open_real(settings)?.map(|device| Self::on(device, settings)).transpose()
     }
 
-    fn on(device: Device, settings: &EngineSettings) -> Self {
+    fn on(device: Device, settings: &EngineSettings) -> Result<Self> {
         let device = Arc::new(device);
-        Self { pipelines: Arc::new(Pipelines::new(device.clone())), device, memory: settings.memory_mib << 20 }
+        let templates = Templates::new(settings.shaders.as_deref())?;
+        let pipelines = Arc::new(Pipelines::new(device.clone(), templates));
+        Ok(Self { pipelines, device, memory: settings.memory_mib << 20 })
     }
 
     pub(super) fn hardware(&self) -> &Hardware {

@@ -2,6 +2,7 @@
 
 use super::adapter::Device;
 use super::shader::{self, Binding, Kernel, Shape};
+use super::templates::Templates;
 use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub struct Pipelines {
     device: Arc<Device>,
+    templates: Templates,
     compiled: Mutex<HashMap<(Kernel, Shape), wgpu::ComputePipeline>>,
 }
 
 impl Pipelines {
-    pub fn new(device: Arc<Device>) -> Self {
-        Self { device, compiled: Mutex::default() }
+    pub fn new(device: Arc<Device>, templates: Templates) -> Self {
+        Self { device, templates, compiled: Mutex::default() }
     }
 
     /// A kernel specialised for a shape.
@@ -39,7 +41,7 @@ impl Pipelines {
         let label = Some(kernel.entry_point());
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label,
-            source: wgpu::ShaderSource::Wgsl(shader::source(kernel, shape)?.into()),
+            source: wgpu::ShaderSource::Wgsl(shader::source(kernel, shape, &self.templates)?.into()),
         });
         let entries: Vec<_> = (0..)
             .zip(kernel.bindings(shape.ownership))
