@@ -45,7 +45,7 @@ pub(super) struct HardwareOptions {
 
 impl Default for HardwareOptions {
     fn default() -> Self {
-        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory, kernel } =
+        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory, kernel, .. } =
             EngineSettings::default();
         Self { backend, adapter, precision, threads, memory, kernel }
     }
@@ -61,6 +61,7 @@ impl HardwareOptions {
             threads: self.threads,
             memory_mib: self.memory,
             kernel: self.kernel.clone(),
+            ..EngineSettings::default()
         }
     }
 

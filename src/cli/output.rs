@@ -1,7 +1,7 @@
 //! What every result file is stamped with, and the settings saved beside it.
 
 use std::path::{Path, PathBuf};
-use vi4dvar::engine::{Engine, Hardware};
+use vi4dvar::engine::Engine;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::scores;
 use vi4dvar::method::Analysis;

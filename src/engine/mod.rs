@@ -26,6 +26,7 @@ use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use selection::Selector;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
@@ -100,6 +101,8 @@ pub struct EngineSettings {
     /// Else the variant itself, as [`LoadedProblem::kernel`] says it. The same variant on the same adapter gives the same
     /// bytes. Default: auto.
     pub kernel: String,
+    /// A directory whose WGSL templates replace the GPU engine's own, for work on kernels. Default: none.
+    pub shaders: Option<PathBuf>,
 }
 
 impl Default for EngineSettings {
@@ -111,6 +114,7 @@ impl Default for EngineSettings {
             threads: None,
             memory_mib: 1024,
             kernel: AUTO_KERNEL.into(),
+            shaders: None,
         }
     }
 }
@@ -328,6 +332,10 @@ impl Engine {
         }
         if settings.memory_mib == 0 {
             return Err(Error::invalid("memory", "at least 1 MiB", "0", "leave it out for the default"));
+        }
+        if let (Backend::Cpu | Backend::Auto, Some(shaders)) = (settings.backend, &settings.shaders) {
+            let found = format!("{} without a GPU", shaders.display());
+            return Err(Error::invalid("shaders", "none, or --backend gpu", found, "the CPU engine has no shaders"));
         }
         if let (Backend::Cpu, Some(adapter)) = (settings.backend, &settings.adapter) {
             let found = format!("{adapter:?} with the CPU engine");

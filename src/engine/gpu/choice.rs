@@ -4,7 +4,8 @@
 use super::adapter::AdapterDescription;
 use super::cache::{CacheFile, checksum};
 use super::layout::{Fit, MemberLayout};
-use super::shader::{Shape, TEMPLATES};
+use super::shader::Shape;
+use super::templates::Templates;
 use crate::engine::AUTO_KERNEL;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct Choices {
     wanted: Wanted,
     software: bool,
     file: CacheFile,
+    /// Of the program and its kernels: a choice among others is worth nothing.
+    version: String,
     chosen: Mutex<Chosen>,
 }
 
@@ -54,13 +57,13 @@ impl Choices {
     ///
     /// # Errors
     /// A `kernel` that is no variant.
-    pub fn new(kernel: &str, device: [&str; 3], software: bool) -> Result<Self> {
+    pub fn new(kernel: &str, device: [&str; 3], software: bool, templates: &Templates) -> Result<Self> {
         let wanted = match kernel {
             AUTO_KERNEL => Wanted::Auto,
             "calibrate" => Wanted::Calibrate,
             variant => Wanted::Fixed(variant.parse()?),
         };
-        Ok(Self { wanted, software, file: file(device), chosen: Mutex::default() })
+        Ok(Self { wanted, software, file: file(device), version: version(templates), chosen: Mutex::default() })
     }
 
     /// The variant for problems of a shape, which `fastest` measures where nobody knows it yet.
@@ -98,7 +101,7 @@ impl Choices {
         // Windows of about the same length have one choice, which all of them can run.
         let fit = &Fit { steps: rounded_up(fit.steps), ..*fit };
         let key = describe(shape, problems, fit.steps);
-        let known = chosen.known.get_or_insert_with(|| read(&self.file));
+        let known = chosen.known.get_or_insert_with(|| read(&self.file, &self.version));
         let renew = self.wanted == Wanted::Calibrate && !chosen.measured.contains(&key);
         let sound = |text: &String| text.parse().ok().filter(|layout: &MemberLayout| layout.check(fit).is_ok());
         if let Some(layout) = known.get(&key).filter(|_| !renew).and_then(sound) {
@@ -113,9 +116,9 @@ impl Choices {
         known.insert(key.clone(), layout.to_string());
         chosen.measured.insert(key);
         // What another process has measured meanwhile stays.
-        let mut kernels = read(&self.file);
+        let mut kernels = read(&self.file, &self.version);
         kernels.extend(known.iter().map(|(k, v)| (k.clone(), v.clone())));
-        let kept = serde_json::to_vec_pretty(&Kept { version: version(), kernels });
+        let kept = serde_json::to_vec_pretty(&Kept { version: self.version.clone(), kernels });
         self.file.write(&kept.unwrap_or_default());
         Ok(layout)
     }
@@ -129,7 +132,7 @@ impl Choices {
 impl AdapterDescription {
     /// Problems that were measured on this adapter with this driver, and the fastest variant of the kernels for each.
     pub fn calibrated(&self) -> BTreeMap<String, String> {
-        read(&file([&self.backend, &self.name, &self.driver]))
+        read(&file([&self.backend, &self.name, &self.driver]), &version(&Templates::default()))
     }
 }
 
@@ -138,14 +141,14 @@ fn file(device: [&str; 3]) -> CacheFile {
 }
 
 /// What is kept in a file of this version.
-fn read(file: &CacheFile) -> BTreeMap<String, String> {
+fn read(file: &CacheFile, version: &str) -> BTreeMap<String, String> {
     let kept = file.read().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-    kept.filter(|kept| kept.version == version()).map(|kept| kept.kernels).unwrap_or_default()
+    kept.filter(|kept| kept.version == version).map(|kept| kept.kernels).unwrap_or_default()
 }
 
-/// The program's version with a sum over its kernels: a choice among others is worth nothing.
-fn version() -> String {
-    let texts: String = TEMPLATES.iter().map(|(_, text)| *text).collect();
+/// The program's version with a sum over its kernels.
+fn version(templates: &Templates) -> String {
+    let texts: String = templates.iter().map(|(_, text)| text).collect();
     format!("{} {:016x}", env!("CARGO_PKG_VERSION"), checksum(texts.as_bytes()))
 }
 

@@ -18,6 +18,7 @@ mod run;
 mod select;
 mod shader;
 mod submissions;
+mod templates;
 mod timer;
 mod uploaded;
 
@@ -32,6 +33,7 @@ use adapter::Device;
 use choice::Choices;
 use pipelines::Pipelines;
 use std::sync::Arc;
+use templates::Templates;
 
 /// The GPU engine: an open device, and the kernels compiled for it so far.
 #[derive(Clone, Debug)]
@@ -55,10 +57,11 @@ impl GpuEngine {
 
     fn on(device: Device, settings: &EngineSettings) -> Result<Self> {
         let Hardware { adapter, backend, driver, software, .. } = &device.hardware;
-        let choices = Arc::new(Choices::new(&settings.kernel, [backend, adapter, driver], *software)?);
+        let templates = Templates::new(settings.shaders.as_deref())?;
+        let choices = Choices::new(&settings.kernel, [backend, adapter, driver], *software, &templates)?;
         let device = Arc::new(device);
-        let pipelines = Arc::new(Pipelines::new(device.clone()));
-        Ok(Self { pipelines, choices, device, memory: settings.memory_mib << 20 })
+        let pipelines = Arc::new(Pipelines::new(device.clone(), templates));
+        Ok(Self { pipelines, choices: Arc::new(choices), device, memory: settings.memory_mib << 20 })
     }
 
     pub(super) fn hardware(&self) -> &Hardware {
