@@ -1,5 +1,6 @@
 //! How a call is cut to fit a device: members into chunks by memory and work, the window into segments by time.
 
+use super::layout::MemberLayout;
 use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Precision};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Need {
     pub reverse: bool,
     /// Slots of states beside those.
     pub slots: usize,
+    pub block_size: usize,
+    pub layout: MemberLayout,
     pub precision: Precision,
 }
 
@@ -45,8 +48,10 @@ pub struct Plan {
     /// Members between two sites in memory: at least the longest chunk.
     pub capacity: usize,
     pub segments: Segments,
-    /// Bytes of the states.
+    /// Bytes of the states, of what a reverse sweep keeps, and of the lanes' costs, in this order.
     pub bytes: u64,
+    /// Where the last begin, in numbers.
+    pub lane_costs: usize,
     per_problem: usize,
 }
 
@@ -77,17 +82,28 @@ impl Plan {
         loop {
             let step_work = capacity * need.sites * WORK_PER_SITE;
             let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
-            let slots = budget / (capacity * slot_bytes);
+            let number = need.precision.bytes();
+            let lanes = need.layout.invocations(capacity);
+            let other = need.slots * slot_bytes * capacity + lanes * number;
             let (segments, held) = if need.reverse {
-                let segments = Segments::choose(need.steps, 1, 1, slots.saturating_sub(need.slots), longest);
-                (segments, segments.count() + segments.length())
+                let step = need.layout.kept_per_step(capacity, need.sites, need.block_size) * number;
+                let checkpoint = slot_bytes * capacity;
+                let room = budget.saturating_sub(other);
+                let segments = Segments::choose(need.steps, step, checkpoint, room, longest);
+                (segments, segments.count() * checkpoint + segments.length() * step)
             } else {
                 (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0)
             };
-            let bytes = (held + need.slots) * slot_bytes * capacity;
+            let bytes = held + other;
             if bytes <= budget {
-                let chunks = chunks(need, capacity);
-                return Ok(Self { chunks, capacity, segments, bytes: bytes as u64, per_problem: need.per_problem });
+                return Ok(Self {
+                    chunks: chunks(need, capacity),
+                    capacity,
+                    segments,
+                    bytes: bytes as u64,
+                    lane_costs: bytes / number - lanes,
+                    per_problem: need.per_problem,
+                });
             }
             if capacity <= padded(least) {
                 return Err(Error::invalid(
@@ -122,7 +138,18 @@ fn chunks(need: &Need, capacity: usize) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
     fn need(count: usize, per_problem: usize, steps: usize) -> Need {
-        Need { count, per_problem, block: BLOCK, sites: 40, steps, reverse: true, slots: 3, precision: Precision::F32 }
+        Need {
+            count,
+            per_problem,
+            block: BLOCK,
+            sites: 40,
+            steps,
+            reverse: true,
+            slots: 3,
+            block_size: 1,
+            layout: "lanes=1,group=64".parse().unwrap(),
+            precision: Precision::F32,
+        }
     }
 
     #[test]

@@ -69,7 +69,6 @@ pub struct Run {
 /// reverse sweep, the other checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
-    pub kept: usize,
     pub cotangent: usize,
     pub epsilon: usize,
     pub background: usize,
@@ -160,19 +159,20 @@ impl Run {
             steps: operation.steps(&uploaded.data),
             reverse,
             slots: states_in_flight + 3 + own + stored,
+            block_size: uploaded.data.operator.block_size,
+            layout: uploaded.shape.layout,
             precision,
         };
         let plan = Plan::new(&need, uploaded.engine.memory, &device.limits)?;
-        let kept = if reverse { plan.segments.count() } else { states_in_flight };
-        let cotangent = kept + if reverse { plan.segments.length() } else { 0 };
+        let cotangent = if reverse { plan.segments.count() } else { states_in_flight };
         let slots = Slots {
-            kept,
             cotangent,
             epsilon: if ownership.perturbed { cotangent + 3 } else { cotangent + 1 },
             background: cotangent + 2,
             own_background: cotangent + 3 + 2 * usize::from(ownership.perturbed),
             at_times: cotangent + 3 + own,
         };
+        let after_slots = slots.at_times + stored;
         let capacity = plan.capacity;
         let number = precision.bytes();
         let states = storage(&device, "states", plan.bytes)?;
@@ -236,8 +236,16 @@ impl Run {
             }),
         };
         let list = if ownership.listed { Some(storage(&device, "list", (count * ROW_BYTES) as u64)?) } else { None };
-        let builder =
-            Builder { uploaded, device: &device, states: &states, costs: &costs, list: list.as_ref(), ownership };
+        let steps_in_group = uploaded.shape.layout.steps_in_group(plan.segments.length());
+        let builder = Builder {
+            uploaded,
+            device: &device,
+            states: &states,
+            costs: &costs,
+            list: list.as_ref(),
+            ownership,
+            steps_in_group,
+        };
         let mut chunks = Vec::with_capacity(plan.chunks.len());
         let mut resident = Vec::new();
         for rows in &plan.chunks {
@@ -250,7 +258,8 @@ impl Run {
                 cotangent: slots.cotangent as u32,
                 epsilon: slots.epsilon as u32,
                 background: slots.background as u32,
-                kept: slots.kept as u32,
+                kept: (after_slots * sites * capacity) as u32,
+                lane_costs: plan.lane_costs as u32,
                 at_times: slots.at_times as u32,
                 own_background: slots.own_background as u32,
                 store_stride: store.map_or(0, |s| s.stride as u32),
@@ -322,6 +331,7 @@ struct Builder<'a> {
     costs: &'a wgpu::Buffer,
     list: Option<&'a wgpu::Buffer>,
     ownership: Ownership,
+    steps_in_group: usize,
 }
 
 impl Builder<'_> {
@@ -351,12 +361,12 @@ impl Builder<'_> {
                 ..params
             }
         };
-        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
+        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group());
         let work = |p: &Params| p.rows as usize * p.steps as usize * shape.sites * WORK_PER_SITE;
         let mut sweep = |builder: &Self, kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
             let mut p = segment(k, state, next);
-            // Perturbed observations enter on the way back alone.
-            if self.ownership.perturbed && operation.reverse() && kernel == Kernel::Forward {
+            // Of a reverse sweep, observations enter on the way back alone.
+            if operation.reverse() && kernel == Kernel::Forward {
                 p.flags &= !OBSERVATION;
             }
             dispatches.push(builder.dispatch(kernel, p, groups, work(&p), &[])?);
@@ -399,7 +409,7 @@ impl Builder<'_> {
         }
         let params = Params { groups_x: x as u32, ..params };
         let uniform = self.uniform(bytemuck::cast_slice(std::slice::from_ref(&params)))?;
-        let shape = Shape { ownership: self.ownership, ..self.uploaded.shape };
+        let shape = Shape { ownership: self.ownership, steps_in_group: self.steps_in_group, ..self.uploaded.shape };
         let pipeline = self.uploaded.engine.pipeline(kernel, &shape)?;
         let list = self.list.filter(|_| kernel.specialise(self.ownership).listed);
         let buffers = [&uniform, &self.uploaded.problem, self.states, self.costs];

@@ -2,7 +2,7 @@
 
 use super::GpuEngine;
 use super::adapter::Device;
-use super::layout::MemberLayout;
+use super::layout::{Fit, MemberLayout};
 use super::params::Params;
 use super::shader::{Ownership, Shape};
 use crate::engine::Precision;
@@ -33,6 +33,20 @@ impl Uploaded {
         let precision = engine.hardware().precision;
         let data = Prepared::new(problem, |v| v);
         let sites = problem.sites();
+        let fit = Fit {
+            sites,
+            steps: data.stored_steps(),
+            block: data.operator.block_size,
+            precision,
+            limits: &engine.device.limits,
+            subgroup: engine.device.subgroup,
+            software: engine.device.hardware.software,
+        };
+        let layout = match std::env::var("VI4DVAR_KERNEL") {
+            Ok(text) => text.parse()?,
+            Err(_) => MemberLayout::rule_of_thumb(&fit)?,
+        };
+        layout.check(&fit)?;
         let shape = Shape {
             model: data.model,
             sites,
@@ -40,7 +54,9 @@ impl Uploaded {
             full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
             precision,
             ownership: Ownership::default(),
-            layout: MemberLayout::choose(sites, data.operator.block_size, precision, &engine.device.limits)?,
+            one_problem: data.seeds.len() == 1,
+            layout,
+            steps_in_group: 0,
         };
         let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, 0.0];
         let mut place = |field: &Field<f64>| {
