@@ -55,6 +55,14 @@ pub enum Error {
         /// What to do about it.
         help: String,
     },
+    /// The hardware computes something else than the reference.
+    #[error("{message}; {help}")]
+    Wrong {
+        /// What differs, by how much.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
     /// Too many members overflowed for an answer to mean anything.
     #[error(
         "{diverged} of {members} members diverged in {what}; use a smaller background deviation, a smaller \

@@ -508,8 +508,20 @@ impl LoadedProblem {
         }
     }
 
-    /// The time spent in kernels so far, without what goes up, comes down and is converted on the way. None where the
-    /// device cannot tell.
+    /// Times kernels by the device's clock from now on, or no longer. On a GPU that costs two timestamps for each
+    /// submission, which is why it is off; the CPU engine times its kernels always.
+    ///
+    /// # Errors
+    /// A device failure.
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        match &mut self.inner {
+            Inner::Cpu(_) => Ok(()),
+            Inner::Gpu(e) => e.time_kernels(on),
+        }
+    }
+
+    /// The time spent in kernels so far, without what goes up, comes down and is converted on the way. On a GPU: since
+    /// [`time_kernels`](Self::time_kernels), and None before it or where the device has no clock.
     pub fn kernel_time(&self) -> Option<Duration> {
         match &self.inner {
             Inner::Cpu(e) => Some(e.kernel_time()),

@@ -33,6 +33,7 @@ pub struct Device {
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
     pub hardware: Hardware,
+    pub info: wgpu::AdapterInfo,
     /// Invocations of a subgroup, where there are subgroup operations and subgroups of one size.
     pub subgroup: Option<u32>,
     /// The first error that nobody asked for.
@@ -135,11 +136,11 @@ impl Device {
                 });
             }
         };
+        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
+        let required_features = required_features | (adapter.features() & optional);
         let info = adapter.get_info();
         let one_size = (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_max_size);
-        let subgroup = one_size.filter(|_| adapter.features().contains(wgpu::Features::SUBGROUP));
-        let required_features =
-            required_features | if subgroup.is_some() { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
+        let subgroup = one_size.filter(|_| required_features.contains(wgpu::Features::SUBGROUP));
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("vi4dvar"),
@@ -170,7 +171,7 @@ impl Device {
             driver: description.driver,
             precision,
         };
-        Ok(Self { device, queue, limits, hardware, subgroup, failure })
+        Ok(Self { device, queue, limits, hardware, info, subgroup, failure })
     }
 
     /// The device's failure, if it has had one.

@@ -111,7 +111,7 @@ impl MemberLayout {
     }
 
     /// Workgroups of at least 64 invocations, of whole members, that leave few of a multiple of 32 idle.
-    fn of_lanes(lanes: usize) -> Self {
+    pub fn of_lanes(lanes: usize) -> Self {
         let idle = |group: &usize| group.next_multiple_of(32) * 10 - group * 10;
         let members = (64 / lanes).max(1)..=(MOST_GROUP / lanes).max(1);
         let groups = members.map(|members| members * lanes);
@@ -152,11 +152,11 @@ impl MemberLayout {
         }
     }
 
-    /// Steps that a workgroup keeps in its memory: the longest segment, where that is where they are kept.
-    pub fn steps_in_group(&self, longest: usize) -> usize {
+    /// Steps that a workgroup keeps in its memory: the whole window, where that is where they are kept.
+    pub fn steps_in_group(&self, steps: usize) -> usize {
         match self.trajectory {
             Trajectory::Global => 0,
-            Trajectory::Workgroup => longest,
+            Trajectory::Workgroup => steps,
         }
     }
 

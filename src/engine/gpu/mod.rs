@@ -2,13 +2,21 @@
 
 mod adapter;
 mod batch;
+mod buffers;
+mod cache;
+mod call;
+mod dispatches;
 mod layout;
+mod memory;
 mod params;
+mod pipelines;
 mod plan;
 mod resident;
 mod run;
 mod select;
 mod shader;
+mod submissions;
+mod timer;
 mod uploaded;
 
 pub use adapter::{AdapterDescription, adapters};
@@ -19,15 +27,14 @@ use super::{EngineSettings, Hardware};
 use crate::error::Result;
 use crate::problem::Problem;
 use adapter::Device;
-use shader::{Binding, Kernel, Shape};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use pipelines::Pipelines;
+use std::sync::Arc;
 
 /// The GPU engine: an open device, and the kernels compiled for it so far.
 #[derive(Clone, Debug)]
 pub struct GpuEngine {
     device: Arc<Device>,
-    pipelines: Arc<Mutex<HashMap<(Kernel, Shape), wgpu::ComputePipeline>>>,
+    pipelines: Arc<Pipelines>,
     /// Most bytes that a batch may take.
     memory: u64,
 }
@@ -43,7 +50,8 @@ impl GpuEngine {
     }
 
     fn on(device: Device, settings: &EngineSettings) -> Self {
-        Self { device: Arc::new(device), pipelines: Arc::default(), memory: settings.memory_mib << 20 }
+        let device = Arc::new(device);
+        Self { pipelines: Arc::new(Pipelines::new(device.clone())), device, memory: settings.memory_mib << 20 }
     }
 
     pub(super) fn hardware(&self) -> &Hardware {
@@ -51,55 +59,6 @@ impl GpuEngine {
     }
 
     pub(super) fn load(&self, problem: &Problem) -> Result<LoadedGpu> {
-        LoadedGpu::new(self.clone(), problem)
-    }
-
-    /// A kernel specialised for a shape, compiled on first use.
-    fn pipeline(&self, kernel: Kernel, shape: &Shape) -> Result<wgpu::ComputePipeline> {
-        let shape = &Shape { ownership: kernel.specialise(shape.ownership), ..*shape };
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(&(kernel, *shape)) {
-            return Ok(pipeline.clone());
-        }
-        let device = &self.device.device;
-        let label = Some(kernel.entry_point());
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label,
-            source: wgpu::ShaderSource::Wgsl(shader::source(kernel, shape)?.into()),
-        });
-        let entries: Vec<_> = (0..)
-            .zip(kernel.bindings(shape.ownership))
-            .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: match kind {
-                        Binding::Uniform => wgpu::BufferBindingType::Uniform,
-                        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-                    },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label,
-            bind_group_layouts: &[Some(&bindings)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label,
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(kernel.entry_point()),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        self.device.check()?;
-        pipelines.insert((kernel, *shape), pipeline.clone());
-        Ok(pipeline)
+        LoadedGpu::new(self.device.clone(), self.pipelines.clone(), self.memory, problem)
     }
 }

@@ -19,6 +19,14 @@ const FEWEST_MEMBERS: usize = 16_384;
 /// Operations per member, site and RK4 step of a reverse sweep: forward, stages again, adjoint.
 pub const WORK_PER_SITE: usize = 90;
 
+/// Blocks whose sums are added on the device. The host adds the rest, in f64.
+pub const BLOCKS_PER_RUN: usize = 256;
+
+/// Numbers per block or run of blocks: see `shaders/sums.wgsl`.
+pub fn quantities(sites: usize) -> usize {
+    5 + 5 * sites
+}
+
 /// What an operation asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
@@ -50,15 +58,27 @@ pub struct Plan {
     pub segments: Segments,
     /// Bytes of the states, of what a reverse sweep keeps, and of the lanes' costs, in this order.
     pub bytes: u64,
-    /// Where the last begin, in numbers.
+    /// Where the second and the third begin, in numbers.
+    pub kept: usize,
     pub lane_costs: usize,
-    per_problem: usize,
+    /// Members of one problem.
+    pub per_problem: usize,
 }
 
 impl Plan {
     /// Blocks of a sum over one problem's members.
     pub fn blocks_per_problem(&self) -> usize {
         self.per_problem.div_ceil(BLOCK)
+    }
+
+    /// Runs of blocks whose sums are added on the device, of one problem.
+    pub fn runs_per_problem(&self) -> usize {
+        self.blocks_per_problem().div_ceil(BLOCKS_PER_RUN)
+    }
+
+    /// Blocks of the chunk that has most.
+    pub fn most_blocks(&self) -> usize {
+        self.chunks.iter().map(|rows| self.blocks(rows).len()).max().unwrap_or(1)
     }
 
     /// The blocks of a chunk of whole blocks, among all blocks of the call.
@@ -83,25 +103,27 @@ impl Plan {
             let step_work = capacity * need.sites * WORK_PER_SITE;
             let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
             let number = need.precision.bytes();
-            let lanes = need.layout.invocations(capacity);
-            let other = need.slots * slot_bytes * capacity + lanes * number;
-            let (segments, held) = if need.reverse {
+            let slot = slot_bytes * capacity;
+            let lane_costs = need.layout.invocations(capacity) * number;
+            let other = need.slots * slot + lane_costs;
+            let (segments, checkpoints, kept) = if need.reverse {
                 let step = need.layout.kept_per_step(capacity, need.sites, need.block_size) * number;
-                let checkpoint = slot_bytes * capacity;
                 let room = budget.saturating_sub(other);
-                let segments = Segments::choose(need.steps, step, checkpoint, room, longest);
-                (segments, segments.count() * checkpoint + segments.length() * step)
+                let segments = Segments::choose(need.steps, step, slot, room, longest);
+                (segments, segments.count(), segments.length() * step)
             } else {
-                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0)
+                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0, 0)
             };
-            let bytes = held + other;
+            let slots = (need.slots + checkpoints) * slot;
+            let bytes = slots + kept + lane_costs;
             if bytes <= budget {
                 return Ok(Self {
                     chunks: chunks(need, capacity),
                     capacity,
                     segments,
                     bytes: bytes as u64,
-                    lane_costs: bytes / number - lanes,
+                    kept: slots / number,
+                    lane_costs: (slots + kept) / number,
                     per_problem: need.per_problem,
                 });
             }

@@ -1,7 +1,7 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
-use super::layout::{MemberLayout, TILE};
-use super::run::{BLOCKS_PER_RUN, quantities};
+use super::layout::{MemberLayout, Stages, TILE, Trajectory};
+use super::plan::{BLOCKS_PER_RUN, quantities};
 use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -155,8 +155,23 @@ pub struct Shape {
     /// A set of one problem: everything about it is the same for all members.
     pub one_problem: bool,
     pub layout: MemberLayout,
-    /// Steps of the longest segment, where workgroups keep the trajectory.
+    /// Steps that a workgroup keeps of a trajectory in its memory.
     pub steps_in_group: usize,
+}
+
+impl Shape {
+    /// The part of a shape that makes a difference to a kernel.
+    pub fn specialise(self, kernel: Kernel, ownership: Ownership) -> Self {
+        let plain = MemberLayout::of_lanes(1);
+        let (layout, steps_in_group) = match kernel {
+            Kernel::Reverse | Kernel::Adjoint => (self.layout, self.steps_in_group),
+            Kernel::Forward | Kernel::Tangent => {
+                (MemberLayout { trajectory: Trajectory::Global, stages: Stages::Recomputed, ..self.layout }, 0)
+            }
+            _ => (plain, 0),
+        };
+        Self { ownership: kernel.specialise(ownership), layout, steps_in_group, ..self }
+    }
 }
 
 /// How kernels know whose a member is, and what it has of its own.

@@ -30,7 +30,7 @@ pub const TICK: f64 = 11.0;
 
 /// Okabe and Ito's colours, which all kinds of colour vision tell apart; the truth has their black.
 const BLUE: Color = [0x00, 0x72, 0xb2];
-const VERMILLION: Color = [0xd5, 0x5e, 0x00];
+pub const VERMILLION: Color = [0xd5, 0x5e, 0x00];
 const GREEN: Color = [0x00, 0x9e, 0x73];
 const ORANGE: Color = [0xe6, 0x9f, 0x00];
 const PURPLE: Color = [0xcc, 0x79, 0xa7];
