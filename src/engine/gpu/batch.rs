@@ -46,7 +46,8 @@ impl LoadedGpu {
         let shape = uploaded.shape;
         let fit = Fit { limits: &device.limits, ..uploaded.fit() };
         let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
-        uploaded.shape.layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        let layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        uploaded.set_layout(layout);
         let mut queue = Submissions::new(device);
         queue.counters.bytes_up = uploaded.bytes;
         Ok(Self { uploaded, pipelines, budget, queue, last: None })

@@ -53,7 +53,7 @@ pub fn fastest(
     queue.time_kernels(true)?;
     let mut wanted = Vec::new();
     for layout in candidates {
-        uploaded.shape.layout = *layout;
+        uploaded.set_layout(*layout);
         wanted.extend(Run::kernels(uploaded, &call, budget)?);
     }
     pipelines.get(&wanted)?;
@@ -62,7 +62,7 @@ pub fn fastest(
     let mut best: Vec<(Duration, MemberLayout)> = candidates.iter().map(|layout| (Duration::MAX, *layout)).collect();
     for _ in 0..ROUNDS {
         for (seconds, layout) in &mut best {
-            uploaded.shape.layout = *layout;
+            uploaded.set_layout(*layout);
             let mut run = Run::new(uploaded, call, budget, None)?;
             // The first makes the memory real, and some drivers compile only now.
             time(uploaded, pipelines, &mut queue, &mut run)?;
@@ -76,7 +76,7 @@ pub fn fastest(
             break;
         }
     }
-    uploaded.shape.layout = own;
+    uploaded.set_layout(own);
     Ok(best[0].1)
 }
 

@@ -66,7 +66,8 @@ impl Cut<'_> {
             cotangent: slots.cotangent as u32,
             epsilon: slots.epsilon as u32,
             background: slots.background as u32,
-            kept: slots.kept as u32,
+            kept: plan.kept as u32,
+            lane_costs: plan.lane_costs as u32,
             at_times: slots.at_times as u32,
             own_background: slots.own_background as u32,
             store_stride: self.store_stride as u32,
@@ -137,18 +138,18 @@ impl Cut<'_> {
             dispatches.push(Dispatch { work: plan.capacity * shape.sites * shape.sites, ..dispatch });
         }
         let count = plan.segments.count();
-        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
+        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group());
         let mut sweep = |kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
             let range = plan.segments.range(k);
             let ends = if k == 0 { FIRST } else { 0 } | if k + 1 == count { LAST } else { 0 };
-            // Perturbed observations and backgrounds of their own enter on the way back alone.
+            // Of a reverse sweep, observations and the background enter on the way back alone.
             let ahead = operation.reverse() && kernel == Kernel::Forward;
             let params = Params {
                 first_step: range.start as u32,
                 steps: range.len() as u32,
                 state: state as u32,
                 next_state: next as u32,
-                flags: if ahead && ownership.perturbed { flags & !OBSERVATION } else { flags } | ends,
+                flags: if ahead { flags & !OBSERVATION } else { flags } | ends,
                 ..params
             };
             let mut dispatch = self.dispatch(kernel, params, groups)?;
@@ -174,8 +175,8 @@ impl Cut<'_> {
     /// A dispatch of `groups` workgroups. They fold into two dimensions here and nowhere else.
     fn dispatch(&self, kernel: Kernel, params: Params, groups: usize) -> Result<Dispatch> {
         let most = self.most_groups;
-        let x = groups.min(most);
-        let y = groups.div_ceil(x);
+        let y = groups.div_ceil(most).max(1);
+        let x = groups.div_ceil(y);
         if y > most {
             return Err(Error::invalid(
                 "members",

@@ -33,6 +33,7 @@ uniform! {
         state,
         next_state,
         kept,
+        lane_costs,
         cotangent,
         epsilon,
         background,

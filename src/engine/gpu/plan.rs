@@ -1,5 +1,6 @@
 //! How a call is cut to fit a device: members into chunks by memory and work, the window into segments by time.
 
+use super::layout::MemberLayout;
 use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Precision};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub struct Need {
     pub reverse: bool,
     /// Slots of states beside those.
     pub slots: usize,
+    pub block_size: usize,
+    pub layout: MemberLayout,
     pub precision: Precision,
 }
 
@@ -53,8 +56,11 @@ pub struct Plan {
     /// Members between two sites in memory: at least the longest chunk.
     pub capacity: usize,
     pub segments: Segments,
-    /// Bytes of the states.
+    /// Bytes of the states, of what a reverse sweep keeps, and of the lanes' costs, in this order.
     pub bytes: u64,
+    /// Where the second and the third begin, in numbers.
+    pub kept: usize,
+    pub lane_costs: usize,
     /// Members of one problem.
     pub per_problem: usize,
 }
@@ -96,17 +102,30 @@ impl Plan {
         loop {
             let step_work = capacity * need.sites * WORK_PER_SITE;
             let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
-            let slots = budget / (capacity * slot_bytes);
-            let (segments, held) = if need.reverse {
-                let segments = Segments::choose(need.steps, 1, 1, slots.saturating_sub(need.slots), longest);
-                (segments, segments.count() + segments.length())
+            let number = need.precision.bytes();
+            let slot = slot_bytes * capacity;
+            let lane_costs = need.layout.invocations(capacity) * number;
+            let other = need.slots * slot + lane_costs;
+            let (segments, checkpoints, kept) = if need.reverse {
+                let step = need.layout.kept_per_step(capacity, need.sites, need.block_size) * number;
+                let room = budget.saturating_sub(other);
+                let segments = Segments::choose(need.steps, step, slot, room, longest);
+                (segments, segments.count(), segments.length() * step)
             } else {
-                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0)
+                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0, 0)
             };
-            let bytes = (held + need.slots) * slot_bytes * capacity;
+            let slots = (need.slots + checkpoints) * slot;
+            let bytes = slots + kept + lane_costs;
             if bytes <= budget {
-                let chunks = chunks(need, capacity);
-                return Ok(Self { chunks, capacity, segments, bytes: bytes as u64, per_problem: need.per_problem });
+                return Ok(Self {
+                    chunks: chunks(need, capacity),
+                    capacity,
+                    segments,
+                    bytes: bytes as u64,
+                    kept: slots / number,
+                    lane_costs: (slots + kept) / number,
+                    per_problem: need.per_problem,
+                });
             }
             if capacity <= padded(least) {
                 return Err(Error::invalid(
@@ -141,7 +160,18 @@ fn chunks(need: &Need, capacity: usize) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
     fn need(count: usize, per_problem: usize, steps: usize) -> Need {
-        Need { count, per_problem, block: BLOCK, sites: 40, steps, reverse: true, slots: 3, precision: Precision::F32 }
+        Need {
+            count,
+            per_problem,
+            block: BLOCK,
+            sites: 40,
+            steps,
+            reverse: true,
+            slots: 3,
+            block_size: 1,
+            layout: "lanes=1,group=64".parse().unwrap(),
+            precision: Precision::F32,
+        }
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Run {
     ) -> Result<()> {
         let mut wanted: Vec<(Kernel, Shape)> = Vec::new();
         for Dispatch { kernel, ownership, .. } in dispatches.iter().copied() {
-            let key = (*kernel, Shape { ownership: *ownership, ..uploaded.shape });
+            let key = (*kernel, uploaded.shape.specialise(*kernel, *ownership));
             if !wanted.contains(&key) && !self.kernels.iter().any(|b| (b.kernel, b.ownership) == (*kernel, *ownership))
             {
                 wanted.push(key);
