@@ -304,6 +304,8 @@ pub struct Counters {
     pub tangent_steps: u64,
     /// Kernel dispatches; 0 on the CPU engine.
     pub dispatches: u64,
+    /// Calls for which a device's buffers were made: a loop of equal calls, or of ever fewer members, makes them once.
+    pub preparations: u64,
     /// Submissions to the device's queue; 0 on the CPU engine.
     pub submissions: u64,
     /// Bytes sent to the device.

@@ -245,6 +245,7 @@ impl LoadedGpu {
         {
             return Ok(run);
         }
+        self.queue.counters.preparations += 1;
         Run::new(&self.uploaded, call, self.budget, store)
     }
 
