@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command};
 use std::fmt::Write;
 use std::path::PathBuf;
-use vi4dvar::engine::{Backend, Hardware, Precision};
+use vi4dvar::engine::{Backend, EngineSettings, Hardware, Precision};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::output::{check_figure, check_writable, growth_figure, write_figure, write_scores};
 use vi4dvar::validation::{Check, Growth, Validation, validate};
@@ -21,6 +21,9 @@ struct Options {
     /// Rows to run, by name, separated by commas. Default: all
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     checks: Vec<String>,
+    /// A directory whose WGSL templates replace the built-in ones, for work on kernels. Default: none
+    #[arg(long, value_name = "DIR")]
+    shaders: Option<PathBuf>,
     /// A directory for validation.json and the figure of error growth. Default: none
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -41,9 +44,10 @@ pub(super) fn flags(command: Command) -> Command {
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let one_precision = flags.value_source("precision") == Some(ValueSource::CommandLine);
     let hardware = HardwareOptions { backend: Backend::Gpu, ..HardwareOptions::default() };
-    let options = Options { json: false, checks: vec![], out: None, hardware, run: RunOptions::default() };
-    let Options { json, checks, out, hardware, run } = Given::new::<Options>(flags)?.over(options);
-    let mut settings = hardware.settings();
+    let options =
+        Options { json: false, checks: vec![], shaders: None, out: None, hardware, run: RunOptions::default() };
+    let Options { json, checks, shaders, out, hardware, run } = Given::new::<Options>(flags)?.over(options);
+    let mut settings = EngineSettings { shaders, ..hardware.settings() };
     if settings.backend == Backend::Auto {
         settings.backend = Backend::Gpu;
     }

@@ -26,6 +26,7 @@ use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use selection::Selector;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
@@ -78,6 +79,9 @@ impl Precision {
     }
 }
 
+/// The kernel of an engine that nobody asked for one.
+pub(crate) const AUTO_KERNEL: &str = "auto";
+
 /// Which engine to make.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -92,11 +96,26 @@ pub struct EngineSettings {
     pub threads: Option<usize>,
     /// Most memory that a batch in flight may take, in MiB. Default: 1024.
     pub memory_mib: u64,
+    /// The variant of a GPU's kernels. "auto": the fastest for the problem, measured when one of its shape is first loaded
+    /// and kept on disk for each adapter and driver; a rule of thumb on a software rasteriser. "calibrate": measured anew.
+    /// Else the variant itself, as [`LoadedProblem::kernel`] says it. The same variant on the same adapter gives the same
+    /// bytes. Default: auto.
+    pub kernel: String,
+    /// A directory whose WGSL templates replace the GPU engine's own, for work on kernels. Default: none.
+    pub shaders: Option<PathBuf>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, precision: Precision::F32, threads: None, memory_mib: 1024 }
+        Self {
+            backend: Backend::Auto,
+            adapter: None,
+            precision: Precision::F32,
+            threads: None,
+            memory_mib: 1024,
+            kernel: AUTO_KERNEL.into(),
+            shaders: None,
+        }
     }
 }
 
@@ -314,16 +333,27 @@ impl Engine {
         if settings.memory_mib == 0 {
             return Err(Error::invalid("memory", "at least 1 MiB", "0", "leave it out for the default"));
         }
+        if let (Backend::Cpu | Backend::Auto, Some(shaders)) = (settings.backend, &settings.shaders) {
+            let found = format!("{} without a GPU", shaders.display());
+            return Err(Error::invalid("shaders", "none, or --backend gpu", found, "the CPU engine has no shaders"));
+        }
         if let (Backend::Cpu, Some(adapter)) = (settings.backend, &settings.adapter) {
             let found = format!("{adapter:?} with the CPU engine");
             return Err(Error::invalid("adapter", "none, or a GPU backend", found, "leave one of the two out"));
         }
+        let cpu = || {
+            if settings.kernel != AUTO_KERNEL {
+                let found = format!("{:?} with the CPU engine", settings.kernel);
+                return Err(Error::invalid("kernel", "auto, or a GPU", found, "leave it out, or use --backend gpu"));
+            }
+            Ok(Self::Cpu(CpuEngine::new(settings)?))
+        };
         match settings.backend {
-            Backend::Cpu => Ok(Self::Cpu(CpuEngine::new(settings)?)),
+            Backend::Cpu => cpu(),
             Backend::Gpu => Ok(Self::Gpu(GpuEngine::new(settings)?)),
             Backend::Auto => match GpuEngine::best_real(settings)? {
                 Some(gpu) => Ok(Self::Gpu(gpu)),
-                None => Ok(Self::Cpu(CpuEngine::new(settings)?)),
+                None => cpu(),
             },
         }
     }
@@ -341,6 +371,15 @@ impl Engine {
         match self {
             Self::Cpu(e) => e.hardware(),
             Self::Gpu(e) => e.hardware(),
+        }
+    }
+
+    /// The variant of the kernels that the problems loaded so far run on (several, separated by "; ", where they differ),
+    /// or the CPU engine's instruction set. Part of what a result depends on: files have it as an attribute.
+    pub fn kernel(&self) -> String {
+        match self {
+            Self::Cpu(_) => CpuEngine::instruction_set().into(),
+            Self::Gpu(e) => e.kernels().join("; "),
         }
     }
 
@@ -498,6 +537,15 @@ impl LoadedProblem {
         let shape = [count, self.layout.times, self.layout.sites];
         self.layout.check_array("forcing", forcing.shape(), &shape, forcing.iter())?;
         on_engine!(self, e => e.adjoint(members, forcing))
+    }
+
+    /// The variant of the kernels that it runs on, as [`EngineSettings::kernel`] takes it; of the CPU engine, its
+    /// instruction set.
+    pub fn kernel(&self) -> String {
+        match &self.inner {
+            Inner::Cpu(_) => CpuEngine::instruction_set().into(),
+            Inner::Gpu(e) => e.kernel(),
+        }
     }
 
     /// The work done so far.

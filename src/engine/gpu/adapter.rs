@@ -1,5 +1,6 @@
 //! Choosing an adapter and opening it as a device.
 
+use super::layout::{Fit, MemberLayout};
 use crate::engine::{EngineSettings, Hardware, Precision};
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,8 @@ pub struct AdapterDescription {
     pub f64: bool,
     /// The largest buffer that a kernel can bind, in bytes.
     pub largest_binding: u64,
+    /// The variant of the kernels for 40 sites and as many steps in f32, where nothing was measured.
+    pub rule_of_thumb: String,
 }
 
 /// All adapters, best first: the first is the one that a GPU engine uses.
@@ -57,9 +60,26 @@ fn enumerate() -> Vec<wgpu::Adapter> {
     adapters
 }
 
+/// Invocations of a subgroup, where there are subgroup operations and subgroups of one size.
+fn subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
+    let info = adapter.get_info();
+    let one_size = info.subgroup_min_size == info.subgroup_max_size;
+    (one_size && adapter.features().contains(wgpu::Features::SUBGROUP)).then_some(info.subgroup_max_size)
+}
+
 fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
     let info = adapter.get_info();
+    let fit = Fit {
+        sites: 40,
+        steps: 40,
+        block: 1,
+        precision: Precision::F32,
+        limits: &adapter.limits(),
+        subgroup: subgroup(adapter),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+    };
     AdapterDescription {
+        rule_of_thumb: MemberLayout::rule_of_thumb(&fit).map_or("none".into(), |layout| layout.to_string()),
         backend: info.backend.to_str().to_owned(),
         driver: [info.driver, info.driver_info].iter().filter(|s| !s.is_empty()).cloned().collect::<Vec<_>>().join(" "),
         kind: match info.device_type {
@@ -139,8 +159,7 @@ impl Device {
         let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
         let required_features = required_features | (adapter.features() & optional);
         let info = adapter.get_info();
-        let one_size = (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_max_size);
-        let subgroup = one_size.filter(|_| required_features.contains(wgpu::Features::SUBGROUP));
+        let subgroup = subgroup(adapter);
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("vi4dvar"),

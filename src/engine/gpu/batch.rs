@@ -2,7 +2,10 @@
 
 use super::adapter::Device;
 use super::buffers::{Region, from_bytes, to_bytes};
+use super::calibrate;
 use super::call::{Call, Source};
+use super::choice::Choices;
+use super::layout::{Fit, MemberLayout};
 use super::memory::Store;
 use super::pipelines::Pipelines;
 use super::plan::quantities;
@@ -32,8 +35,19 @@ pub struct LoadedGpu {
 }
 
 impl LoadedGpu {
-    pub fn new(device: Arc<Device>, pipelines: Arc<Pipelines>, budget: u64, problem: &Problem) -> Result<Self> {
-        let uploaded = Uploaded::new(device.clone(), problem)?;
+    pub fn new(
+        device: Arc<Device>,
+        pipelines: Arc<Pipelines>,
+        choices: &Choices,
+        budget: u64,
+        problem: &Problem,
+    ) -> Result<Self> {
+        let mut uploaded = Uploaded::new(device.clone(), problem)?;
+        let shape = uploaded.shape;
+        let fit = Fit { limits: &device.limits, ..uploaded.fit() };
+        let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
+        let layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        uploaded.set_layout(layout);
         let mut queue = Submissions::new(device);
         queue.counters.bytes_up = uploaded.bytes;
         Ok(Self { uploaded, pipelines, budget, queue, last: None })
@@ -41,6 +55,11 @@ impl LoadedGpu {
 
     pub fn counters(&self) -> Counters {
         self.queue.counters
+    }
+
+    /// The variant of its kernels.
+    pub fn kernel(&self) -> String {
+        self.uploaded.shape.layout.to_string()
     }
 
     pub fn time_kernels(&mut self, on: bool) -> Result<()> {

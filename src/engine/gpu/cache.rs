@@ -64,7 +64,7 @@ fn unseal(file: &[u8]) -> Option<&[u8]> {
 }
 
 /// 64-bit FNV-1a (RFC 9923): of a file cut short or overwritten in part, it is another.
-fn checksum(bytes: &[u8]) -> u64 {
+pub fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, b| (sum ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -3,6 +3,7 @@
 use super::adapter::Device;
 use super::cache::CacheFile;
 use super::shader::{self, Binding, Kernel, Shape};
+use super::templates::Templates;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ const STACK: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Pipelines {
     device: Arc<Device>,
+    templates: Templates,
     compiled: Mutex<HashMap<(Kernel, Shape), wgpu::ComputePipeline>>,
     disk: Option<Disk>,
 }
@@ -29,8 +31,8 @@ struct Disk {
 }
 
 impl Pipelines {
-    pub fn new(device: Arc<Device>) -> Self {
-        Self { disk: Disk::open(&device), device, compiled: Mutex::default() }
+    pub fn new(device: Arc<Device>, templates: Templates) -> Self {
+        Self { disk: Disk::open(&device), device, templates, compiled: Mutex::default() }
     }
 
     /// Kernels specialised for their shapes. Those that are not there yet are compiled side by side.
@@ -79,10 +81,41 @@ impl Pipelines {
         made
     }
 
+    /// A module. With wgpu's checks at run time in builds with debug assertions, which tests and CI use; for templates
+    /// that are not ours; and on a software rasteriser, where leaving them out gains nothing that can be measured.
+    /// `VI4DVAR_SHADER_CHECKS=1` switches them on, for a report of a fault, and `=0` off, to measure what they cost.
+    #[expect(unsafe_code, reason = "modules without run-time checks")]
+    fn module(&self, label: Option<&str>, text: String) -> wgpu::ShaderModule {
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
+        let device = &self.device.device;
+        let checked = match std::env::var("VI4DVAR_SHADER_CHECKS").as_deref() {
+            Ok("1") => true,
+            Ok("0") => false,
+            _ => self.device.hardware.software,
+        };
+        if cfg!(debug_assertions) || checked || !self.templates.are_built_in() {
+            return device.create_shader_module(descriptor);
+        }
+        // SAFETY: the text is made of our own templates; no part of it comes from a user.
+        // - Indices: every invocation clamps its member to `rows - 1` (`place` of lanes.wgsl, whose workgroups without a
+        //   member return; the kernels of one invocation per number return beyond `capacity` and the sites, those over
+        //   blocks clamp their block); slots are those of `Call::slots`, what is kept per invocation follows them, and the
+        //   buffers are made for both by `Memory::new` from the same `Plan`; a trajectory in workgroup memory has room for
+        //   the whole window; places in `problem` are those of `Uploaded::new`. Arrays of a member's sites are indexed by
+        //   constants of the unrolled text. The one index that comes from a buffer is a listed member's problem and place
+        //   in the store, which `Listed::check` and `Resident` bound on the host; bins of a histogram are clamped by
+        //   `block.wgsl`.
+        // - Loops end: each counts up or down to a number of `params` or a constant, and `Plan` keeps those below 8,192.
+        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `blocks_per_problem` or `runs_per_problem`, which are
+        //   at least 1 in every dispatch whose kernel divides by them.
+        // The tests run the same texts with all checks on.
+        unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    }
+
     fn compile(&self, kernel: Kernel, shape: &Shape) -> Result<wgpu::ComputePipeline> {
         let device = &self.device.device;
         let label = Some(kernel.entry_point());
-        let module = module(device, label, shader::source(kernel, shape)?);
+        let module = self.module(label, shader::source(kernel, shape, &self.templates)?);
         let entries: Vec<_> = (0..)
             .zip(kernel.bindings(shape.ownership))
             .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
@@ -120,29 +153,6 @@ impl Pipelines {
             cache: self.disk.as_ref().map(|disk| &disk.cache),
         }))
     }
-}
-
-/// A module, with wgpu's checks at run time in builds with debug assertions, which tests and CI use, and where
-/// `VI4DVAR_SHADER_CHECKS=1` asks for them.
-#[expect(unsafe_code, reason = "modules without run-time checks")]
-fn module(device: &wgpu::Device, label: Option<&str>, text: String) -> wgpu::ShaderModule {
-    let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
-    if cfg!(debug_assertions) || std::env::var("VI4DVAR_SHADER_CHECKS").is_ok_and(|v| v == "1") {
-        return device.create_shader_module(descriptor);
-    }
-    // SAFETY: the text is one of our own templates; no part of it comes from a user.
-    // - Indices: every invocation clamps its member to `rows - 1` (`place` of lanes.wgsl, whose workgroups without a member return; the kernels of one invocation
-    //   per number return beyond `capacity` and the sites, those over blocks clamp their block), slots are those of
-    //   `Call::slots`, what is kept per invocation follows them, and the buffers are made for both by `Memory::new` from
-    //   the same `Plan`; a trajectory in workgroup memory has room for the whole window; places in `problem` are
-    //   those of `Uploaded::new`. Arrays of a member's sites are indexed by constants of the unrolled text. The one index
-    //   that comes from a buffer is a listed member's problem and place in the store, which `Listed::check` and
-    //   `Resident` bound on the host; bins of a histogram are clamped by `block.wgsl`.
-    // - Loops end: each counts up or down to a number of `params` or a constant, and `Plan` keeps those below 8,192.
-    // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `blocks_per_problem` or `runs_per_problem`, which are
-    //   at least 1 in every dispatch whose kernel divides by them.
-    // The tests run the same texts with all checks on.
-    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }
 
 impl Disk {

@@ -84,6 +84,26 @@ impl Run {
         })
     }
 
+    /// The kernels that a call needs, cut to stay within `budget` bytes.
+    ///
+    /// # Errors
+    /// A call that does not fit the device or the budget.
+    pub fn kernels(uploaded: &Uploaded, call: &Call, budget: u64) -> Result<Vec<(Kernel, Shape)>> {
+        let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
+        let slots = call.slots(&plan.segments);
+        let cut = cut(uploaded, call, &plan, &slots, 0);
+        let mut kernels = Vec::new();
+        for k in [0, plan.chunks.len() - 1] {
+            for dispatch in &cut.chunk(k)?.sweep {
+                let key = compiled_as(uploaded, dispatch);
+                if !kernels.contains(&key) {
+                    kernels.push(key);
+                }
+            }
+        }
+        Ok(kernels)
+    }
+
     /// Takes another call, and says whether it can: the same one, or one of fewer members.
     pub fn take(&mut self, uploaded: &Uploaded, call: &Call, budget: u64) -> bool {
         if self.call == *call {
@@ -112,19 +132,11 @@ impl Run {
         if let Some((_, chunk)) = self.chunk.as_ref().filter(|(at, _)| *at == k) {
             return Ok(chunk.clone());
         }
-        let limits = &uploaded.device.limits;
-        let cut = Cut {
-            call: &self.call,
-            plan: &self.plan,
-            slots: &self.slots,
-            shape: &uploaded.shape,
-            problems: uploaded.problems(),
-            places: &uploaded.places,
-            store_stride: self.memory.store.as_ref().map_or(0, |s| s.stride),
-            most_groups: limits.max_compute_workgroups_per_dimension as usize,
-        };
+        let store_stride = self.memory.store.as_ref().map_or(0, |s| s.stride);
+        let cut = cut(uploaded, &self.call, &self.plan, &self.slots, store_stride);
         let listed = cut.chunk(k)?;
         let all: Vec<_> = listed.fetch.iter().chain(&listed.sweep).chain(&listed.adam).collect();
+        let limits = &uploaded.device.limits;
         let stride = size_of::<Params>().next_multiple_of(limits.min_uniform_buffer_offset_alignment as usize);
         let places = all.iter().map(|d| 1 + usize::from(d.blocks.is_some())).sum::<usize>();
         let mut bytes = Vec::with_capacity(places * stride);
@@ -220,4 +232,22 @@ impl Run {
         }
         uploaded.device.check()
     }
+}
+
+fn cut<'a>(uploaded: &'a Uploaded, call: &'a Call, plan: &'a Plan, slots: &'a Slots, store_stride: usize) -> Cut<'a> {
+    Cut {
+        call,
+        plan,
+        slots,
+        shape: &uploaded.shape,
+        problems: uploaded.problems(),
+        places: &uploaded.places,
+        store_stride,
+        most_groups: uploaded.device.limits.max_compute_workgroups_per_dimension as usize,
+    }
+}
+
+/// What a dispatch's kernel is specialised for.
+fn compiled_as(uploaded: &Uploaded, dispatch: &Dispatch) -> (Kernel, Shape) {
+    (dispatch.kernel, Shape { ownership: dispatch.ownership, ..uploaded.shape })
 }

@@ -33,20 +33,8 @@ impl Uploaded {
         let precision = device.hardware.precision;
         let data = Prepared::new(problem, |v| v);
         let sites = problem.sites();
-        let fit = Fit {
-            sites,
-            steps: data.stored_steps(),
-            block: data.operator.block_size,
-            precision,
-            limits: &device.limits,
-            subgroup: device.subgroup,
-            software: device.hardware.software,
-        };
-        let layout = match std::env::var("VI4DVAR_KERNEL") {
-            Ok(text) => text.parse()?,
-            Err(_) => MemberLayout::rule_of_thumb(&fit)?,
-        };
-        layout.check(&fit)?;
+        let steps = data.stored_steps();
+        let layout = MemberLayout::rule_of_thumb(&fit(&device, &data))?;
         let shape = Shape {
             model: data.model,
             sites,
@@ -55,7 +43,7 @@ impl Uploaded {
             precision,
             ownership: Ownership::default(),
             one_problem: data.seeds.len() == 1,
-            steps_in_group: layout.steps_in_group(fit.steps),
+            steps_in_group: layout.steps_in_group(steps),
             layout,
         };
         let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, 0.0];
@@ -92,6 +80,17 @@ impl Uploaded {
         Ok(Self { device, data, shape, problem: buffer, places, bytes: bytes.len() as u64 })
     }
 
+    /// What its kernels must fit.
+    pub fn fit(&self) -> Fit<'_> {
+        fit(&self.device, &self.data)
+    }
+
+    /// Sets the variant of its kernels.
+    pub fn set_layout(&mut self, layout: MemberLayout) {
+        self.shape.layout = layout;
+        self.shape.steps_in_group = layout.steps_in_group(self.data.stored_steps());
+    }
+
     /// Sets the amplitude of the perturbations of the calls that follow.
     pub fn set_amplitude(&self, amplitude: f64) {
         let precision = self.shape.precision;
@@ -102,5 +101,17 @@ impl Uploaded {
     /// P.
     pub fn problems(&self) -> usize {
         self.data.seeds.len()
+    }
+}
+
+fn fit<'a>(device: &'a Device, data: &Prepared<f64>) -> Fit<'a> {
+    Fit {
+        sites: data.sites,
+        steps: data.stored_steps(),
+        block: data.operator.block_size,
+        precision: device.hardware.precision,
+        limits: &device.limits,
+        subgroup: device.subgroup,
+        software: device.hardware.software,
     }
 }
