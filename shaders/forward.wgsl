@@ -1,6 +1,3 @@
-//% if HALO == "subgroup"
-enable subgroups;
-//% endif
 // One segment of a forward sweep: one invocation per member and lane. Adds J_o along the way (OBSERVATION), stores
 // the state at the stored times (STORE), and at the end of the window (LAST) adds J_b and says who diverged.
 // CPU: src/engine/cpu/sweep.rs, `Sweep::forward`.

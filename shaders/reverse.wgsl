@@ -1,6 +1,3 @@
-//% if HALO == "subgroup"
-enable subgroups;
-//% endif
 // One segment of a reverse sweep: one invocation per member and lane. Integrates the segment keeping the state before
 // each step, then sweeps the adjoint back over it, adding J_o where its derivative is. The window's last segment runs
 // first; its first runs last and adds the background.

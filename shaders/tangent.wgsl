@@ -1,6 +1,3 @@
-//% if HALO == "subgroup"
-enable subgroups;
-//% endif
 // One segment of a tangent sweep: one invocation per member and lane. Carries a state and a perturbation, and stores
 // the perturbation at the stored times. CPU: src/engine/cpu/sweep.rs, `Sweep::tangent`.
 
