@@ -55,6 +55,14 @@ pub enum Error {
         /// What to do about it.
         help: String,
     },
+    /// A result that was checked is not what it should be.
+    #[error("{message}; {help}")]
+    Wrong {
+        /// What was compared, and how far off it is.
+        message: String,
+        /// What to do about it.
+        help: String,
+    },
     /// Too many members overflowed for an answer to mean anything.
     #[error(
         "{diverged} of {members} members diverged in {what}; use a smaller background deviation, a smaller \

@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and what they share.
 
 mod assimilate;
+mod bench;
 mod compare;
 mod config;
 mod devices;
@@ -24,7 +25,7 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 6] = [
+const SUBCOMMANDS: [Subcommand; 7] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
@@ -54,6 +55,12 @@ const SUBCOMMANDS: [Subcommand; 6] = [
         about: "Scores, figures and a report of analyses made earlier, of one problem",
         flags: compare::flags,
         run: compare::run,
+    },
+    Subcommand {
+        name: "bench",
+        about: "Throughput on this machine, and how far it is from what the device can do",
+        flags: bench::flags,
+        run: bench::run,
     },
     Subcommand {
         name: "devices",

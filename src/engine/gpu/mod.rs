@@ -2,6 +2,7 @@
 
 mod adapter;
 mod batch;
+mod ceiling;
 mod layout;
 mod params;
 mod plan;

@@ -18,7 +18,10 @@ mod png;
 mod repeated;
 mod style;
 mod svg;
+mod throughput;
 mod trajectories;
+
+pub use throughput::{check_throughput, throughput, write_throughput};
 
 use super::{check_writable, write_bytes, write_text};
 use crate::error::{Error, Result};
@@ -99,13 +102,15 @@ pub fn figures(problem: &Problem, analyses: &[Analysis], table: &ScoreTable) -> 
         }
     }
     let case = Case { problem, analyses, table, colors: style::analysis_colors(analyses) };
-    let drawn = FIGURES.par_iter().filter_map(|(name, draw)| {
-        let Drawing { title, caption, canvas } = draw(&case)?;
-        let svg = svg::svg(&canvas, name, title, &caption);
-        let png = png::png(&canvas)?;
-        Some(Figure { name, title: title.into(), caption, svg, png })
-    });
+    let drawn = FIGURES.par_iter().filter_map(|(name, draw)| finish(name, draw(&case)?));
     Ok(drawn.collect())
+}
+
+/// Turns a drawing into pictures; nothing where it is too large for one.
+fn finish(name: &'static str, Drawing { title, caption, canvas }: Drawing) -> Option<Figure> {
+    let svg = svg::svg(&canvas, name, title, &caption);
+    let png = png::png(&canvas)?;
+    Some(Figure { name, title: title.into(), caption, svg, png })
 }
 
 /// Refuses a folder into which some figure could not be written. Cheap: ask before computing.
