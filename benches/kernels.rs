@@ -25,10 +25,8 @@ fn problem(sites: usize, times: usize) -> Problem {
 fn loaded(sites: usize, times: usize) -> (LoadedProblem, Draw) {
     let problem = problem(sites, times);
     let background = &problem.background;
-    let map = AffineMap {
-        mean: background.mean.clone(),
-        scale: Scale::Diagonal(background.std_of(0).insert_axis(Axis(0))),
-    };
+    let map =
+        AffineMap { mean: background.mean.clone(), scale: Scale::Diagonal(background.std_of(0).insert_axis(Axis(0))) };
     let engine = Engine::cpu(Precision::F32).expect("threads for the CPU engine");
     let draw = Draw { map, stream: Stream::MonteCarlo, iteration: 0, count: MEMBERS };
     (engine.load(&problem).expect("the engine takes the problem"), draw)
@@ -55,7 +53,9 @@ fn forecast(bencher: Bencher, (sites, times): (usize, usize)) {
 fn gradient(bencher: Bencher, (sites, times): (usize, usize)) {
     let (mut loaded, draw) = loaded(sites, times);
     let states = given(&draw);
-    bencher.counter(ItemsCount::new(MEMBERS)).bench_local(|| loaded.gradient(Members::Given(states.view()), Terms::ALL));
+    bencher
+        .counter(ItemsCount::new(MEMBERS))
+        .bench_local(|| loaded.gradient(Members::Given(states.view()), Terms::ALL));
 }
 
 #[divan::bench(args = SIZES)]

@@ -5,7 +5,7 @@ use super::row::{Limit, Row};
 use super::task::{Answer, DIFFERENT, FIT, Task};
 use super::work::Work;
 use super::{Operation, Size};
-use crate::engine::{Ceilings, Engine, Precision};
+use crate::engine::{Ceilings, Engine};
 use crate::error::Result;
 use crate::problem::Problem;
 use std::time::Instant;
@@ -42,6 +42,8 @@ impl Patience {
 #[derive(Clone, Copy)]
 pub struct Case<'a> {
     pub engine: &'a Engine,
+    /// The CPU engine in f64.
+    pub reference: &'a Engine,
     pub ceilings: &'a Ceilings,
     pub problem: &'a Problem,
     pub size: Size,
@@ -67,19 +69,20 @@ fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
 /// # Errors
 /// A device failure.
 pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
-    let Case { engine, problem, size, operation, members, .. } = *case;
+    let Case { engine, reference, problem, size, operation, members, .. } = *case;
     let hardware = engine.hardware();
     let mut row = Row::empty(hardware, operation, &size, members);
-    let reference = Engine::cpu(Precision::F64)?;
     let bound = tolerance(&size, hardware.precision, !operation.given() || operation == Operation::Ensemble);
 
     // A few members, before any time counts.
     let few = members.min(CHECKED);
-    let want = Task::new(&reference, problem, operation, few)?.figures()?;
+    let want = Task::new(reference, problem, operation, few)?.figures()?;
     let mut task = Task::new(engine, problem, operation, few)?;
     let (first, got) = timed(|| task.figures())?;
-    let (second, _) = timed(|| task.figures())?;
-    row.compile_seconds = (first - second).max(0.0);
+    if row.backend == "gpu" {
+        let (second, _) = timed(|| task.figures())?;
+        row.compile_seconds = (first - second).max(0.0);
+    }
     if let Some(difference) = mismatch(&got, &want, bound) {
         row.error = Some(difference);
         return Ok(Outcome::Row(Box::new(row)));
@@ -108,7 +111,7 @@ pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
         task.set_iterations((patience.row / FEWEST as f64 / expected.max(1e-9)) as usize);
     }
     let (mut seconds, answer) = timed(|| task.call())?;
-    if let Some(difference) = spread_mismatch(case, &reference, &answer, bound)? {
+    if let Some(difference) = spread_mismatch(case, &answer, bound)? {
         row.error = Some(difference);
         return Ok(Outcome::Row(Box::new(row)));
     }
@@ -135,8 +138,8 @@ pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
 }
 
 /// Compares members all over a large batch of given ones.
-fn spread_mismatch(case: &Case, reference: &Engine, answer: &Answer, bound: f64) -> Result<Option<String>> {
-    let Case { problem, operation, members, .. } = *case;
+fn spread_mismatch(case: &Case, answer: &Answer, bound: f64) -> Result<Option<String>> {
+    let Case { reference, problem, operation, members, .. } = *case;
     if !operation.given() || operation == Operation::Ensemble || members <= CHECKED {
         return Ok(None);
     }

@@ -282,6 +282,12 @@ impl Settings {
             )))?;
         }
         let engines = self.engines(observer)?;
+        let reference = Engine::new(&EngineSettings {
+            backend: Backend::Cpu,
+            precision: Precision::F64,
+            threads: self.threads,
+            ..EngineSettings::default()
+        })?;
         let total = engines.len() * wanted.len();
         let mut rows: Vec<Row> = Vec::with_capacity(total);
         let mut begun = 0;
@@ -306,7 +312,15 @@ impl Settings {
                 }
                 let Some((_, problem)) = &problem else { unreachable!("made just above") };
                 let patience = Patience::new(self.quick, self.repeats);
-                let case = measure::Case { engine, ceilings: &ceilings, problem, size, operation, members };
+                let case = measure::Case {
+                    engine,
+                    reference: &reference,
+                    ceilings: &ceilings,
+                    problem,
+                    size,
+                    operation,
+                    members,
+                };
                 match measure::row(&case, &patience)? {
                     measure::Outcome::Row(row) => {
                         observer(Event::Row(&row))?;
@@ -341,8 +355,9 @@ impl Settings {
             for &precision in &self.precisions {
                 engines.push(Engine::new(&settings(Backend::Cpu, precision))?);
             }
-            if self.adapter.is_none() && adapters().iter().all(|a| a.kind == "software") {
-                let found = if adapters().is_empty() { "no GPU" } else { "no GPU but a software rasteriser" };
+            let there = adapters();
+            if self.adapter.is_none() && there.iter().all(|a| a.kind == "software") {
+                let found = if there.is_empty() { "no GPU" } else { "no GPU but a software rasteriser" };
                 observer(Event::Note(&format!("{found} here: the CPU engine alone (--backend gpu asks for it)")))?;
                 return Ok(engines);
             }

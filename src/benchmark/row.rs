@@ -52,7 +52,8 @@ pub struct Row {
     pub kernel_seconds: f64,
     /// Lower and upper quartile of `seconds`.
     pub spread: [f64; 2],
-    /// What the first call took beyond a later one of as many members: compilation above all.
+    /// What a GPU's first call took beyond a later one of as many members: compilation above all, where an earlier row has
+    /// not needed the same kernels.
     pub compile_seconds: f64,
     /// Counted floating-point operations per second end to end, in 10^9.
     pub gflops_end_to_end: f64,

@@ -151,7 +151,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let saved = config::resolved("bench", &options);
     let force = options.run.force;
     let lines_path = options.out.as_ref().map(|out| out.join("bench.jsonl"));
+    let mut new = output::NewDirectories::default();
     if let (Some(out), Some(path)) = (&options.out, &lines_path) {
+        new.create(out)?;
         output::check(path, &[], force)?;
         check_throughput(out, force)?;
     }
