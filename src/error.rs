@@ -55,10 +55,10 @@ pub enum Error {
         /// What to do about it.
         help: String,
     },
-    /// A result that was checked is not what it should be.
+    /// The hardware computes something else than the reference.
     #[error("{message}; {help}")]
     Wrong {
-        /// What was compared, and how far off it is.
+        /// What differs, by how much.
         message: String,
         /// What to do about it.
         help: String,

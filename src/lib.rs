@@ -44,6 +44,7 @@ pub mod output;
 pub mod posterior;
 pub mod problem;
 pub mod random;
+pub mod validation;
 
 // Errors that say what was expected, what was found and what to do.
 pub use error::{Error, Result};

@@ -9,8 +9,6 @@
 
 #[allow(dead_code, reason = "each test target uses a part")]
 mod common;
-#[allow(dead_code, reason = "each test target uses a part")]
-mod oracle;
 
 use common::{
     NORMAL_ULPS, NORMAL_ULPS_BETWEEN_ENGINES, PerProblem, Quantity, Recipe, Report, Tolerance, Truth, compare,
@@ -28,6 +26,7 @@ use vi4dvar::error::Result;
 use vi4dvar::optimizer::{Adam, AdamSettings, Schedule};
 use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
 use vi4dvar::random::Stream;
+use vi4dvar::validation::oracle;
 
 /// Batches around a lane group, a workgroup and two blocks of a sum.
 const MEMBER_COUNTS: [usize; 5] = [1, 63, 64, 65, 513];

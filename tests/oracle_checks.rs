@@ -2,14 +2,12 @@
 
 #[allow(dead_code, reason = "each test target uses a part")]
 mod common;
-#[allow(dead_code, reason = "each test target uses a part")]
-mod oracle;
 
 use common::{Quantity, Recipe, Tolerance, Truth, compare, tolerance, ulps};
 use ndarray::{Array1, array};
-use oracle::{Oracle, normals, philox};
 use vi4dvar::engine::Precision;
 use vi4dvar::problem::PointFunction;
+use vi4dvar::validation::oracle::{Oracle, normals, philox};
 
 /// Every operator, B and averaging, at the smallest size where all neighbours differ and one where they do not.
 fn recipes() -> Vec<Recipe> {

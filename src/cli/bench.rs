@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use vi4dvar::benchmark::{self, Event, Operation, Row};
 use vi4dvar::engine::{Backend, Precision};
 use vi4dvar::error::{Error, Result};
-use vi4dvar::output::{check_throughput, throughput, write_text, write_throughput};
+use vi4dvar::output::{check_figure, throughput, write_figure, write_text};
 use vi4dvar::problem::PointFunction;
 
 #[derive(Args, Serialize)]
@@ -155,7 +155,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     if let (Some(out), Some(path)) = (&options.out, &lines_path) {
         new.create(out)?;
         output::check(path, &[], force)?;
-        check_throughput(out, force)?;
+        check_figure(out, "throughput", force)?;
     }
     let bar = bar(options.run.quiet);
     let mut lines = String::new();
@@ -188,7 +188,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         write_text(path, &lines, force)?;
         output::save_settings(path, &saved, force)?;
         if let Some(figure) = throughput(&rows) {
-            write_throughput(out, &figure, force)?;
+            write_figure(out, &figure, force)?;
         }
         if !options.run.quiet {
             eprintln!("in {}", out.display());

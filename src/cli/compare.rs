@@ -168,7 +168,7 @@ fn attribute(saved: &SavedAnalysis, name: &str) -> String {
 
 /// Where each analysis was made.
 fn hardware(named: &[Analysis], saved: &[SavedAnalysis]) -> Vec<(String, String)> {
-    let place = |s| ["adapter", "backend", "driver", "precision"].map(|name| attribute(s, name)).join(", ");
+    let place = |s| ["adapter", "backend", "driver", "precision", "kernel"].map(|name| attribute(s, name)).join(", ");
     named.iter().zip(saved).map(|(a, s)| (a.method.clone(), place(s))).collect()
 }
 

@@ -28,10 +28,13 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let mib = adapter.largest_binding >> 20;
         writeln!(
             text,
-            "{}\n    {}, {}, {}; {f64}; bindings up to {mib} MiB",
-            adapter.name, adapter.kind, adapter.backend, adapter.driver
+            "{}\n    {}, {}, {}; {f64}; bindings up to {mib} MiB\n    kernel of 40 sites by rule of thumb: {}",
+            adapter.name, adapter.kind, adapter.backend, adapter.driver, adapter.rule_of_thumb
         )
         .expect("strings take everything");
+        for (problem, kernel) in adapter.calibrated() {
+            writeln!(text, "    calibrated, {problem}: {kernel}").expect("strings take everything");
+        }
     }
     if text.is_empty() {
         text.push_str("no GPU adapter\n");

@@ -69,7 +69,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let members = Members::Given(states.view());
     let gradients = loaded.gradient(members, Terms::ALL)?;
     let trajectory = if trajectories { Some(loaded.forecast(members)?) } else { None };
-    let attributes = output::attributes("evaluate", &settings, Some(engine.hardware()));
+    let attributes = output::attributes("evaluate", &settings, Some(&engine));
     let trajectory = trajectory.as_ref().map(|t| t.view());
     write_evaluation(&out, &problem, &gradients, trajectory, &attributes, run.force)?;
     output::save_settings(&out, &settings, run.force)?;

@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod simulate;
 mod twin;
+mod validate;
 
 use clap::{ArgMatches, Command};
 use std::io::Write;
@@ -25,7 +26,7 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 7] = [
+const SUBCOMMANDS: [Subcommand; 8] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
@@ -55,6 +56,12 @@ const SUBCOMMANDS: [Subcommand; 7] = [
         about: "Scores, figures and a report of analyses made earlier, of one problem",
         flags: compare::flags,
         run: compare::run,
+    },
+    Subcommand {
+        name: "validate",
+        about: "Check this machine's adapter against a reference, row by row",
+        flags: validate::flags,
+        run: validate::run,
     },
     Subcommand {
         name: "bench",

@@ -37,12 +37,17 @@ pub(super) struct HardwareOptions {
     /// Most memory that a batch in flight may take, in MiB. Default: 1024
     #[arg(long, value_name = "MIB")]
     pub memory: u64,
+    /// A GPU's kernels: auto (the fastest, measured once), calibrate (measure again), or a variant by its name in a
+    /// result. Default: auto
+    #[arg(long, value_name = "NAME")]
+    pub kernel: String,
 }
 
 impl Default for HardwareOptions {
     fn default() -> Self {
-        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory } = EngineSettings::default();
-        Self { backend, adapter, precision, threads, memory }
+        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory, kernel, .. } =
+            EngineSettings::default();
+        Self { backend, adapter, precision, threads, memory, kernel }
     }
 }
 
@@ -55,6 +60,8 @@ impl HardwareOptions {
             precision: self.precision,
             threads: self.threads,
             memory_mib: self.memory,
+            kernel: self.kernel.clone(),
+            ..EngineSettings::default()
         }
     }
 

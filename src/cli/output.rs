@@ -1,7 +1,7 @@
 //! What every result file is stamped with, and the settings saved beside it.
 
 use std::path::{Path, PathBuf};
-use vi4dvar::engine::{Engine, Hardware};
+use vi4dvar::engine::Engine;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::scores;
 use vi4dvar::method::Analysis;
@@ -33,20 +33,22 @@ pub(super) fn save_settings(result: &Path, settings: &str, force: bool) -> Resul
     write_text(settings_path(result), settings, force)
 }
 
-/// Global attributes: what made the file, from which settings, on which hardware. No times and no paths, so that a
+/// Global attributes: what made the file, from which settings, on which engine. No times and no paths, so that a
 /// run repeated gives the same bytes.
-pub(super) fn attributes(command: &str, settings: &str, hardware: Option<&Hardware>) -> Attributes {
+pub(super) fn attributes(command: &str, settings: &str, engine: Option<&Engine>) -> Attributes {
     let mut attributes = Attributes::new();
     attributes
         .set("source", concat!("vi4dvar ", env!("CARGO_PKG_VERSION")))
         .set("command", command)
         .set("settings", settings);
-    if let Some(hardware) = hardware {
+    if let Some(engine) = engine {
+        let hardware = engine.hardware();
         attributes
             .set("adapter", hardware.adapter.as_str())
             .set("backend", hardware.backend.as_str())
             .set("driver", if hardware.driver.is_empty() { "none" } else { &hardware.driver })
-            .set("precision", hardware.precision.name());
+            .set("precision", hardware.precision.name())
+            .set("kernel", engine.kernel());
     }
     attributes
 }
@@ -59,7 +61,7 @@ pub(super) fn analysis_attributes(
     problem: &Problem,
     analysis: &Analysis,
 ) -> Attributes {
-    let mut attributes = attributes(command, settings, Some(engine.hardware()));
+    let mut attributes = attributes(command, settings, Some(engine));
     for (score, periods) in scores(problem, 0, analysis, None).named() {
         for (period, value) in periods.iter().flat_map(|p| p.named()) {
             attributes.set(format!("{score}_{period}"), *value);

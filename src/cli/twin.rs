@@ -127,7 +127,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         },
         command: format!("vi4dvar twin --config {}", out.join("twin.toml").display()),
         problem: problem_facts(&problem),
-        hardware: hardware_facts(engine.hardware()),
+        hardware: hardware_facts(&engine),
         settings: settings.clone(),
         methods: analyses.iter().zip(&table.methods).map(|(a, m)| MethodReport::of(a, m.seconds)).collect(),
         tables: Table::scores(&table),

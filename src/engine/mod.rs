@@ -28,6 +28,7 @@ use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use selection::Selector;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Members per block of a sum. Sums run over fixed blocks in a fixed order, whatever the chunks, lanes and threads.
@@ -80,6 +81,9 @@ impl Precision {
     }
 }
 
+/// The kernel of an engine that nobody asked for one.
+pub(crate) const AUTO_KERNEL: &str = "auto";
+
 /// Which engine to make.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -94,11 +98,26 @@ pub struct EngineSettings {
     pub threads: Option<usize>,
     /// Most memory that a batch in flight may take, in MiB. Default: 1024.
     pub memory_mib: u64,
+    /// The variant of a GPU's kernels. "auto": the fastest for the problem, measured when one of its shape is first loaded
+    /// and kept on disk for each adapter and driver; a rule of thumb on a software rasteriser. "calibrate": measured anew.
+    /// Else the variant itself, as [`LoadedProblem::kernel`] says it. The same variant on the same adapter gives the same
+    /// bytes. Default: auto.
+    pub kernel: String,
+    /// A directory whose WGSL templates replace the GPU engine's own, for work on kernels. Default: none.
+    pub shaders: Option<PathBuf>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, precision: Precision::F32, threads: None, memory_mib: 1024 }
+        Self {
+            backend: Backend::Auto,
+            adapter: None,
+            precision: Precision::F32,
+            threads: None,
+            memory_mib: 1024,
+            kernel: AUTO_KERNEL.into(),
+            shaders: None,
+        }
     }
 }
 
@@ -316,16 +335,27 @@ impl Engine {
         if settings.memory_mib == 0 {
             return Err(Error::invalid("memory", "at least 1 MiB", "0", "leave it out for the default"));
         }
+        if let (Backend::Cpu | Backend::Auto, Some(shaders)) = (settings.backend, &settings.shaders) {
+            let found = format!("{} without a GPU", shaders.display());
+            return Err(Error::invalid("shaders", "none, or --backend gpu", found, "the CPU engine has no shaders"));
+        }
         if let (Backend::Cpu, Some(adapter)) = (settings.backend, &settings.adapter) {
             let found = format!("{adapter:?} with the CPU engine");
             return Err(Error::invalid("adapter", "none, or a GPU backend", found, "leave one of the two out"));
         }
+        let cpu = || {
+            if settings.kernel != AUTO_KERNEL {
+                let found = format!("{:?} with the CPU engine", settings.kernel);
+                return Err(Error::invalid("kernel", "auto, or a GPU", found, "leave it out, or use --backend gpu"));
+            }
+            Ok(Self::Cpu(CpuEngine::new(settings)?))
+        };
         match settings.backend {
-            Backend::Cpu => Ok(Self::Cpu(CpuEngine::new(settings)?)),
+            Backend::Cpu => cpu(),
             Backend::Gpu => Ok(Self::Gpu(GpuEngine::new(settings)?)),
             Backend::Auto => match GpuEngine::best_real(settings)? {
                 Some(gpu) => Ok(Self::Gpu(gpu)),
-                None => Ok(Self::Cpu(CpuEngine::new(settings)?)),
+                None => cpu(),
             },
         }
     }
@@ -343,6 +373,15 @@ impl Engine {
         match self {
             Self::Cpu(e) => e.hardware(),
             Self::Gpu(e) => e.hardware(),
+        }
+    }
+
+    /// The variant of the kernels that the problems loaded so far run on (several, separated by "; ", where they differ),
+    /// or the CPU engine's instruction set. Part of what a result depends on: files have it as an attribute.
+    pub fn kernel(&self) -> String {
+        match self {
+            Self::Cpu(_) => CpuEngine::instruction_set().into(),
+            Self::Gpu(e) => e.kernels().join("; "),
         }
     }
 
@@ -502,6 +541,15 @@ impl LoadedProblem {
         on_engine!(self, e => e.adjoint(members, forcing))
     }
 
+    /// The variant of the kernels that it runs on, as [`EngineSettings::kernel`] takes it; of the CPU engine, its
+    /// instruction set.
+    pub fn kernel(&self) -> String {
+        match &self.inner {
+            Inner::Cpu(_) => CpuEngine::instruction_set().into(),
+            Inner::Gpu(e) => e.kernel(),
+        }
+    }
+
     /// The work done so far.
     pub fn counters(&self) -> Counters {
         match &self.inner {
@@ -510,8 +558,20 @@ impl LoadedProblem {
         }
     }
 
-    /// The time spent in kernels so far, without what goes up, comes down and is converted on the way. None where the
-    /// device cannot tell.
+    /// Times kernels by the device's clock from now on, or no longer. On a GPU that costs two timestamps for each
+    /// submission, which is why it is off; the CPU engine times its kernels always.
+    ///
+    /// # Errors
+    /// A device failure.
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        match &mut self.inner {
+            Inner::Cpu(_) => Ok(()),
+            Inner::Gpu(e) => e.time_kernels(on),
+        }
+    }
+
+    /// The time spent in kernels so far, without what goes up, comes down and is converted on the way. On a GPU: since
+    /// [`time_kernels`](Self::time_kernels), and None before it or where the device has no clock.
     pub fn kernel_time(&self) -> Option<Duration> {
         match &self.inner {
             Inner::Cpu(e) => Some(e.kernel_time()),

@@ -2,7 +2,7 @@
 
 use super::{Figure, write_text};
 use crate::diagnostics::Estimate;
-use crate::engine::Hardware;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::experiment::ScoreTable;
 use crate::method::Analysis;
@@ -161,11 +161,13 @@ pub fn problem_facts(problem: &Problem) -> Vec<(String, String)> {
 }
 
 /// Where something ran: name and value.
-pub fn hardware_facts(hardware: &Hardware) -> Vec<(String, String)> {
+pub fn hardware_facts(engine: &Engine) -> Vec<(String, String)> {
+    let hardware = engine.hardware();
     let mut facts = vec![
         ("adapter".to_string(), hardware.adapter.clone()),
         ("backend".to_string(), hardware.backend.clone()),
         ("precision".to_string(), hardware.precision.name().to_string()),
+        ("kernel".to_string(), engine.kernel()),
     ];
     if !hardware.driver.is_empty() {
         facts.push(("driver".into(), hardware.driver.clone()));

@@ -1,6 +1,5 @@
 //! What the tests share: random problems to order, one way to compare, one table of tolerances.
 
-use crate::oracle::{Oracle, Real};
 use ndarray::{Array1, Array2, Array3, ArrayView, Dimension};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,6 +8,7 @@ use vi4dvar::model::Model;
 use vi4dvar::problem::{
     Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
 };
+use vi4dvar::validation::oracle::{Oracle, Real};
 
 /// What a tolerance bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

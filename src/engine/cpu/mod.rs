@@ -57,6 +57,11 @@ impl CpuEngine {
         &self.hardware
     }
 
+    /// The instruction set of its lanes.
+    pub(super) fn instruction_set() -> &'static str {
+        lanes::instruction_set()
+    }
+
     pub(super) fn load(&self, problem: &Problem) -> Result<LoadedCpu> {
         Ok(match self.hardware.precision {
             Precision::F32 => LoadedCpu::F32(Batch::new(self.pool.clone(), problem)),

@@ -1,5 +1,6 @@
 //! Choosing an adapter and opening it as a device.
 
+use super::layout::{Fit, MemberLayout};
 use crate::engine::{EngineSettings, Hardware, Precision};
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,8 @@ pub struct AdapterDescription {
     pub f64: bool,
     /// The largest buffer that a kernel can bind, in bytes.
     pub largest_binding: u64,
+    /// The variant of the kernels for 40 sites and as many steps in f32, where nothing was measured.
+    pub rule_of_thumb: String,
 }
 
 /// All adapters, best first: the first is the one that a GPU engine uses.
@@ -33,6 +36,9 @@ pub struct Device {
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
     pub hardware: Hardware,
+    pub info: wgpu::AdapterInfo,
+    /// Invocations of a subgroup, where there are subgroup operations and subgroups of one size.
+    pub subgroup: Option<u32>,
     /// The first error that nobody asked for.
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -54,9 +60,26 @@ fn enumerate() -> Vec<wgpu::Adapter> {
     adapters
 }
 
+/// Invocations of a subgroup, where there are subgroup operations and subgroups of one size.
+fn subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
+    let info = adapter.get_info();
+    let one_size = info.subgroup_min_size == info.subgroup_max_size;
+    (one_size && adapter.features().contains(wgpu::Features::SUBGROUP)).then_some(info.subgroup_max_size)
+}
+
 fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
     let info = adapter.get_info();
+    let fit = Fit {
+        sites: 40,
+        steps: 40,
+        block: 1,
+        precision: Precision::F32,
+        limits: &adapter.limits(),
+        subgroup: subgroup(adapter),
+        software: info.device_type == wgpu::DeviceType::Cpu,
+    };
     AdapterDescription {
+        rule_of_thumb: MemberLayout::rule_of_thumb(&fit).map_or("none".into(), |layout| layout.to_string()),
         backend: info.backend.to_str().to_owned(),
         driver: [info.driver, info.driver_info].iter().filter(|s| !s.is_empty()).cloned().collect::<Vec<_>>().join(" "),
         kind: match info.device_type {
@@ -133,6 +156,12 @@ impl Device {
                 });
             }
         };
+        let info = adapter.get_info();
+        let subgroup = subgroup(adapter);
+        let required_features =
+            required_features | if subgroup.is_some() { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
+        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+        let required_features = required_features | (adapter.features() & optional);
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("vi4dvar"),
@@ -163,7 +192,7 @@ impl Device {
             driver: description.driver,
             precision,
         };
-        Ok(Self { device, queue, limits, hardware, failure })
+        Ok(Self { device, queue, limits, hardware, info, subgroup, failure })
     }
 
     /// The device's failure, if it has had one.

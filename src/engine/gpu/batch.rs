@@ -1,39 +1,72 @@
 //! The operations on the GPU: what goes up for a call, and what comes down.
 
-use super::GpuEngine;
-use super::plan::DISPATCH_WORK;
-use super::run::{Call, Dispatch, Region, Run, Source, quantities};
+use super::adapter::Device;
+use super::buffers::{Region, from_bytes, to_bytes};
+use super::calibrate;
+use super::call::{Call, Source};
+use super::choice::Choices;
+use super::layout::{Fit, MemberLayout};
+use super::memory::Store;
+use super::pipelines::Pipelines;
+use super::plan::quantities;
+use super::run::Run;
 use super::shader::Ownership;
-use super::uploaded::{Uploaded, from_bytes, to_bytes};
+use super::submissions::Submissions;
+use super::uploaded::Uploaded;
 use crate::engine::operation::Operation;
 use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A problem set on the GPU engine.
 #[derive(Debug)]
 pub struct LoadedGpu {
     pub(super) uploaded: Uploaded,
+    pub(super) pipelines: Arc<Pipelines>,
+    /// Most bytes that a batch may take.
+    budget: u64,
+    pub(super) queue: Submissions,
     /// The last call's buffers and dispatches: a loop of equal calls builds them once.
-    pub(super) last: Option<(Call, Run)>,
-    pub(super) counters: Counters,
+    pub(super) last: Option<Run>,
 }
 
 impl LoadedGpu {
-    pub fn new(engine: GpuEngine, problem: &Problem) -> Result<Self> {
-        let uploaded = Uploaded::new(engine, problem)?;
-        let counters = Counters { bytes_up: uploaded.bytes, ..Counters::default() };
-        Ok(Self { uploaded, last: None, counters })
+    pub fn new(
+        device: Arc<Device>,
+        pipelines: Arc<Pipelines>,
+        choices: &Choices,
+        budget: u64,
+        problem: &Problem,
+    ) -> Result<Self> {
+        let mut uploaded = Uploaded::new(device.clone(), problem)?;
+        let shape = uploaded.shape;
+        let fit = Fit { limits: &device.limits, ..uploaded.fit() };
+        let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
+        uploaded.shape.layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        let mut queue = Submissions::new(device);
+        queue.counters.bytes_up = uploaded.bytes;
+        Ok(Self { uploaded, pipelines, budget, queue, last: None })
     }
 
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.queue.counters
     }
 
-    pub fn kernel_time(&self) -> Option<std::time::Duration> {
-        None
+    /// The variant of its kernels.
+    pub fn kernel(&self) -> String {
+        self.uploaded.shape.layout.to_string()
+    }
+
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        self.queue.time_kernels(on)
+    }
+
+    pub fn kernel_time(&self) -> Option<Duration> {
+        self.queue.kernel_time()
     }
 
     pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
@@ -126,7 +159,7 @@ impl LoadedGpu {
         input: Option<&[f64]>,
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
-        let (call, run) = self.begin(operation, members)?;
+        let mut run = self.begin(operation, members)?;
         if let Members::Listed(listed) = members {
             self.send_list(&run, listed.rows, listed.amplitude, 0..);
         }
@@ -138,7 +171,9 @@ impl LoadedGpu {
                 None
             }
         };
-        for (k, (rows, dispatches)) in run.plan.chunks.iter().zip(&run.chunks).enumerate() {
+        let chunks = run.plan.chunks.len();
+        for k in 0..chunks {
+            let rows = run.plan.chunks[k].clone();
             if let Some(given) = &given {
                 self.write_slots(&run, 0, 1, rows.clone(), given.as_slice().expect("standard layout"));
             }
@@ -149,39 +184,44 @@ impl LoadedGpu {
                 }
                 _ => {}
             }
-            let is_last = k + 1 == run.chunks.len();
-            let last: &[Dispatch] = if is_last { &run.last } else { &[] };
-            // Moments stay on the device until the last chunk has been summed.
-            let results: &[Region] = if is_last || run.last.is_empty() { &run.results } else { &[] };
+            let chunk = run.chunk(&self.uploaded, &self.pipelines, k)?;
+            // Sums stay on the device until the last chunk has been added.
+            let results: &[Region] = if run.call.sums() && k + 1 < chunks { &[] } else { &run.results };
             let precision = self.uploaded.shape.precision;
-            let numbers = self.submit(&run, dispatches.iter().chain(last), results, |b| from_bytes(precision, b))?;
+            let numbers =
+                self.queue.submit(&chunk.sweep, results, &run.memory.staging, |b| from_bytes(precision, b))?;
             if !results.is_empty() {
-                take(Chunk { rows: rows.clone(), capacity: run.plan.capacity, numbers });
+                take(Chunk { rows, capacity: run.plan.capacity, numbers });
             }
         }
-        self.uploaded.engine.device.check()?;
-        operation.count(&run.plan.segments, call.count, &mut self.counters);
-        self.last = Some((call, run));
+        self.finish(run, 1)
+    }
+
+    /// Counts the steps of a call's members, each moved `times` times, and keeps its buffers for the next.
+    pub(super) fn finish(&mut self, run: Run, times: usize) -> Result<()> {
+        self.queue.device.check()?;
+        run.call.operation.count(&run.plan.segments, run.call.count * times, &mut self.queue.counters);
+        self.last = Some(run);
         Ok(())
     }
 
     /// Sends whose each member is, with the places of resident ones in their store, and the amplitude of the
     /// perturbations.
     pub(super) fn send_list(&mut self, run: &Run, rows: &[Row], amplitude: f64, places: impl IntoIterator<Item = u32>) {
-        let Some(list) = &run.list else { return };
+        let Some(list) = &run.memory.list else { return };
         let words: Vec<u32> = (rows.iter().zip(places))
             .flat_map(|(row, place)| {
                 let seed = self.uploaded.data.seeds[row.problem as usize];
                 [row.problem, row.member, seed as u32, (seed >> 32) as u32, place]
             })
             .collect();
-        self.send(list, bytemuck::cast_slice(&words));
+        self.queue.send(list, bytemuck::cast_slice(&words));
         self.uploaded.set_amplitude(amplitude);
-        self.counters.bytes_up += self.uploaded.shape.precision.bytes() as u64;
+        self.queue.counters.bytes_up += self.uploaded.shape.precision.bytes() as u64;
     }
 
     /// What a call dispatches, from the last one where it was the same.
-    pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<(Call, Run)> {
+    pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<Run> {
         let listed = match members {
             Members::Listed(listed) => Some(listed),
             Members::Given(_) | Members::Drawn(_) => None,
@@ -194,15 +234,22 @@ impl LoadedGpu {
             count: members.count(self.uploaded.problems()),
             store: None,
         };
-        match self.last.take() {
-            Some(same) if same.0 == call => Ok(same),
-            _ => Ok((call, Run::new(&self.uploaded, call, None)?)),
+        self.run(call, None)
+    }
+
+    /// The last call's buffers and dispatches where they serve this one, or new ones.
+    pub(super) fn run(&mut self, call: Call, store: Option<&Store>) -> Result<Run> {
+        if let Some(mut run) = self.last.take()
+            && run.take(&self.uploaded, &call, self.budget)
+        {
+            return Ok(run);
         }
+        Run::new(&self.uploaded, call, self.budget, store)
     }
 
     /// Sends the affine map and the iteration.
     pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
-        let Some(draws) = &run.draws else { return };
+        let Some(draws) = &run.memory.draws else { return };
         let precision = self.uploaded.shape.precision;
         // A lower triangular scale is added to the mean by a kernel of its own.
         let zeros;
@@ -210,7 +257,7 @@ impl LoadedGpu {
             Scale::Diagonal(scale) => scale,
             Scale::Lower(scale) => {
                 if let Some(lower) = &draws.lower {
-                    self.send(lower, &to_bytes(precision, scale.iter().copied()));
+                    self.queue.send(lower, &to_bytes(precision, scale.iter().copied()));
                 }
                 zeros = Array2::zeros(draw.map.mean.raw_dim());
                 &zeros
@@ -221,81 +268,8 @@ impl LoadedGpu {
         let map = to_bytes(precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
-        self.send(&draws.map, &map);
-        self.send(&draws.keys, bytemuck::cast_slice(&keys));
-    }
-
-    /// Sends the beginning of a buffer.
-    pub(super) fn send(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
-        self.uploaded.engine.device.queue.write_buffer(buffer, 0, bytes);
-        self.counters.bytes_up += bytes.len() as u64;
-    }
-
-    /// Submits dispatches in order, in pieces that no driver takes for a hang, and reads the results, one region after
-    /// the other.
-    pub(super) fn submit<'a, R>(
-        &mut self,
-        run: &Run,
-        dispatches: impl Iterator<Item = &'a Dispatch>,
-        results: &[Region],
-        read: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R> {
-        let device = self.uploaded.engine.device.clone();
-        let mut dispatches = dispatches.peekable();
-        let mut bytes = 0;
-        loop {
-            let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                let mut work = 0;
-                while let Some(d) = dispatches.next_if(|d| work == 0 || work + d.work <= DISPATCH_WORK) {
-                    pass.set_pipeline(&d.pipeline);
-                    pass.set_bind_group(0, &d.bindings, &[]);
-                    pass.dispatch_workgroups(d.groups[0], d.groups[1], 1);
-                    work += d.work;
-                    self.counters.dispatches += 1;
-                }
-            }
-            if dispatches.peek().is_none() {
-                for region in results {
-                    encoder.copy_buffer_to_buffer(&region.buffer, region.first, &run.staging, bytes, region.bytes);
-                    bytes += region.bytes;
-                }
-            }
-            device.queue.submit([encoder.finish()]);
-            self.counters.submissions += 1;
-            if dispatches.peek().is_none() {
-                break;
-            }
-        }
-        if bytes == 0 {
-            return Ok(read(&[]));
-        }
-        self.read_back(&run.staging, bytes, read)
-    }
-
-    /// The first `bytes` of a staging buffer, once everything submitted is done.
-    pub(super) fn read_back<R>(
-        &mut self,
-        staging: &wgpu::Buffer,
-        bytes: u64,
-        read: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R> {
-        let device = &self.uploaded.engine.device;
-        self.counters.bytes_down += bytes;
-        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
-        let failed = |e: &dyn std::fmt::Display| {
-            device.check().err().unwrap_or_else(|| Error::Device {
-                message: e.to_string(),
-                help: "try a smaller --memory, or --backend cpu".into(),
-            })
-        };
-        device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failed(&e))?;
-        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?;
-        let result = read(&view);
-        drop(view);
-        staging.unmap();
-        Ok(result)
+        self.queue.send(&draws.map, &map);
+        self.queue.send(&draws.keys, bytemuck::cast_slice(&keys));
     }
 
     /// Sends `[rows, slices, sites]` of all rows' values into slots.
@@ -308,8 +282,7 @@ impl LoadedGpu {
             (0..capacity).map(move |k| if k < rows.len() { values[(rows.start + k) * per_row + i] } else { 0.0 })
         });
         let bytes = to_bytes(self.uploaded.shape.precision, numbers);
-        self.uploaded.engine.device.queue.write_buffer(&run.states, offset, &bytes);
-        self.counters.bytes_up += bytes.len() as u64;
+        self.queue.send_at(&run.memory.states, offset, &bytes);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The adapter's limits: chains of multiply-adds in registers, a copy through its memory, and a small readback.
 
 use super::GpuEngine;
-use super::uploaded::{buffer, storage, to_bytes};
+use super::buffers::{buffer, storage, to_bytes};
 use crate::engine::Ceilings;
 use crate::engine::ceilings::READBACK_NUMBERS;
 use crate::error::{Error, Result};

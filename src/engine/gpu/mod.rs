@@ -2,14 +2,25 @@
 
 mod adapter;
 mod batch;
+mod buffers;
+mod cache;
+mod calibrate;
+mod call;
 mod ceiling;
+mod choice;
+mod dispatches;
 mod layout;
+mod memory;
 mod params;
+mod pipelines;
 mod plan;
 mod resident;
 mod run;
 mod select;
 mod shader;
+mod submissions;
+mod templates;
+mod timer;
 mod uploaded;
 
 pub use adapter::{AdapterDescription, adapters};
@@ -20,87 +31,50 @@ use super::{EngineSettings, Hardware};
 use crate::error::Result;
 use crate::problem::Problem;
 use adapter::Device;
-use shader::{Binding, Kernel, Shape};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use choice::Choices;
+use pipelines::Pipelines;
+use std::sync::Arc;
+use templates::Templates;
 
 /// The GPU engine: an open device, and the kernels compiled for it so far.
 #[derive(Clone, Debug)]
 pub struct GpuEngine {
     device: Arc<Device>,
-    pipelines: Arc<Mutex<HashMap<(Kernel, Shape), wgpu::ComputePipeline>>>,
+    pipelines: Arc<Pipelines>,
+    choices: Arc<Choices>,
     /// Most bytes that a batch may take.
     memory: u64,
 }
 
 impl GpuEngine {
     pub(super) fn new(settings: &EngineSettings) -> Result<Self> {
-        Ok(Self::on(Device::open(settings)?, settings))
+        Self::on(Device::open(settings)?, settings)
     }
 
     /// On the best adapter that is no software rasteriser, if there is one.
     pub(super) fn best_real(settings: &EngineSettings) -> Result<Option<Self>> {
-        Ok(Device::open_real(settings)?.map(|device| Self::on(device, settings)))
+        Device::open_real(settings)?.map(|device| Self::on(device, settings)).transpose()
     }
 
-    fn on(device: Device, settings: &EngineSettings) -> Self {
-        Self { device: Arc::new(device), pipelines: Arc::default(), memory: settings.memory_mib << 20 }
+    fn on(device: Device, settings: &EngineSettings) -> Result<Self> {
+        let Hardware { adapter, backend, driver, software, .. } = &device.hardware;
+        let templates = Templates::new(settings.shaders.as_deref())?;
+        let choices = Choices::new(&settings.kernel, [backend, adapter, driver], *software, &templates)?;
+        let device = Arc::new(device);
+        let pipelines = Arc::new(Pipelines::new(device.clone(), templates));
+        Ok(Self { pipelines, choices: Arc::new(choices), device, memory: settings.memory_mib << 20 })
     }
 
     pub(super) fn hardware(&self) -> &Hardware {
         &self.device.hardware
     }
 
-    pub(super) fn load(&self, problem: &Problem) -> Result<LoadedGpu> {
-        LoadedGpu::new(self.clone(), problem)
+    /// The variants of the kernels that problems were loaded with so far.
+    pub(super) fn kernels(&self) -> Vec<String> {
+        self.choices.used()
     }
 
-    /// A kernel specialised for a shape, compiled on first use.
-    fn pipeline(&self, kernel: Kernel, shape: &Shape) -> Result<wgpu::ComputePipeline> {
-        let shape = &Shape { ownership: kernel.specialise(shape.ownership), ..*shape };
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(&(kernel, *shape)) {
-            return Ok(pipeline.clone());
-        }
-        let device = &self.device.device;
-        let label = Some(kernel.entry_point());
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label,
-            source: wgpu::ShaderSource::Wgsl(shader::source(kernel, shape)?.into()),
-        });
-        let entries: Vec<_> = (0..)
-            .zip(kernel.bindings(shape.ownership))
-            .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: match kind {
-                        Binding::Uniform => wgpu::BufferBindingType::Uniform,
-                        Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                        Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-                    },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let bindings = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label,
-            bind_group_layouts: &[Some(&bindings)],
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label,
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(kernel.entry_point()),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
-            cache: None,
-        });
-        self.device.check()?;
-        pipelines.insert((kernel, *shape), pipeline.clone());
-        Ok(pipeline)
+    pub(super) fn load(&self, problem: &Problem) -> Result<LoadedGpu> {
+        LoadedGpu::new(self.device.clone(), self.pipelines.clone(), &self.choices, self.memory, problem)
     }
 }

@@ -18,6 +18,14 @@ const FEWEST_MEMBERS: usize = 16_384;
 /// Operations per member, site and RK4 step of a reverse sweep: forward, stages again, adjoint.
 pub const WORK_PER_SITE: usize = 90;
 
+/// Blocks whose sums are added on the device. The host adds the rest, in f64.
+pub const BLOCKS_PER_RUN: usize = 256;
+
+/// Numbers per block or run of blocks: see `shaders/sums.wgsl`.
+pub fn quantities(sites: usize) -> usize {
+    5 + 5 * sites
+}
+
 /// What an operation asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
@@ -47,13 +55,24 @@ pub struct Plan {
     pub segments: Segments,
     /// Bytes of the states.
     pub bytes: u64,
-    per_problem: usize,
+    /// Members of one problem.
+    pub per_problem: usize,
 }
 
 impl Plan {
     /// Blocks of a sum over one problem's members.
     pub fn blocks_per_problem(&self) -> usize {
         self.per_problem.div_ceil(BLOCK)
+    }
+
+    /// Runs of blocks whose sums are added on the device, of one problem.
+    pub fn runs_per_problem(&self) -> usize {
+        self.blocks_per_problem().div_ceil(BLOCKS_PER_RUN)
+    }
+
+    /// Blocks of the chunk that has most.
+    pub fn most_blocks(&self) -> usize {
+        self.chunks.iter().map(|rows| self.blocks(rows).len()).max().unwrap_or(1)
     }
 
     /// The blocks of a chunk of whole blocks, among all blocks of the call.

@@ -1,431 +1,253 @@
-//! What one call dispatches: its cut, its buffers, its kernels with their bindings. Built once for a loop of equal calls.
+//! A call ready to run: its cut, its buffers, and its kernels bound to them. Serves a loop of calls that differ in their
+//! numbers, or have fewer members.
 
-use super::adapter::Device;
-use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
-use super::plan::{Need, Plan, WORK_PER_SITE};
-use super::resident::{STEPS_AT_A_TIME, Store};
-use super::shader::{Kernel, Ownership, Shape};
-use super::uploaded::{Uploaded, buffer, storage};
-use crate::engine::operation::Operation;
-use crate::engine::{BLOCK, CostHistogram, Members, Scale};
-use crate::error::{Error, Result};
-use ndarray::Axis;
-use std::ops::Range;
+use super::buffers::{Region, buffer};
+use super::call::{Call, Slots};
+use super::dispatches::{Cut, Dispatch};
+use super::memory::{Memory, Store};
+use super::params::Params;
+use super::pipelines::Pipelines;
+use super::plan::Plan;
+use super::shader::{Binding, Kernel, Ownership, Shape};
+use super::uploaded::Uploaded;
+use crate::error::Result;
+use std::sync::Arc;
 
-/// What a run is built for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Call {
-    pub operation: Operation,
-    pub source: Source,
-    pub ownership: Ownership,
-    pub count: usize,
-    /// The store of resident members.
-    pub store: Option<u64>,
-}
-
-/// Where the members of a call come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    Given,
-    /// Drawn from maps of diagonal scale.
-    Diagonal,
-    /// Drawn from maps of so many lower triangular scales: one, or one per problem.
-    Lower(usize),
-}
-
-impl Source {
-    pub fn of(members: Members) -> Self {
-        match members {
-            Members::Given(_) | Members::Listed(_) => Self::Given,
-            Members::Drawn(draw) => match &draw.map.scale {
-                Scale::Diagonal(_) => Self::Diagonal,
-                Scale::Lower(scale) => Self::Lower(scale.len_of(Axis(0))),
-            },
-        }
-    }
-}
-
-/// Buffers and dispatches of a call.
+/// A call ready to run.
 #[derive(Debug)]
 pub struct Run {
+    pub call: Call,
     pub plan: Plan,
     pub slots: Slots,
-    pub states: wgpu::Buffer,
-    pub staging: wgpu::Buffer,
-    pub draws: Option<Draws>,
-    /// Whose each member is.
-    pub list: Option<wgpu::Buffer>,
-    /// What resident members need beside the dispatches of each chunk.
-    pub resident: Vec<ResidentDispatches>,
-    /// The dispatches of each chunk, and those that follow the last one.
-    pub chunks: Vec<Vec<Dispatch>>,
-    pub last: Vec<Dispatch>,
-    /// What comes back: of each chunk, or where dispatches follow the last one, of them.
+    pub memory: Memory,
+    /// What comes back: of each chunk, or where sums over all of them follow, of the last.
     pub results: Vec<Region>,
-    pub select: Option<Select>,
+    /// What the buffers were made for.
+    made_for: (Call, Plan),
+    kernels: Vec<BoundKernel>,
+    /// The uniforms of one chunk's dispatches, and of which chunk.
+    uniforms: Option<wgpu::Buffer>,
+    chunk: Option<(usize, Arc<ReadyChunk>)>,
 }
 
-/// Where a run keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
-/// reverse sweep, the other checkpoints.
-#[derive(Clone, Copy, Debug)]
-pub struct Slots {
-    pub kept: usize,
-    pub cotangent: usize,
-    pub epsilon: usize,
-    pub background: usize,
-    pub own_background: usize,
-    pub at_times: usize,
-}
-
-/// The affine map and the keys of drawn members.
+/// A kernel with its buffers.
 #[derive(Debug)]
-pub struct Draws {
-    pub map: wgpu::Buffer,
-    pub keys: wgpu::Buffer,
-    pub lower: Option<wgpu::Buffer>,
+struct BoundKernel {
+    kernel: Kernel,
+    ownership: Ownership,
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
 }
 
-/// What a chunk of resident members needs beside its sweeps.
-#[derive(Debug)]
-pub struct ResidentDispatches {
-    /// Brings them.
-    pub fetch: Dispatch,
+/// A chunk's dispatches, with their uniforms sent.
+#[derive(Clone, Debug, Default)]
+pub struct ReadyChunk {
+    /// Brings resident members.
+    pub fetch: Option<Ready>,
+    pub sweep: Vec<Ready>,
     /// An Adam step by the first, the second, ... numbers that were sent.
-    pub adam: Vec<Dispatch>,
+    pub adam: Vec<Ready>,
 }
 
-/// What a selection keeps on the device.
-#[derive(Debug)]
-pub struct Select {
-    /// Counts `[P, BINS]` of u32.
-    pub histogram: wgpu::Buffer,
-    /// `[P]`
-    pub bounds: wgpu::Buffer,
-    /// How many a chunk listed, then their rows.
-    pub listed: wgpu::Buffer,
-    /// Their J_b and J_o: `[capacity, 2]`.
-    pub listed_costs: wgpu::Buffer,
-}
-
-/// Bytes of a buffer.
-#[derive(Debug)]
-pub struct Region {
-    pub buffer: wgpu::Buffer,
-    pub first: u64,
-    pub bytes: u64,
-}
-
-#[derive(Debug)]
-pub struct Dispatch {
+/// A dispatch ready to encode.
+#[derive(Clone, Debug)]
+pub struct Ready {
     pub pipeline: wgpu::ComputePipeline,
     pub bindings: wgpu::BindGroup,
+    /// Where its uniforms lie.
+    pub offsets: [u32; 2],
+    /// How many it has.
+    pub uniforms: usize,
     pub groups: [u32; 2],
     pub work: usize,
 }
 
-/// Bytes of a row of the list: see `shaders/member.wgsl`.
-pub const ROW_BYTES: usize = 20;
-
-/// Blocks whose sums are added on the device. The host adds the rest, in f64.
-pub const BLOCKS_PER_RUN: usize = 256;
-
-/// Numbers per block or run of blocks: see `shaders/sums.wgsl`.
-pub fn quantities(sites: usize) -> usize {
-    5 + 5 * sites
-}
-
 impl Run {
-    /// Cuts a call and makes its buffers and dispatches. Resident members come with their store.
+    /// Cuts a call to stay within `budget` bytes and makes its buffers. Resident members come with their store.
     ///
     /// # Errors
-    /// A call that does not fit the device or the memory budget.
-    pub fn new(uploaded: &Uploaded, call: Call, store: Option<&Store>) -> Result<Self> {
-        let Call { operation, source, ownership, count, .. } = call;
-        let (problems, sites, times) = (uploaded.problems(), uploaded.data.sites, uploaded.data.times);
-        let precision = uploaded.shape.precision;
-        let device = uploaded.engine.device.clone();
-        let reverse = operation.reverse();
-        let moments = matches!(operation, Operation::Moments(_));
-        let selects = matches!(operation, Operation::Select(..));
-        let stored = if operation.whole_window() { times } else { 0 };
-        let states_in_flight = if reverse { 0 } else { 3 };
-        // Backgrounds, and the draws of perturbed observations.
-        let own = usize::from(ownership.own_background) + 2 * usize::from(ownership.perturbed);
-        let need = Need {
-            count,
-            per_problem: if ownership.listed { count } else { count / problems },
-            // Sums need whole blocks; nothing else minds where a chunk ends.
-            block: if moments || selects { BLOCK } else { 64 },
-            sites,
-            steps: operation.steps(&uploaded.data),
-            reverse,
-            slots: states_in_flight + 3 + own + stored,
-            precision,
-        };
-        let plan = Plan::new(&need, uploaded.engine.memory, &device.limits)?;
-        let kept = if reverse { plan.segments.count() } else { states_in_flight };
-        let cotangent = kept + if reverse { plan.segments.length() } else { 0 };
-        let slots = Slots {
-            kept,
-            cotangent,
-            epsilon: if ownership.perturbed { cotangent + 3 } else { cotangent + 1 },
-            background: cotangent + 2,
-            own_background: cotangent + 3 + 2 * usize::from(ownership.perturbed),
-            at_times: cotangent + 3 + own,
-        };
-        let capacity = plan.capacity;
-        let number = precision.bytes();
-        let states = storage(&device, "states", plan.bytes)?;
-        let costs = storage(&device, "costs", (3 * capacity * number) as u64)?;
-        let blocks_per_problem = plan.blocks_per_problem();
-        let runs_per_problem = blocks_per_problem.div_ceil(BLOCKS_PER_RUN);
-        let (blocks, runs) = (problems * blocks_per_problem, problems * runs_per_problem);
-        let per_run = quantities(sites);
-        let sums = if moments {
-            let numbers = |count: usize| (count * per_run * number) as u64;
-            Some((storage(&device, "partials", numbers(blocks))?, storage(&device, "totals", numbers(runs))?))
-        } else {
-            None
-        };
-        let region = |buffer: &wgpu::Buffer, first: usize, count: usize| Region {
-            buffer: buffer.clone(),
-            first: (first * number) as u64,
-            bytes: (count * number) as u64,
-        };
-        let select = if selects {
-            let most_blocks = plan.chunks.iter().map(|rows| plan.blocks(rows).len()).max().unwrap_or(1);
-            let buffers = Select {
-                histogram: storage(&device, "histogram", (4 * CostHistogram::BINS * problems) as u64)?,
-                bounds: storage(&device, "bounds", (number * problems) as u64)?,
-                listed: storage(&device, "listed", (4 + 4 * capacity) as u64)?,
-                listed_costs: storage(&device, "listed costs", (2 * number * capacity) as u64)?,
-            };
-            let partials = storage(&device, "partials", (3 * number * most_blocks) as u64)?;
-            Some((buffers, partials, 3 * most_blocks))
-        } else {
-            None
-        };
-        let slot = |at: usize, count: usize| region(&states, at * sites * capacity, count * sites * capacity);
-        let results = match operation {
-            Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, times)],
-            Operation::Adjoint => vec![slot(slots.cotangent, 1)],
-            Operation::Cost(_) => vec![region(&costs, 0, 3 * capacity)],
-            Operation::Gradient(_) => vec![region(&costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
-            Operation::Moments(_) => sums.iter().map(|(_, totals)| region(totals, 0, runs * per_run)).collect(),
-            Operation::Select(..) => select
-                .iter()
-                .flat_map(|(select, partials, count)| {
-                    [region(partials, 0, *count), Region { buffer: select.listed.clone(), first: 0, bytes: 4 }]
-                })
-                .collect(),
-        };
-        // A selection stages what a chunk listed apart, and the histogram at the end.
-        let listed = if selects { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
-        let staged = results.iter().map(|r| r.bytes).sum::<u64>().max(listed as u64);
-        let staging = buffer(&device, "staging", staged, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
-        let lower = match source {
-            Source::Lower(matrices) => Some(storage(&device, "scale", (matrices * sites * sites * number) as u64)?),
-            Source::Given | Source::Diagonal => None,
-        };
-        let draws = match source {
-            Source::Given => None,
-            Source::Diagonal | Source::Lower(_) => Some(Draws {
-                lower,
-                map: storage(&device, "map", (2 * problems * sites * number) as u64)?,
-                keys: storage(&device, "keys", (8 + 8 * problems) as u64)?,
-            }),
-        };
-        let list = if ownership.listed { Some(storage(&device, "list", (count * ROW_BYTES) as u64)?) } else { None };
-        let builder =
-            Builder { uploaded, device: &device, states: &states, costs: &costs, list: list.as_ref(), ownership };
-        let mut chunks = Vec::with_capacity(plan.chunks.len());
-        let mut resident = Vec::new();
-        for rows in &plan.chunks {
-            let mut dispatches = Vec::new();
-            let params = Params {
-                rows: rows.len() as u32,
-                capacity: capacity as u32,
-                first_row: rows.start as u32,
-                per_problem: need.per_problem as u32,
-                cotangent: slots.cotangent as u32,
-                epsilon: slots.epsilon as u32,
-                background: slots.background as u32,
-                kept: slots.kept as u32,
-                at_times: slots.at_times as u32,
-                own_background: slots.own_background as u32,
-                store_stride: store.map_or(0, |s| s.stride as u32),
-                ..uploaded.places
-            };
-            if let Some(draws) = &draws {
-                let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
-                dispatches.push(builder.dispatch(Kernel::Draw, params, groups, 0, &[&draws.map, &draws.keys])?);
-                if let Some(lower) = &draws.lower {
-                    let groups = (capacity * sites).div_ceil(64);
-                    let work = capacity * sites * sites;
-                    dispatches.push(builder.dispatch(Kernel::Lower, params, groups, work, &[lower])?);
+    /// A call that does not fit the device or the budget.
+    pub fn new(uploaded: &Uploaded, call: Call, budget: u64, store: Option<&Store>) -> Result<Self> {
+        let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
+        let memory = Memory::new(uploaded, &call, &plan, store)?;
+        let slots = call.slots(&plan.segments);
+        Ok(Self {
+            results: memory.results(uploaded, &call, &plan, &slots),
+            made_for: (call, plan.clone()),
+            call,
+            plan,
+            slots,
+            memory,
+            kernels: Vec::new(),
+            uniforms: None,
+            chunk: None,
+        })
+    }
+
+    /// The kernels that a call needs, cut to stay within `budget` bytes.
+    ///
+    /// # Errors
+    /// A call that does not fit the device or the budget.
+    pub fn kernels(uploaded: &Uploaded, call: &Call, budget: u64) -> Result<Vec<(Kernel, Shape)>> {
+        let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
+        let slots = call.slots(&plan.segments);
+        let cut = cut(uploaded, call, &plan, &slots, 0);
+        let mut kernels = Vec::new();
+        for k in [0, plan.chunks.len() - 1] {
+            for dispatch in &cut.chunk(k)?.sweep {
+                let key = compiled_as(uploaded, dispatch);
+                if !kernels.contains(&key) {
+                    kernels.push(key);
                 }
             }
-            if let Some(store) = store {
-                let groups = (capacity * sites).div_ceil(64);
-                let adam = |step: usize| {
-                    let params = Params { first_step: step as u32, ..params };
-                    let extra = [&store.numbers, &store.units, &store.steps];
-                    builder.dispatch(Kernel::Adam, params, groups, 0, &extra)
-                };
-                resident.push(ResidentDispatches {
-                    fetch: builder.dispatch(Kernel::Fetch, params, groups, 0, &[&store.numbers])?,
-                    adam: (0..STEPS_AT_A_TIME).map(adam).collect::<Result<_>>()?,
-                });
-            }
-            builder.sweep(operation, &plan, params, &mut dispatches)?;
-            if let Some((partials, _)) = &sums {
-                let uniform = builder.blocks(&plan, rows, blocks as u32)?;
-                let groups = plan.blocks(rows).len();
-                dispatches.push(builder.dispatch(Kernel::Sums, params, groups, 0, &[partials, &uniform])?);
-            }
-            if let (Some((select, partials, _)), Operation::Select(_, best)) = (&select, operation) {
-                let groups = plan.blocks(rows).len();
-                let uniform = builder.blocks(&plan, rows, best)?;
-                let Select { histogram, bounds, listed, listed_costs } = select;
-                let mut add = |kernel, extra: &[&wgpu::Buffer]| -> Result<()> {
-                    dispatches.push(builder.dispatch(kernel, params, groups, 0, extra)?);
-                    Ok(())
-                };
-                add(Kernel::Select, &[&uniform, histogram, partials])?;
-                add(Kernel::Gather, &[&uniform, histogram, bounds, listed, listed_costs])?;
-            }
-            chunks.push(dispatches);
         }
-        let mut last = Vec::new();
-        if let Some((partials, totals)) = &sums {
-            let uniform = builder.uniform(&[
-                blocks_per_problem as u32,
-                runs_per_problem as u32,
-                blocks as u32,
-                (runs * per_run) as u32,
-            ])?;
-            let params = Params { rows: 1, capacity: capacity as u32, ..Params::default() };
-            last.push(builder.dispatch(Kernel::Totals, params, runs * per_run, 0, &[partials, totals, &uniform])?);
-        }
-        device.check()?;
-        let select = select.map(|(select, ..)| select);
-        Ok(Run { plan, slots, states, staging, draws, list, resident, chunks, last, results, select })
-    }
-}
-
-/// Makes the dispatches of one run.
-#[derive(Clone, Copy)]
-struct Builder<'a> {
-    uploaded: &'a Uploaded,
-    device: &'a Device,
-    states: &'a wgpu::Buffer,
-    costs: &'a wgpu::Buffer,
-    list: Option<&'a wgpu::Buffer>,
-    ownership: Ownership,
-}
-
-impl Builder<'_> {
-    /// The sweeps of an operation over one chunk.
-    fn sweep(&self, operation: Operation, plan: &Plan, params: Params, dispatches: &mut Vec<Dispatch>) -> Result<()> {
-        let shape = self.uploaded.shape;
-        let terms = operation.terms();
-        let mut flags = 0;
-        flags |= if terms.observation { OBSERVATION } else { 0 };
-        flags |= if terms.background { BACKGROUND } else { 0 };
-        flags |= if operation == Operation::Forecast { STORE } else { 0 };
-        if terms.background && shape.full_background {
-            let groups = (plan.capacity * shape.sites).div_ceil(64);
-            let work = plan.capacity * shape.sites * shape.sites;
-            dispatches.push(self.dispatch(Kernel::Background, params, groups, work, &[])?);
-        }
-        let count = plan.segments.count();
-        let segment = |k: usize, state: usize, next: usize| {
-            let range = plan.segments.range(k);
-            let ends = if k == 0 { FIRST } else { 0 } | if k + 1 == count { LAST } else { 0 };
-            Params {
-                first_step: range.start as u32,
-                steps: range.len() as u32,
-                state: state as u32,
-                next_state: next as u32,
-                flags: flags | ends,
-                ..params
-            }
-        };
-        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
-        let work = |p: &Params| p.rows as usize * p.steps as usize * shape.sites * WORK_PER_SITE;
-        let mut sweep = |builder: &Self, kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
-            let mut p = segment(k, state, next);
-            // Perturbed observations enter on the way back alone.
-            if self.ownership.perturbed && operation.reverse() && kernel == Kernel::Forward {
-                p.flags &= !OBSERVATION;
-            }
-            dispatches.push(builder.dispatch(kernel, p, groups, work(&p), &[])?);
-            Ok(())
-        };
-        if operation.reverse() {
-            let kernel = if operation == Operation::Adjoint { Kernel::Adjoint } else { Kernel::Reverse };
-            let listed = Ownership { listed: self.ownership.listed, ..Ownership::default() };
-            let forward = Self { ownership: listed, ..*self };
-            (0..count - 1).try_for_each(|k| sweep(&forward, Kernel::Forward, k, k, k + 1))?;
-            (0..count).rev().try_for_each(|k| sweep(self, kernel, k, k, k + 1))?;
-        } else {
-            let kernel = if operation == Operation::Tangent { Kernel::Tangent } else { Kernel::Forward };
-            // Slot 0 keeps the initial state; the others take turns.
-            let slot = |k: usize| if k == 0 { 0 } else { 1 + k % 2 };
-            (0..count).try_for_each(|k| sweep(self, kernel, k, slot(k), slot(k + 1)))?;
-        }
-        Ok(())
+        Ok(kernels)
     }
 
-    /// A dispatch of `groups` workgroups. They fold into two dimensions here and nowhere else.
-    fn dispatch(
-        &self,
-        kernel: Kernel,
-        params: Params,
-        groups: usize,
-        work: usize,
-        extra: &[&wgpu::Buffer],
-    ) -> Result<Dispatch> {
-        let most = self.device.limits.max_compute_workgroups_per_dimension as usize;
-        let x = groups.min(most);
-        let y = groups.div_ceil(x);
-        if y > most {
-            return Err(Error::invalid(
-                "members",
-                format!("at most {} workgroups in one dispatch", most * most),
-                groups.to_string(),
-                "use a smaller --memory, which makes smaller chunks",
-            ));
+    /// Takes another call, and says whether it can: the same one, or one of fewer members.
+    pub fn take(&mut self, uploaded: &Uploaded, call: &Call, budget: u64) -> bool {
+        if self.call == *call {
+            return true;
         }
-        let params = Params { groups_x: x as u32, ..params };
-        let uniform = self.uniform(bytemuck::cast_slice(std::slice::from_ref(&params)))?;
-        let shape = Shape { ownership: self.ownership, ..self.uploaded.shape };
-        let pipeline = self.uploaded.engine.pipeline(kernel, &shape)?;
-        let list = self.list.filter(|_| kernel.specialise(self.ownership).listed);
-        let buffers = [&uniform, &self.uploaded.problem, self.states, self.costs];
-        let entries: Vec<_> = (0..)
-            .zip(buffers.into_iter().chain(list).chain(extra.iter().copied()))
-            .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+        let (made_for, made) = &self.made_for;
+        let fewer = call.count <= made_for.count && Call { count: made_for.count, ..*call } == *made_for;
+        if !fewer || call.sums() || call.selects() {
+            return false;
+        }
+        let Ok(plan) = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits) else { return false };
+        if plan.bytes > made.bytes || plan.capacity > made.capacity {
+            return false;
+        }
+        self.slots = call.slots(&plan.segments);
+        self.results = self.memory.results(uploaded, call, &plan, &self.slots);
+        (self.call, self.plan, self.chunk) = (*call, plan, None);
+        true
+    }
+
+    /// The dispatches of chunk `k`. A call of one chunk sends their uniforms once.
+    ///
+    /// # Errors
+    /// A kernel that the driver does not take, or more workgroups than it has.
+    pub fn chunk(&mut self, uploaded: &Uploaded, pipelines: &Pipelines, k: usize) -> Result<Arc<ReadyChunk>> {
+        if let Some((_, chunk)) = self.chunk.as_ref().filter(|(at, _)| *at == k) {
+            return Ok(chunk.clone());
+        }
+        let store_stride = self.memory.store.as_ref().map_or(0, |s| s.stride);
+        let cut = cut(uploaded, &self.call, &self.plan, &self.slots, store_stride);
+        let listed = cut.chunk(k)?;
+        let all: Vec<_> = listed.fetch.iter().chain(&listed.sweep).chain(&listed.adam).collect();
+        let limits = &uploaded.device.limits;
+        let stride = size_of::<Params>().next_multiple_of(limits.min_uniform_buffer_offset_alignment as usize);
+        let places = all.iter().map(|d| 1 + usize::from(d.blocks.is_some())).sum::<usize>();
+        let mut bytes = Vec::with_capacity(places * stride);
+        let mut put = |words: &[u8]| {
+            let at = bytes.len();
+            bytes.extend_from_slice(words);
+            bytes.resize(at + stride, 0);
+            at as u32
+        };
+        let offsets: Vec<[u32; 2]> = all
+            .iter()
+            .map(|d| [put(bytemuck::bytes_of(&d.params)), d.blocks.map_or(0, |words| put(bytemuck::bytes_of(&words)))])
             .collect();
-        let bindings = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.entry_point()),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
+        let uniforms = match self.uniforms.take().filter(|b| b.size() >= bytes.len() as u64) {
+            Some(uniforms) => uniforms,
+            None => {
+                self.kernels.clear();
+                let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+                buffer(&uploaded.device, "uniforms", bytes.len().next_power_of_two() as u64, usage)?
+            }
+        };
+        uploaded.device.queue.write_buffer(&uniforms, 0, &bytes);
+        self.bind(uploaded, pipelines, &uniforms, &all)?;
+        self.uniforms = Some(uniforms);
+        let mut ready = all.iter().zip(offsets).map(|(dispatch, offsets)| self.ready(dispatch, offsets));
+        let chunk = Arc::new(ReadyChunk {
+            fetch: listed.fetch.and_then(|_| ready.next()),
+            sweep: ready.by_ref().take(listed.sweep.len()).collect(),
+            adam: ready.collect(),
         });
-        Ok(Dispatch { pipeline, bindings, groups: [x as u32, y as u32], work })
+        self.chunk = Some((k, chunk.clone()));
+        Ok(chunk)
     }
 
-    /// The `Blocks` of a chunk; `last` is what its kernel reads beside them.
-    fn blocks(&self, plan: &Plan, rows: &Range<usize>, last: u32) -> Result<wgpu::Buffer> {
-        let own = plan.blocks(rows);
-        self.uniform(&[own.start as u32, plan.blocks_per_problem() as u32, own.len() as u32, last])
+    /// A dispatch with its kernel, which is bound.
+    fn ready(&self, dispatch: &Dispatch, offsets: [u32; 2]) -> Ready {
+        let bound = |b: &&BoundKernel| (b.kernel, b.ownership) == (dispatch.kernel, dispatch.ownership);
+        let BoundKernel { pipeline, bindings, .. } = self.kernels.iter().find(bound).expect("every kernel is bound");
+        Ready {
+            pipeline: pipeline.clone(),
+            bindings: bindings.clone(),
+            offsets,
+            uniforms: 1 + usize::from(dispatch.blocks.is_some()),
+            groups: dispatch.groups,
+            work: dispatch.work,
+        }
     }
 
-    fn uniform(&self, words: &[u32]) -> Result<wgpu::Buffer> {
-        let bytes: &[u8] = bytemuck::cast_slice(words);
-        let size = bytes.len().next_multiple_of(16) as u64;
-        let made = buffer(self.device, "params", size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
-        self.device.queue.write_buffer(&made, 0, bytes);
-        Ok(made)
+    /// Binds the kernels of dispatches to the buffers, where they are not yet.
+    fn bind(
+        &mut self,
+        uploaded: &Uploaded,
+        pipelines: &Pipelines,
+        uniforms: &wgpu::Buffer,
+        dispatches: &[&Dispatch],
+    ) -> Result<()> {
+        let mut wanted: Vec<(Kernel, Shape)> = Vec::new();
+        for Dispatch { kernel, ownership, .. } in dispatches.iter().copied() {
+            let key = (*kernel, Shape { ownership: *ownership, ..uploaded.shape });
+            if !wanted.contains(&key) && !self.kernels.iter().any(|b| (b.kernel, b.ownership) == (*kernel, *ownership))
+            {
+                wanted.push(key);
+            }
+        }
+        for ((kernel, shape), pipeline) in wanted.iter().copied().zip(pipelines.get(&wanted)?) {
+            let uniform = |size: usize| {
+                let size = wgpu::BufferSize::new(size as u64);
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: uniforms, offset: 0, size })
+            };
+            let Memory { states, costs, list, .. } = &self.memory;
+            let first = [&uploaded.problem, states, costs];
+            let list = list.as_ref().filter(|_| shape.ownership.listed);
+            let mut buffers = first.into_iter().chain(list).chain(self.memory.beside(kernel));
+            let entries: Vec<_> = (0..)
+                .zip(kernel.bindings(shape.ownership))
+                .map(|(binding, kind)| wgpu::BindGroupEntry {
+                    binding,
+                    resource: match kind {
+                        Binding::Uniform if binding == 0 => uniform(size_of::<Params>()),
+                        Binding::Uniform => uniform(size_of::<[u32; 4]>()),
+                        Binding::Read | Binding::ReadWrite => {
+                            buffers.next().expect("a buffer for each binding").as_entire_binding()
+                        }
+                    },
+                })
+                .collect();
+            let bindings = uploaded.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel.entry_point()),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            });
+            self.kernels.push(BoundKernel { kernel, ownership: shape.ownership, pipeline, bindings });
+        }
+        uploaded.device.check()
     }
+}
+
+fn cut<'a>(uploaded: &'a Uploaded, call: &'a Call, plan: &'a Plan, slots: &'a Slots, store_stride: usize) -> Cut<'a> {
+    Cut {
+        call,
+        plan,
+        slots,
+        shape: &uploaded.shape,
+        problems: uploaded.problems(),
+        places: &uploaded.places,
+        store_stride,
+        most_groups: uploaded.device.limits.max_compute_workgroups_per_dimension as usize,
+    }
+}
+
+/// What a dispatch's kernel is specialised for.
+fn compiled_as(uploaded: &Uploaded, dispatch: &Dispatch) -> (Kernel, Shape) {
+    (dispatch.kernel, Shape { ownership: dispatch.ownership, ..uploaded.shape })
 }

@@ -1,8 +1,8 @@
 //! A selection on the GPU: chunk by chunk, what may be kept comes down, and the bounds that it lowers go up.
 
 use super::batch::LoadedGpu;
-use super::run::{Region, Run, Select};
-use super::uploaded::{from_bytes, to_bytes};
+use super::buffers::{Region, from_bytes, to_bytes};
+use super::run::Run;
 use crate::engine::operation::Operation;
 use crate::engine::selection::{Candidate, CostHistogram, Selector, WeightSums};
 use crate::engine::{Draw, Members, Precision, Terms};
@@ -12,28 +12,26 @@ impl LoadedGpu {
     /// Offers the best members to a selector.
     pub fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
         let operation = Operation::Select(terms, selector.best());
-        let (call, run) = self.begin(operation, Members::Drawn(draw))?;
+        let mut run = self.begin(operation, Members::Drawn(draw))?;
         self.send_draw(&run, draw);
-        if let Some(select) = &run.select {
-            self.select_chunks(&run, select, draw.count, selector)?;
-        }
-        self.uploaded.engine.device.check()?;
-        operation.count(&run.plan.segments, call.count, &mut self.counters);
-        self.last = Some((call, run));
-        Ok(())
+        self.select_chunks(&mut run, draw.count, selector)?;
+        self.finish(run, 1)
     }
 
-    fn select_chunks(&mut self, run: &Run, select: &Select, per_problem: usize, selector: &mut Selector) -> Result<()> {
+    fn select_chunks(&mut self, run: &mut Run, per_problem: usize, selector: &mut Selector) -> Result<()> {
         let precision = self.uploaded.shape.precision;
         let number = precision.bytes();
-        self.send(&select.histogram, &vec![0; select.histogram.size() as usize]);
-        for (rows, dispatches) in run.plan.chunks.iter().zip(&run.chunks) {
+        let (select, staging) = (&run.memory.select, run.memory.staging.clone());
+        let Some(select) = select.clone() else { return Ok(()) };
+        self.queue.send(&select.histogram, &vec![0; select.histogram.size() as usize]);
+        for k in 0..run.plan.chunks.len() {
             let most = if precision == Precision::F32 { f64::from(f32::MAX) } else { f64::MAX };
             let bounds = to_bytes(precision, selector.bounds().iter().map(|b| b.clamp(-most, most)));
-            self.send(&select.bounds, &bounds);
-            self.send(&select.listed, &[0; 4]);
-            let blocks = run.plan.blocks(rows);
-            let (partials, listed) = self.submit(run, dispatches.iter(), &run.results, |bytes| {
+            self.queue.send(&select.bounds, &bounds);
+            self.queue.send(&select.listed, &[0; 4]);
+            let blocks = run.plan.blocks(&run.plan.chunks[k]);
+            let chunk = run.chunk(&self.uploaded, &self.pipelines, k)?;
+            let (partials, listed) = self.queue.submit(&chunk.sweep, &run.results, &staging, |bytes| {
                 let (partials, listed) = bytes.split_at(bytes.len() - 4);
                 (from_bytes(precision, partials), u32::from_ne_bytes(listed.try_into().expect("four bytes")) as usize)
             })?;
@@ -47,7 +45,7 @@ impl LoadedGpu {
                 Region { buffer: select.listed.clone(), first: 4, bytes: 4 * listed as u64 },
             ];
             if listed > 0 {
-                self.submit(run, std::iter::empty(), &regions, |bytes| {
+                self.queue.submit([], &regions, &staging, |bytes| {
                     let (costs, rows) = bytes.split_at(costs as usize);
                     let costs = from_bytes(precision, costs);
                     for (row, costs) in bytemuck::cast_slice::<u8, u32>(rows).iter().zip(costs.chunks_exact(2)) {
@@ -61,7 +59,7 @@ impl LoadedGpu {
             selector.tighten()?;
         }
         let all = [Region { buffer: select.histogram.clone(), first: 0, bytes: select.histogram.size() }];
-        self.submit(run, std::iter::empty(), &all, |bytes| {
+        self.queue.submit([], &all, &staging, |bytes| {
             for (k, costs) in bytemuck::cast_slice::<u8, u32>(bytes).iter().enumerate() {
                 selector.count(k / CostHistogram::BINS, k % CostHistogram::BINS, u64::from(*costs));
             }

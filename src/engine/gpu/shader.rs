@@ -1,36 +1,14 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
 use super::layout::MemberLayout;
-use super::run::{BLOCKS_PER_RUN, quantities};
+use super::plan::{BLOCKS_PER_RUN, quantities};
+use super::templates::Templates;
 use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::problem::{ObservationOperator, PointFunction};
 use crate::random::Stream;
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
-
-const TEMPLATES: &[(&str, &str)] = &[
-    ("member.wgsl", include_str!("../../../shaders/member.wgsl")),
-    ("lorenz96.wgsl", include_str!("../../../shaders/lorenz96.wgsl")),
-    ("rk4.wgsl", include_str!("../../../shaders/rk4.wgsl")),
-    ("operator.wgsl", include_str!("../../../shaders/operator.wgsl")),
-    ("cost.wgsl", include_str!("../../../shaders/cost.wgsl")),
-    ("random.wgsl", include_str!("../../../shaders/random.wgsl")),
-    ("exponential.wgsl", include_str!("../../../shaders/exponential.wgsl")),
-    ("block.wgsl", include_str!("../../../shaders/block.wgsl")),
-    ("forward.wgsl", include_str!("../../../shaders/forward.wgsl")),
-    ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
-    ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),
-    ("background.wgsl", include_str!("../../../shaders/background.wgsl")),
-    ("fetch.wgsl", include_str!("../../../shaders/fetch.wgsl")),
-    ("adam.wgsl", include_str!("../../../shaders/adam.wgsl")),
-    ("draw.wgsl", include_str!("../../../shaders/draw.wgsl")),
-    ("lower.wgsl", include_str!("../../../shaders/lower.wgsl")),
-    ("sums.wgsl", include_str!("../../../shaders/sums.wgsl")),
-    ("totals.wgsl", include_str!("../../../shaders/totals.wgsl")),
-    ("select.wgsl", include_str!("../../../shaders/select.wgsl")),
-    ("gather.wgsl", include_str!("../../../shaders/gather.wgsl")),
-];
 
 /// The kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -167,8 +145,8 @@ pub struct Ownership {
 /// The WGSL of a kernel.
 ///
 /// # Errors
-/// A template that does not render: a bug.
-pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
+/// A template that does not render.
+pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<String> {
     let syntax = SyntaxConfig::builder()
         .variable_delimiters("${", "}")
         .line_statement_prefix("//%")
@@ -177,7 +155,7 @@ pub fn source(kernel: Kernel, shape: &Shape) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    for (name, text) in TEMPLATES.iter().copied() {
+    for (name, text) in templates.iter() {
         environment.add_template(name, text).map_err(|e| broken(kernel, &e.to_string()))?;
     }
     let MemberLayout { sites_per_lane, lanes, members_per_group } = shape.layout;
@@ -310,7 +288,7 @@ mod tests {
         let mut failures = Vec::new();
         for shape in shapes() {
             for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, shape).into_iter().map(|s| (*k, s))) {
-                let text = source(kernel, &shape).unwrap();
+                let text = source(kernel, &shape, &Templates::default()).unwrap();
                 let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
                     naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::FLOAT64)
                         .validate(&m)
@@ -328,7 +306,7 @@ mod tests {
     fn f64_kernels_use_no_built_in_transcendental() {
         for shape in shapes().iter().filter(|s| s.precision == Precision::F64) {
             for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, *shape).into_iter().map(|s| (*k, s))) {
-                let text = source(kernel, &shape).unwrap();
+                let text = source(kernel, &shape, &Templates::default()).unwrap();
                 for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
                     for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
                         let at = line
@@ -343,7 +321,7 @@ mod tests {
 
     #[test]
     fn params_lie_on_the_device_as_on_the_host() {
-        let text = source(Kernel::Forward, &shapes()[0]).unwrap();
+        let text = source(Kernel::Forward, &shapes()[0], &Templates::default()).unwrap();
         let module = naga::front::wgsl::parse_str(&text).unwrap();
         let (_, params) = module.types.iter().find(|(_, t)| t.name.as_deref() == Some("Params")).unwrap();
         let naga::TypeInner::Struct { members, .. } = &params.inner else { panic!("Params is a struct") };

@@ -1,19 +1,19 @@
-//! A problem set in device memory, and the buffers beside it.
+//! A problem set in device memory.
 
-use super::GpuEngine;
 use super::adapter::Device;
-use super::layout::MemberLayout;
+use super::buffers::{storage, to_bytes};
+use super::layout::{Fit, MemberLayout};
 use super::params::Params;
 use super::shader::{Ownership, Shape};
-use crate::engine::Precision;
 use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
+use std::sync::Arc;
 
 /// A problem set in device memory.
 #[derive(Debug)]
 pub struct Uploaded {
-    pub engine: GpuEngine,
+    pub device: Arc<Device>,
     pub data: Prepared<f64>,
     pub shape: Shape,
     /// Every ingredient, one after the other.
@@ -29,10 +29,11 @@ impl Uploaded {
     ///
     /// # Errors
     /// A state too large for a workgroup, or a set too large for a buffer.
-    pub fn new(engine: GpuEngine, problem: &Problem) -> Result<Self> {
-        let precision = engine.hardware().precision;
+    pub fn new(device: Arc<Device>, problem: &Problem) -> Result<Self> {
+        let precision = device.hardware.precision;
         let data = Prepared::new(problem, |v| v);
         let sites = problem.sites();
+        let layout = MemberLayout::rule_of_thumb(&fit(&device, &data))?;
         let shape = Shape {
             model: data.model,
             sites,
@@ -40,7 +41,7 @@ impl Uploaded {
             full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
             precision,
             ownership: Ownership::default(),
-            layout: MemberLayout::choose(sites, data.operator.block_size, precision, &engine.device.limits)?,
+            layout,
         };
         let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, 0.0];
         let mut place = |field: &Field<f64>| {
@@ -62,7 +63,6 @@ impl Uploaded {
             }
         }
         let bytes = to_bytes(precision, numbers.into_iter());
-        let device = &engine.device;
         let limit = device.limits.max_storage_buffer_binding_size;
         if bytes.len() as u64 > limit {
             return Err(Error::invalid(
@@ -72,16 +72,21 @@ impl Uploaded {
                 "use fewer problems at a time, or --backend cpu",
             ));
         }
-        let buffer = storage(device, "problem", bytes.len() as u64)?;
+        let buffer = storage(&device, "problem", bytes.len() as u64)?;
         device.queue.write_buffer(&buffer, 0, &bytes);
-        Ok(Self { engine, data, shape, problem: buffer, places, bytes: bytes.len() as u64 })
+        Ok(Self { device, data, shape, problem: buffer, places, bytes: bytes.len() as u64 })
+    }
+
+    /// What its kernels must fit.
+    pub fn fit(&self) -> Fit<'_> {
+        fit(&self.device, &self.data)
     }
 
     /// Sets the amplitude of the perturbations of the calls that follow.
     pub fn set_amplitude(&self, amplitude: f64) {
         let precision = self.shape.precision;
         let number = to_bytes(precision, std::iter::once(amplitude));
-        self.engine.device.queue.write_buffer(&self.problem, 3 * precision.bytes() as u64, &number);
+        self.device.queue.write_buffer(&self.problem, 3 * precision.bytes() as u64, &number);
     }
 
     /// P.
@@ -90,45 +95,14 @@ impl Uploaded {
     }
 }
 
-/// A buffer that kernels read and write.
-pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-    let limit = device.limits.max_storage_buffer_binding_size;
-    if bytes > limit {
-        return Err(Error::invalid(
-            format!("buffer of {label}"),
-            format!("at most {} MiB, the largest that this GPU binds", limit >> 20),
-            format!("{} MiB", bytes >> 20),
-            "use fewer members or problems at a time",
-        ));
-    }
-    buffer(device, label, bytes, usage)
-}
-
-/// A buffer for anything.
-pub fn buffer(device: &Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-    let made = device.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some(label),
-        size: bytes.next_multiple_of(4),
-        usage,
-        mapped_at_creation: false,
-    });
-    device.check()?;
-    Ok(made)
-}
-
-/// Numbers as the device holds them.
-pub fn to_bytes(precision: Precision, numbers: impl Iterator<Item = f64>) -> Vec<u8> {
-    match precision {
-        Precision::F32 => numbers.flat_map(|v| (v as f32).to_ne_bytes()).collect(),
-        Precision::F64 => numbers.flat_map(f64::to_ne_bytes).collect(),
-    }
-}
-
-/// Numbers from the device.
-pub fn from_bytes(precision: Precision, bytes: &[u8]) -> Vec<f64> {
-    match precision {
-        Precision::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
-        Precision::F64 => bytemuck::pod_collect_to_vec(bytes),
+fn fit<'a>(device: &'a Device, data: &Prepared<f64>) -> Fit<'a> {
+    Fit {
+        sites: data.sites,
+        steps: data.stored_steps(),
+        block: data.operator.block_size,
+        precision: device.hardware.precision,
+        limits: &device.limits,
+        subgroup: device.subgroup,
+        software: device.hardware.software,
     }
 }

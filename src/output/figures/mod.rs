@@ -11,6 +11,7 @@ mod covariances;
 mod data;
 mod fields;
 mod font;
+mod growth;
 mod heat;
 mod lead_time;
 mod panel;
@@ -21,7 +22,8 @@ mod svg;
 mod throughput;
 mod trajectories;
 
-pub use throughput::{check_throughput, throughput, write_throughput};
+pub use growth::growth_figure;
+pub use throughput::throughput;
 
 use super::{check_writable, write_bytes, write_text};
 use crate::error::{Error, Result};
@@ -63,6 +65,16 @@ struct Drawing {
     canvas: canvas::Canvas,
 }
 
+impl Drawing {
+    /// The picture as SVG and PNG.
+    fn finish(self, name: &'static str) -> Option<Figure> {
+        let Self { title, caption, canvas } = self;
+        let svg = svg::svg(&canvas, name, title, &caption);
+        let png = png::png(&canvas)?;
+        Some(Figure { name, title: title.into(), caption, svg, png })
+    }
+}
+
 /// Draws a figure; nothing where its ingredients are not there.
 type Draw = fn(&Case) -> Option<Drawing>;
 
@@ -102,15 +114,7 @@ pub fn figures(problem: &Problem, analyses: &[Analysis], table: &ScoreTable) -> 
         }
     }
     let case = Case { problem, analyses, table, colors: style::analysis_colors(analyses) };
-    let drawn = FIGURES.par_iter().filter_map(|(name, draw)| finish(name, draw(&case)?));
-    Ok(drawn.collect())
-}
-
-/// Turns a drawing into pictures; nothing where it is too large for one.
-fn finish(name: &'static str, Drawing { title, caption, canvas }: Drawing) -> Option<Figure> {
-    let svg = svg::svg(&canvas, name, title, &caption);
-    let png = png::png(&canvas)?;
-    Some(Figure { name, title: title.into(), caption, svg, png })
+    Ok(FIGURES.par_iter().filter_map(|(name, draw)| draw(&case)?.finish(name)).collect())
 }
 
 /// Refuses a folder into which some figure could not be written. Cheap: ask before computing.
@@ -118,16 +122,30 @@ fn finish(name: &'static str, Drawing { title, caption, canvas }: Drawing) -> Op
 /// # Errors
 /// A figure's file is there already and `overwrite` is false, or is no file; something else has the folder's name.
 pub fn check_figures(directory: impl AsRef<Path>, overwrite: bool) -> Result<()> {
+    FIGURES.iter().try_for_each(|(name, _)| check_figure(&directory, name, overwrite))
+}
+
+/// The same for one figure.
+///
+/// # Errors
+/// As [`check_figures`].
+pub fn check_figure(directory: impl AsRef<Path>, name: &str, overwrite: bool) -> Result<()> {
     let directory = directory.as_ref();
     if directory.exists() && !directory.is_dir() {
         return Err(Error::file(directory, "expected a directory for figures, found a file", "move it away"));
     }
-    for (name, _) in FIGURES {
-        for target in targets(directory, name).iter().filter(|t| t.symlink_metadata().is_ok()) {
-            check_writable(target, overwrite)?;
-        }
-    }
-    Ok(())
+    let there = targets(directory, name).into_iter().filter(|t| t.symlink_metadata().is_ok());
+    there.into_iter().try_for_each(|target| check_writable(target, overwrite))
+}
+
+/// Writes one figure into a folder that is there: NAME.svg and NAME.png.
+///
+/// # Errors
+/// As [`check_figures`], or a failing disk.
+pub fn write_figure(directory: impl AsRef<Path>, figure: &Figure, overwrite: bool) -> Result<()> {
+    let [svg, png] = targets(directory.as_ref(), figure.name);
+    write_text(svg, &figure.svg, overwrite)?;
+    write_bytes(png, &figure.png, overwrite)
 }
 
 /// Writes figures into a folder, which is made where it is not there: NAME.svg and NAME.png each.
@@ -145,11 +163,7 @@ pub fn write_figures(directory: impl AsRef<Path>, figures: &[Figure], overwrite:
             std::fs::remove_file(stale).map_err(|reason| Error::Write { path: stale.clone(), reason })?;
         }
     }
-    figures.par_iter().try_for_each(|figure| {
-        let [svg, png] = targets(directory, figure.name);
-        write_text(svg, &figure.svg, overwrite)?;
-        write_bytes(png, &figure.png, overwrite)
-    })
+    figures.par_iter().try_for_each(|figure| write_figure(directory, figure, overwrite))
 }
 
 fn targets(directory: &Path, name: &str) -> [PathBuf; 2] {

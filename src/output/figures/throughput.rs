@@ -4,12 +4,9 @@ use super::axis::{Axis, bounds, plain};
 use super::canvas::{Anchor, Canvas, Marker, Pen};
 use super::panel::{Entry, Grid, Plot, Sample, Written, legend, titled};
 use super::style::{BLUE, Color, FAINT, INK, INSET, MARGIN, ORANGE, SKY, TICK, VERMILLION, WIDTH};
-use super::{Drawing, Figure, finish, targets};
+use super::{Drawing, Figure};
 use crate::benchmark::{Operation, Row};
 use crate::engine::Precision;
-use crate::error::Result;
-use crate::output::{check_writable, write_bytes, write_text};
-use std::path::Path;
 
 /// The name of the figure's files.
 const NAME: &str = "throughput";
@@ -91,25 +88,7 @@ fn crossover(cpu: &[(f64, f64)], gpu: &[(f64, f64)]) -> Option<Crossover> {
 
 /// Draws the throughput of a bench; nothing where no engine has two batch sizes of one operation at one size.
 pub fn throughput(rows: &[Row]) -> Option<Figure> {
-    finish(NAME, draw(rows)?)
-}
-
-/// Refuses a folder into which the figure could not be written. Cheap: ask before computing.
-///
-/// # Errors
-/// A file that is there already and `overwrite` is false.
-pub fn check_throughput(directory: impl AsRef<Path>, overwrite: bool) -> Result<()> {
-    targets(directory.as_ref(), NAME).iter().try_for_each(|target| check_writable(target, overwrite))
-}
-
-/// Writes the figure as SVG and PNG into a folder that is there.
-///
-/// # Errors
-/// As [`check_throughput`], or a failing disk.
-pub fn write_throughput(directory: impl AsRef<Path>, figure: &Figure, overwrite: bool) -> Result<()> {
-    let [svg, png] = targets(directory.as_ref(), NAME);
-    write_text(svg, &figure.svg, overwrite)?;
-    write_bytes(png, &figure.png, overwrite)
+    draw(rows)?.finish(NAME)
 }
 
 fn series(rows: &[Row]) -> Option<Vec<Series<'_>>> {

@@ -1,12 +1,13 @@
-//! The oracle: one member at a time, straight from the equations, sharing no code with the engines or the model.
+//! The oracle: one member at a time, straight from the equations, sharing no code with the engines or the model. Tests
+//! and `vi4dvar validate` judge by it.
 //!
 //! Where the engines sweep cotangents back through the four stages of a step, the oracle writes out the dense
 //! Jacobian of every step and multiplies by it or by its transpose. It is generic over the number type: f64 is the
 //! truth, and f32 is the plain evaluation whose loss bounds what an f32 engine may lose.
 
+use crate::problem::{BackgroundError, PointFunction, Problem};
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
-use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
 
 /// f32 or f64.
 pub trait Real:
@@ -20,9 +21,13 @@ pub trait Real:
     + Neg<Output = Self>
     + AddAssign
 {
+    /// Rounds.
     fn of(value: f64) -> Self;
+    /// Widens.
     fn wide(self) -> f64;
+    /// e^x
     fn exp(self) -> Self;
+    /// log(1 + x)
     fn ln_1p(self) -> Self;
 }
 
@@ -83,7 +88,9 @@ pub struct Oracle<T> {
 /// The two terms of a cost, or of its gradient.
 #[derive(Clone, Debug)]
 pub struct Split<V> {
+    /// J_b's.
     pub background: V,
+    /// J_o's.
     pub observation: V,
 }
 
@@ -394,13 +401,21 @@ fn inverse(mut a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
 /// Sums over the members of one problem, as the engine's moments define them.
 #[derive(Clone, Debug, Default)]
 pub struct Sums {
+    /// Sum of J_b.
     pub cost_background: f64,
+    /// Sum of J_o.
     pub cost_observation: f64,
+    /// Sum of (J - mean of J)^2.
     pub cost_deviation: f64,
+    /// Sum of g.
     pub gradient: Vec<f64>,
+    /// Sum of g^2.
     pub gradient_squared: Vec<f64>,
+    /// Sum of eps.
     pub epsilon: Vec<f64>,
+    /// Sum of eps^2.
     pub epsilon_squared: Vec<f64>,
+    /// Sum of g eps.
     pub gradient_epsilon: Vec<f64>,
 }
 

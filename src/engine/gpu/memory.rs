@@ -1,0 +1,174 @@
+//! The buffers of a call, and those of resident members.
+
+use super::buffers::{Region, buffer, storage};
+use super::call::{Call, Slots, Source};
+use super::plan::{Plan, quantities};
+use super::shader::Kernel;
+use super::uploaded::Uploaded;
+use crate::engine::CostHistogram;
+use crate::engine::operation::Operation;
+use crate::error::Result;
+
+/// Bytes of a row of the list: see `shaders/member.wgsl`.
+const ROW_BYTES: usize = 20;
+
+/// The buffers of a call.
+#[derive(Debug)]
+pub struct Memory {
+    pub states: wgpu::Buffer,
+    pub costs: wgpu::Buffer,
+    pub staging: wgpu::Buffer,
+    pub draws: Option<Draws>,
+    /// Whose each member is.
+    pub list: Option<wgpu::Buffer>,
+    pub sums: Option<Sums>,
+    pub select: Option<Select>,
+    pub store: Option<Store>,
+}
+
+/// The affine map and the keys of drawn members.
+#[derive(Debug)]
+pub struct Draws {
+    pub map: wgpu::Buffer,
+    pub keys: wgpu::Buffer,
+    pub lower: Option<wgpu::Buffer>,
+}
+
+/// Sums over blocks of members.
+#[derive(Debug)]
+pub struct Sums {
+    /// `[quantities, blocks]`
+    pub partials: wgpu::Buffer,
+    /// `[runs, quantities]`
+    pub totals: wgpu::Buffer,
+}
+
+/// What a selection keeps on the device.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// Counts `[P, BINS]` of u32.
+    pub histogram: wgpu::Buffer,
+    /// Sums of weights: `[blocks of a chunk, 3]`.
+    pub partials: wgpu::Buffer,
+    /// `[P]`
+    pub bounds: wgpu::Buffer,
+    /// How many a chunk listed, then their rows.
+    pub listed: wgpu::Buffer,
+    /// Their J_b and J_o: `[capacity, 2]`.
+    pub listed_costs: wgpu::Buffer,
+}
+
+/// Where resident members are kept between calls.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub id: u64,
+    /// x0, xb, and Adam's running means: `[4, site, stride]`.
+    pub numbers: wgpu::Buffer,
+    pub stride: usize,
+    /// `[P, site]`
+    pub units: wgpu::Buffer,
+    /// Adam's numbers: `[STEPS_AT_A_TIME, 8]`.
+    pub steps: wgpu::Buffer,
+}
+
+impl Memory {
+    /// Makes the buffers of a call, cut by `plan`. Resident members come with their store.
+    ///
+    /// # Errors
+    /// A buffer larger than the device binds.
+    pub fn new(uploaded: &Uploaded, call: &Call, plan: &Plan, store: Option<&Store>) -> Result<Self> {
+        let (problems, sites) = (uploaded.problems(), uploaded.data.sites);
+        let (device, number) = (&uploaded.device, uploaded.shape.precision.bytes());
+        let capacity = plan.capacity;
+        let sums = if call.sums() {
+            let numbers = |count: usize| (problems * count * quantities(sites) * number) as u64;
+            Some(Sums {
+                partials: storage(device, "partials", numbers(plan.blocks_per_problem()))?,
+                totals: storage(device, "totals", numbers(plan.runs_per_problem()))?,
+            })
+        } else {
+            None
+        };
+        let select = if call.selects() {
+            Some(Select {
+                histogram: storage(device, "histogram", (4 * CostHistogram::BINS * problems) as u64)?,
+                partials: storage(device, "partials", (3 * number * plan.most_blocks()) as u64)?,
+                bounds: storage(device, "bounds", (number * problems) as u64)?,
+                listed: storage(device, "listed", (4 + 4 * capacity) as u64)?,
+                listed_costs: storage(device, "listed costs", (2 * number * capacity) as u64)?,
+            })
+        } else {
+            None
+        };
+        let lower = match call.source {
+            Source::Lower(matrices) => Some(storage(device, "scale", (matrices * sites * sites * number) as u64)?),
+            Source::Given | Source::Diagonal => None,
+        };
+        let draws = match call.source {
+            Source::Given => None,
+            Source::Diagonal | Source::Lower(_) => Some(Draws {
+                lower,
+                map: storage(device, "map", (2 * problems * sites * number) as u64)?,
+                keys: storage(device, "keys", (8 + 8 * problems) as u64)?,
+            }),
+        };
+        let list =
+            if call.ownership.listed { Some(storage(device, "list", (call.count * ROW_BYTES) as u64)?) } else { None };
+        let states = storage(device, "states", plan.bytes)?;
+        let costs = storage(device, "costs", (3 * capacity * number) as u64)?;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let mut memory =
+            Self { staging: costs.clone(), states, costs, draws, list, sums, select, store: store.cloned() };
+        // A selection stages what a chunk listed apart, and the histogram at the end.
+        let listed =
+            if call.selects() { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
+        let slots = call.slots(&plan.segments);
+        let staged = memory.results(uploaded, call, plan, &slots).iter().map(|r| r.bytes).sum::<u64>();
+        memory.staging = buffer(device, "staging", staged.max(listed as u64), usage)?;
+        Ok(memory)
+    }
+
+    /// What comes back of each chunk, or where sums over all of them follow, of the last.
+    pub fn results(&self, uploaded: &Uploaded, call: &Call, plan: &Plan, slots: &Slots) -> Vec<Region> {
+        let (capacity, sites, number) = (plan.capacity, uploaded.data.sites, uploaded.shape.precision.bytes());
+        let region = |buffer: &wgpu::Buffer, first: usize, count: usize| Region {
+            buffer: buffer.clone(),
+            first: (first * number) as u64,
+            bytes: (count * number) as u64,
+        };
+        let slot = |at: usize, count: usize| region(&self.states, at * sites * capacity, count * sites * capacity);
+        match call.operation {
+            Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, uploaded.data.times)],
+            Operation::Adjoint => vec![slot(slots.cotangent, 1)],
+            Operation::Cost(_) => vec![region(&self.costs, 0, 3 * capacity)],
+            Operation::Gradient(_) => vec![region(&self.costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
+            Operation::Moments(_) => {
+                let runs = uploaded.problems() * plan.runs_per_problem();
+                self.sums.iter().map(|s| region(&s.totals, 0, runs * quantities(sites))).collect()
+            }
+            Operation::Select(..) => (self.select.iter())
+                .flat_map(|s| {
+                    let listed = Region { buffer: s.listed.clone(), first: 0, bytes: 4 };
+                    [region(&s.partials, 0, 3 * plan.most_blocks()), listed]
+                })
+                .collect(),
+        }
+    }
+
+    /// The storage buffers that a kernel binds beside the first four and the list, in the order of its bindings.
+    pub fn beside(&self, kernel: Kernel) -> Vec<&wgpu::Buffer> {
+        let Self { draws, sums, select, store, .. } = self;
+        let found: Option<Vec<_>> = match kernel {
+            Kernel::Draw => draws.as_ref().map(|d| vec![&d.map, &d.keys]),
+            Kernel::Lower => draws.as_ref().map(|d| d.lower.iter().collect()),
+            Kernel::Sums => sums.as_ref().map(|s| vec![&s.partials]),
+            Kernel::Totals => sums.as_ref().map(|s| vec![&s.partials, &s.totals]),
+            Kernel::Fetch => store.as_ref().map(|s| vec![&s.numbers]),
+            Kernel::Adam => store.as_ref().map(|s| vec![&s.numbers, &s.units, &s.steps]),
+            Kernel::Select => select.as_ref().map(|s| vec![&s.histogram, &s.partials]),
+            Kernel::Gather => select.as_ref().map(|s| vec![&s.histogram, &s.bounds, &s.listed, &s.listed_costs]),
+            Kernel::Background | Kernel::Forward | Kernel::Reverse | Kernel::Adjoint | Kernel::Tangent => None,
+        };
+        found.unwrap_or_default()
+    }
+}

@@ -1,0 +1,140 @@
+//! What goes to a device's queue and comes back, counted.
+
+use super::adapter::Device;
+use super::buffers::Region;
+use super::plan::DISPATCH_WORK;
+use super::run::Ready;
+use super::timer::Timer;
+use crate::engine::Counters;
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The queue of a loaded problem.
+#[derive(Debug)]
+pub struct Submissions {
+    pub device: Arc<Device>,
+    pub counters: Counters,
+    timer: Option<Timer>,
+}
+
+impl Submissions {
+    pub fn new(device: Arc<Device>) -> Self {
+        Self { device, counters: Counters::default(), timer: None }
+    }
+
+    /// Times kernels from now on, or no longer. What was timed is forgotten.
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        self.timer = if on { Timer::new(&self.device)? } else { None };
+        Ok(())
+    }
+
+    /// The time in kernels so far, of what has come back.
+    pub fn kernel_time(&self) -> Option<Duration> {
+        self.timer.as_ref().map(|timer| timer.spent)
+    }
+
+    /// Sends the beginning of a buffer.
+    pub fn send(&mut self, buffer: &wgpu::Buffer, bytes: &[u8]) {
+        self.send_at(buffer, 0, bytes);
+    }
+
+    /// Sends a part of a buffer.
+    pub fn send_at(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.device.queue.write_buffer(buffer, offset, bytes);
+        self.counters.bytes_up += bytes.len() as u64;
+    }
+
+    /// Submits dispatches in order, in pieces that no driver takes for a hang, and reads the results through `staging`,
+    /// one region after the other.
+    pub fn submit<'a, R>(
+        &mut self,
+        dispatches: impl IntoIterator<Item = &'a Ready>,
+        results: &[Region],
+        staging: &wgpu::Buffer,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let device = self.device.clone();
+        let mut dispatches = dispatches.into_iter().peekable();
+        let mut bytes = 0;
+        loop {
+            if self.timer.as_ref().is_some_and(|timer| !timer.has_room()) {
+                self.wait()?;
+            }
+            let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            if dispatches.peek().is_some() {
+                let timestamp_writes = self.timer.as_mut().map(Timer::next);
+                let mut pass =
+                    encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { timestamp_writes, label: None });
+                let mut work = 0;
+                while let Some(d) = dispatches.next_if(|d| work == 0 || work + d.work <= DISPATCH_WORK) {
+                    pass.set_pipeline(&d.pipeline);
+                    pass.set_bind_group(0, &d.bindings, &d.offsets[..d.uniforms]);
+                    pass.dispatch_workgroups(d.groups[0], d.groups[1], 1);
+                    work += d.work;
+                    self.counters.dispatches += 1;
+                }
+            }
+            if dispatches.peek().is_none() {
+                for region in results {
+                    encoder.copy_buffer_to_buffer(&region.buffer, region.first, staging, bytes, region.bytes);
+                    bytes += region.bytes;
+                }
+                if let Some(timer) = self.timer.as_ref().filter(|_| bytes > 0) {
+                    timer.resolve(&mut encoder);
+                }
+            }
+            device.queue.submit([encoder.finish()]);
+            self.counters.submissions += 1;
+            if dispatches.peek().is_none() {
+                break;
+            }
+        }
+        if bytes == 0 {
+            return Ok(read(&[]));
+        }
+        self.read_back(staging, bytes, read)
+    }
+
+    /// The first `bytes` of a staging buffer, once everything submitted is done.
+    fn read_back<R>(&mut self, staging: &wgpu::Buffer, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        self.counters.bytes_down += bytes;
+        staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        self.poll()?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| self.failure(&e))?;
+        let result = read(&view);
+        drop(view);
+        staging.unmap();
+        Ok(result)
+    }
+
+    /// Waits until everything submitted is done.
+    pub fn wait(&mut self) -> Result<()> {
+        if let Some(timer) = &self.timer {
+            let mut encoder = self.device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            timer.resolve(&mut encoder);
+            self.device.queue.submit([encoder.finish()]);
+        }
+        self.poll()?;
+        self.device.check()
+    }
+
+    /// Waits, and takes the times that were resolved.
+    fn poll(&mut self) -> Result<()> {
+        if let Some(timer) = &self.timer {
+            timer.begin_fetch();
+        }
+        self.device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.failure(&e))?;
+        if let Some(timer) = &mut self.timer {
+            timer.end_fetch();
+        }
+        Ok(())
+    }
+
+    fn failure(&self, e: &dyn std::fmt::Display) -> Error {
+        self.device.check().err().unwrap_or_else(|| Error::Device {
+            message: e.to_string(),
+            help: "try a smaller --memory, or --backend cpu".into(),
+        })
+    }
+}
