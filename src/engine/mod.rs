@@ -5,6 +5,7 @@
 //! Members of P problems, M each, are numbered problem by problem: member k of problem p is row p * M + k of every
 //! array. Numbers cross this boundary as f64, whatever the engine computes in.
 
+mod ceilings;
 mod cpu;
 mod gpu;
 mod listed;
@@ -14,6 +15,7 @@ mod resident;
 mod schedule;
 mod selection;
 
+pub use ceilings::Ceilings;
 pub use cpu::CpuEngine;
 pub use gpu::{AdapterDescription, GpuEngine, adapters};
 pub use listed::{Listed, Row};

@@ -1,6 +1,7 @@
 //! The CPU engine: SIMD lanes over members, threads over blocks of members, a block's whole sweep inside the cache.
 
 mod batch;
+mod ceiling;
 mod data;
 mod lanes;
 mod normals;
