@@ -337,7 +337,7 @@ impl fmt::Display for MemberLayout {
         }
         write!(f, ",trajectory={}", self.trajectory.name())?;
         if self.stages == Stages::Kept {
-            write!(f, ",stages=kept")?;
+            write!(f, ",stages={}", self.stages.name())?;
         }
         Ok(())
     }

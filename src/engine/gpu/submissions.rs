@@ -73,11 +73,7 @@ impl Submissions {
             self.device.check()?;
             self.upload = Some(Upload { buffer, mapped: true, copies: Vec::new() });
         }
-        let Some(upload) = self
-            .upload
-            .as_mut()
-            .filter(|upload| upload.mapped && upload.buffer.size() >= bytes && std::env::var("VI4DVAR_RING").is_err())
-        else {
+        let Some(upload) = self.upload.as_mut().filter(|upload| upload.mapped && upload.buffer.size() >= bytes) else {
             parts.iter().for_each(|(buffer, part)| self.send(buffer, part));
             return Ok(());
         };
