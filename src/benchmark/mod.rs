@@ -22,6 +22,7 @@ use crate::experiment::TwinSettings;
 use crate::problem::{PointFunction, Problem};
 use measure::Patience;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What a row times. One unit of work is one member of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -111,11 +112,15 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Most memory that a batch in flight may take, in MiB. Default: 1024.
     pub memory_mib: u64,
+    /// The variant of a GPU's kernels, as [`EngineSettings::kernel`]. Default: auto.
+    pub kernel: String,
+    /// A directory with the GPU's shaders, as [`EngineSettings::shaders`]. Default: none.
+    pub shaders: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let EngineSettings { adapter, threads, memory_mib, .. } = EngineSettings::default();
+        let EngineSettings { adapter, threads, memory_mib, kernel, shaders, .. } = EngineSettings::default();
         Self {
             operations: Operation::ALL.to_vec(),
             operators: vec![PointFunction::Square],
@@ -130,6 +135,8 @@ impl Default for Settings {
             adapter,
             threads,
             memory_mib,
+            kernel,
+            shaders,
         }
     }
 }
@@ -168,7 +175,7 @@ const LONGEST: f64 = 2.0;
 impl Size {
     /// RK4 steps of the window.
     fn steps(&self) -> usize {
-        (self.times - 1) * self.steps_per_time
+        self.times.saturating_sub(1).saturating_mul(self.steps_per_time)
     }
 
     fn twin(&self) -> TwinSettings {
@@ -342,13 +349,19 @@ impl Settings {
 
     /// The engines to time, in the order of the lists.
     fn engines(&self, observer: &mut dyn FnMut(Event) -> Result<()>) -> Result<Vec<Engine>> {
-        let settings = |backend, precision| EngineSettings {
-            backend,
-            precision,
-            adapter: self.adapter.clone().filter(|_| backend != Backend::Cpu),
-            threads: self.threads,
-            memory_mib: self.memory_mib,
-            ..EngineSettings::default()
+        // What only a GPU has is no mistake where the CPU engine is timed beside one.
+        let alone = self.backends.iter().all(|b| *b == Backend::Cpu) && !self.backends.is_empty();
+        let settings = |backend, precision| {
+            let (gpu, plain) = (alone || backend != Backend::Cpu, EngineSettings::default());
+            EngineSettings {
+                backend,
+                precision,
+                threads: self.threads,
+                memory_mib: self.memory_mib,
+                adapter: self.adapter.clone().filter(|_| gpu),
+                kernel: if gpu { self.kernel.clone() } else { plain.kernel },
+                shaders: self.shaders.clone().filter(|_| gpu),
+            }
         };
         let mut engines = Vec::new();
         if self.backends.is_empty() {

@@ -63,7 +63,7 @@ pub struct Row {
     pub api: String,
     /// The driver with its version.
     pub driver: String,
-    /// How a member lies on the device; null where there is nothing to choose.
+    /// The variant of the kernels, as `--kernel` takes it; of the CPU engine its instruction set. Null where not timed.
     pub kernel: Option<String>,
     /// Whether the adapter is a software rasteriser.
     pub software: bool,

@@ -70,7 +70,7 @@ pub fn line(row: &Row) -> String {
 fn columns(cells: [&str; 13]) -> String {
     let [operation, h, sites, times, members, seconds, spread, kernels, rate, gflops, gbytes, limit, compile] = cells;
     format!(
-        "{operation:<9} {h:<8} {sites:>5} {times:>6} {members:>8} {seconds:>10} {spread:>4} {kernels:>8} {rate:>9} \
+        "{operation:<9} {h:<8} {sites:>5} {times:>7} {members:>8} {seconds:>10} {spread:>4} {kernels:>8} {rate:>9} \
          {gflops:>7} {gbytes:>6} {limit:>11} {compile:>8}\n"
     )
 }

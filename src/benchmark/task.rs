@@ -17,8 +17,8 @@ use ndarray::{Array2, Array3, ArrayView2, Axis};
 pub const DIFFERENT: usize = 1024;
 /// Iterations of VI in one of the peers' runs, and at most in one call.
 pub const FIT: usize = 1500;
-/// Adam's steps of the ensemble between two looks, as its method takes them: one call.
-const STEPS: usize = 20;
+/// Adam's steps of the ensemble between two looks, as its method takes them, and at most in one call.
+const LOOK: usize = 20;
 
 /// An operation, ready to be called.
 pub struct Task<'a> {
@@ -30,6 +30,8 @@ pub struct Task<'a> {
     draw: Draw,
     resident: Option<(Resident, AdamSteps)>,
     vi: ViSettings,
+    /// Of one call.
+    iterations: usize,
 }
 
 /// What a call leaves.
@@ -83,24 +85,32 @@ impl<'a> Task<'a> {
             }
             _ => None,
         };
-        let vi = ViSettings { iterations: 1, batch: members, ..ViSettings::default() };
-        Ok(Self { operation, problem, loaded, states, draw, resident, vi })
+        let vi = ViSettings { batch: members, ..ViSettings::default() };
+        Ok(Self { operation, problem, loaded, states, draw, resident, vi, iterations: 1 })
     }
 
-    /// Iterations of one call.
+    /// Iterations of one call: of VI and the ensemble, else 1.
     pub fn iterations(&self) -> usize {
-        match self.operation {
-            Operation::Vi => self.vi.iterations,
-            Operation::Ensemble => STEPS,
-            _ => 1,
-        }
+        self.iterations
     }
 
-    /// Iterations of VI in one call, at most those of a whole fit.
+    /// Sets them, within those of a whole fit of VI or between two looks of the ensemble.
     pub fn set_iterations(&mut self, iterations: usize) {
-        if self.operation == Operation::Vi {
-            self.vi.iterations = iterations.clamp(1, FIT);
-        }
+        self.iterations = match self.operation {
+            Operation::Vi => iterations.clamp(1, FIT),
+            Operation::Ensemble => iterations.clamp(1, LOOK),
+            _ => 1,
+        };
+    }
+
+    /// The variant of the kernels, where there is a choice.
+    pub fn kernel(&self) -> String {
+        self.loaded.kernel()
+    }
+
+    /// Times kernels from now on, or no longer.
+    pub fn time_kernels(&mut self, on: bool) -> Result<()> {
+        self.loaded.time_kernels(on)
     }
 
     /// The time spent in kernels so far, where the device can tell.
@@ -122,6 +132,7 @@ impl<'a> Task<'a> {
                 moments
             }
             Operation::Vi => {
+                self.vi.iterations = self.iterations;
                 self.vi.iterate(self.problem, &mut self.loaded, &mut Silent)?;
                 Ok(Answer::Nothing)
             }
@@ -135,7 +146,7 @@ impl<'a> Task<'a> {
             }
             Operation::Ensemble => {
                 let Some((resident, steps)) = &mut self.resident else { unreachable!("settled when it was made") };
-                let steps: Vec<AdamStep> = steps.take(STEPS).collect();
+                let steps: Vec<AdamStep> = steps.take(self.iterations).collect();
                 self.loaded.adam(resident, &steps, Terms::ALL)?;
                 self.loaded.inspect(resident, Terms::ALL).map(|i| Answer::Costs(i.costs))
             }

@@ -64,6 +64,14 @@ struct Options {
     /// Most memory that a batch in flight may take, in MiB. Default: 1024
     #[arg(long, value_name = "MIB")]
     memory: u64,
+    /// A GPU's kernels: auto (the fastest, measured once), calibrate (measure again), or a variant by its name in a
+    /// row. Default: auto
+    #[arg(long, value_name = "NAME")]
+    kernel: String,
+    /// A directory whose WGSL templates replace the GPU engine's own, for work on kernels. Default: none
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shaders: Option<PathBuf>,
     /// Print one JSON object per row instead of a table. Default: false
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
@@ -93,6 +101,8 @@ impl Default for Options {
             adapter,
             threads,
             memory_mib: memory,
+            kernel,
+            shaders,
         } = benchmark::Settings::default();
         Self {
             operation,
@@ -108,6 +118,8 @@ impl Default for Options {
             adapter,
             threads,
             memory,
+            kernel,
+            shaders,
             json: false,
             out: None,
             run: RunOptions::default(),
@@ -131,6 +143,8 @@ impl Options {
             adapter: self.adapter.clone(),
             threads: self.threads,
             memory_mib: self.memory,
+            kernel: self.kernel.clone(),
+            shaders: self.shaders.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod resident;
 mod select;
 mod sums;
 mod sweep;
+mod tile;
 
 use super::operation::Operation;
 use super::selection::Selector;
