@@ -224,9 +224,16 @@ pub fn step<M: Stencil, R: Number, const KEEP: bool>(
         all!(i + 2, ahead[2]);
         all!(i + 3, ahead[3]);
     }
-    for i in 4 * turns + 9..n {
-        all!(i, if i + 1 < n { x[i + 1] } else { x[0] });
+    if n.is_multiple_of(4) {
+        all!(n - 3, x[n - 2]);
+        all!(n - 2, x[n - 1]);
+        all!(n - 1, x[0]);
+    } else {
+        for i in 4 * turns + 9..n {
+            all!(i, if i + 1 < n { x[i + 1] } else { x[0] });
+        }
     }
+    let _ = a;
     let (cl, tl) = second!(n - 1, [b[0], b[1], b[2], b0], s);
     let (dk, uk) = third!(n - 2, [c[0], c[1], c[2], cl], t);
     fourth!(n - 3, [d[0], d[1], d[2], dk], u);

@@ -6,6 +6,7 @@ use super::normals::{Addresses, normals};
 use super::perturbed::PerturbedTerms;
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
+use super::threads::Threads;
 use super::tile::Tile;
 use crate::engine::operation::Operation;
 use crate::engine::prepared::{Field, Prepared};
@@ -20,8 +21,8 @@ use pulp::NullaryFnOnce;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
@@ -44,7 +45,7 @@ struct Job<'a> {
 #[derive(Debug)]
 pub struct Batch<T> {
     pub(super) data: Prepared<T>,
-    pool: Arc<rayon::ThreadPool>,
+    threads: Threads,
     /// One per thread; a [`Workspace`] of the lanes that the processor has.
     workspaces: Vec<Mutex<Option<Box<dyn Any + Send>>>>,
     /// The sums of the blocks of one wave.
@@ -147,11 +148,11 @@ impl Item<'_> {
 }
 
 impl<T: Scalar> Batch<T> {
-    pub fn new(pool: Arc<rayon::ThreadPool>, problem: &Problem) -> Self {
-        let workspaces = (0..pool.current_num_threads()).map(|_| Mutex::new(None)).collect();
+    pub fn new(threads: Threads, problem: &Problem) -> Self {
+        let workspaces = (0..threads.count()).map(|_| Mutex::new(None)).collect();
         Self {
             data: Prepared::new(problem, T::from_f64),
-            pool,
+            threads,
             workspaces,
             blocks: Vec::new(),
             counters: Counters::default(),
@@ -301,27 +302,9 @@ impl<T: Scalar> Batch<T> {
     /// Does `work` on every item, on all threads, with the thread's scratch.
     pub(super) fn each<I: Send>(&self, items: Vec<I>, work: impl Fn(&mut Option<Box<dyn Any + Send>>, I) + Sync) {
         let clock = Instant::now();
-        let helpers = self.workspaces.len().min(items.len()) - 1;
-        let queue = Mutex::new(items.into_iter());
-        let take = || queue.lock().expect("no thread panics while it takes").next();
-        let run = |thread: usize| {
-            let mut workspace = self.workspaces[thread].lock().expect("no thread panics while it sweeps");
-            while let Some(item) = take() {
-                work(&mut workspace, item);
-            }
-        };
-        // The caller works too: it starts at once, while its helpers still wake.
-        if helpers == 0 {
-            run(0);
-        } else {
-            self.pool.in_place_scope(|scope| {
-                for thread in 1..=helpers {
-                    let run = &run;
-                    scope.spawn(move |_| run(thread));
-                }
-                run(0);
-            });
-        }
+        self.threads.each(items, |thread, item| {
+            work(&mut self.workspaces[thread].lock().expect("no thread panics while it sweeps"), item);
+        });
         self.kernel_nanoseconds.fetch_add(clock.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 

@@ -334,24 +334,31 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         (self.data.operator.block_size == 1).then_some((y, precision))
     }
 
+    #[inline(always)]
+    fn add_one<P: Point>(&self, sum: V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
+        let departure = P::value(x) - V::fill(self.context, y);
+        (departure * departure).mul_add(V::fill(self.context, precision), sum)
+    }
+
+    #[inline(always)]
+    fn pull_one<P: Point>(&self, w: V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
+        let departure = P::value(x) - V::fill(self.context, y);
+        P::pull(self.context, x, departure * V::fill(self.context, precision), w)
+    }
+
     /// Adds J_o of plain observations, four sums side by side.
     #[inline(always)]
     fn add_plain<P: Point>(&mut self, x: &[V], y: &[V::Scalar], precision: &[V::Scalar]) {
-        let context = self.context;
-        let add = |sum: &mut V, x: V, y: V::Scalar, precision: V::Scalar| {
-            let departure = P::value(x) - V::fill(context, y);
-            *sum = (departure * departure).mul_add(V::fill(context, precision), *sum);
-        };
         let mut sums = self.sums;
         let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
         let (precision, precision_rest) = precision.as_chunks::<4>();
         for ((x, y), precision) in x.iter().zip(y).zip(precision) {
             for q in 0..4 {
-                add(&mut sums[q], x[q], y[q], precision[q]);
+                sums[q] = self.add_one::<P>(sums[q], x[q], y[q], precision[q]);
             }
         }
         for (((sum, x), y), precision) in sums.iter_mut().zip(x_rest).zip(y_rest).zip(precision_rest) {
-            add(sum, *x, *y, *precision);
+            *sum = self.add_one::<P>(*sum, *x, *y, *precision);
         }
         self.sums = sums;
     }
@@ -359,20 +366,15 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
     /// dJ_o/dx of plain observations.
     #[inline(always)]
     fn pull_plain<P: Point>(&self, x: &[V], y: &[V::Scalar], precision: &[V::Scalar], w: &mut [V]) {
-        let context = self.context;
-        let pull = |w: &mut V, x: V, y: V::Scalar, precision: V::Scalar| {
-            let departure = P::value(x) - V::fill(context, y);
-            *w = P::pull(context, x, departure * V::fill(context, precision), *w);
-        };
         let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
         let ((w, w_rest), (precision, precision_rest)) = (w.as_chunks_mut::<4>(), precision.as_chunks::<4>());
         for (((w, x), y), precision) in w.iter_mut().zip(x).zip(y).zip(precision) {
             for q in 0..4 {
-                pull(&mut w[q], x[q], y[q], precision[q]);
+                w[q] = self.pull_one::<P>(w[q], x[q], y[q], precision[q]);
             }
         }
         for (((w, x), y), precision) in w_rest.iter_mut().zip(x_rest).zip(y_rest).zip(precision_rest) {
-            pull(w, *x, *y, *precision);
+            *w = self.pull_one::<P>(*w, *x, *y, *precision);
         }
     }
 
