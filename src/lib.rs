@@ -28,8 +28,8 @@
 //! ```
 //!
 //! The rooms, from the inside out: [`model`] (the dynamics), [`problem`] (what is assimilated), [`engine`] (the
-//! hardware), [`posterior`] and [`optimizer`], [`diagnostics`], [`method`], [`experiment`], [`output`]. A name below can
-//! be reached by its room's path too.
+//! hardware), [`posterior`] and [`optimizer`], [`diagnostics`], [`method`], [`experiment`], [`benchmark`] and
+//! [`validation`], [`output`]. A name below can be reached by its room's path too.
 
 pub mod benchmark;
 pub mod diagnostics;
@@ -92,6 +92,9 @@ pub use experiment::{
 pub use diagnostics::{
     CostFit, CostFitSummary, Estimate, Periods, Rank, RankHistogram, ScoreInput, ScoreSummary, Scores,
 };
+
+// Throughput, row by row.
+pub use benchmark::Settings as BenchmarkSettings;
 
 // Files.
 pub use output::{

@@ -109,4 +109,12 @@ impl Row {
             error: None,
         }
     }
+
+    /// A row of a small problem, for tests.
+    #[cfg(test)]
+    pub(crate) fn example(hardware: &Hardware, operation: Operation, members: usize) -> Self {
+        let operator = crate::problem::PointFunction::Square;
+        let size = super::Size { operator, sites: 16, times: 12, steps_per_time: 1 };
+        Self::empty(hardware, operation, &size, members)
+    }
 }

@@ -59,7 +59,8 @@ pub fn line(row: &Row) -> String {
         } else {
             format!("{:.0}% {limit}", 100.0 * row.fraction_of_limit)
         },
-        &time(row.compile_seconds),
+        // Less than this is noise.
+        &if row.compile_seconds < 1e-3 { "-".into() } else { time(row.compile_seconds) },
     ]);
     if let Some(error) = &row.error {
         text += &format!("    WRONG, not timed: {error}\n");

@@ -33,7 +33,8 @@ impl Series<'_> {
     fn name(&self) -> String {
         let row = self.rows[0];
         let software = if row.software { ", software" } else { "" };
-        format!("{} {}: {}{software}", self.backend.to_uppercase(), self.precision.name(), row.adapter)
+        let adapter = row.adapter.trim_start_matches("CPU, ");
+        format!("{} {}: {adapter}{software}", self.backend.to_uppercase(), self.precision.name())
     }
 
     fn style(&self) -> (Color, Marker) {
@@ -236,5 +237,36 @@ mod tests {
         assert_eq!(crossover(&cpu, &gpu([1.0, 2.0, 3.0])), Some(Crossover::Nowhere));
         assert_eq!(crossover(&cpu, &[]), None);
         assert_eq!(round(1234.0), 1200.0);
+    }
+
+    #[test]
+    fn the_figure_marks_and_names_the_crossover() {
+        let row = |backend: &'static str, members: usize, rate: f64| {
+            let hardware = crate::engine::Hardware {
+                backend: if backend == "cpu" { "cpu" } else { "vulkan" }.into(),
+                adapter: backend.to_uppercase(),
+                driver: String::new(),
+                precision: Precision::F32,
+                software: false,
+            };
+            Row {
+                backend,
+                seconds: members as f64 / rate,
+                members_per_second: rate,
+                kernel_seconds: 0.8 * members as f64 / rate,
+                fraction_of_limit: rate / 2e9,
+                ..Row::example(&hardware, Operation::Elbo, members)
+            }
+        };
+        let rows: Vec<Row> = (0..=20)
+            .step_by(2)
+            .map(|k| 1usize << k)
+            .flat_map(|m| [row("cpu", m, 2e7 / (1.0 + 30.0 / m as f64)), row("gpu", m, 1e9 / (1.0 + 5e4 / m as f64))])
+            .collect();
+        let figure = throughput(&rows).unwrap();
+        // 2e7 / (1 + 30 / m) = 1e9 / (1 + 5e4 / m) at m = 990.
+        assert!(figure.caption.contains("at about 990 members"), "{}", figure.caption);
+        assert!(figure.svg.contains("GPU ahead from about 990 members (f32)"));
+        assert!(throughput(&rows[..2]).is_none(), "one size is no curve");
     }
 }
