@@ -122,7 +122,7 @@ impl<V: Lanes> Sweep<V> {
             }
             let Self { rk4, parameters, x, stages, next, .. } = self;
             V::apart(self.context, Step::<V, M, true> { rk4, parameters, x, stages, next, model: PhantomData });
-            self.rk4.tangent::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.w);
+            self.rk4.tangent::<M>(&self.parameters, &self.x, &self.stages, &mut self.w);
             std::mem::swap(&mut self.x, &mut self.next);
         }
         stop.forward(steps / steps_per_time, &self.w);
@@ -303,9 +303,9 @@ impl<V: Lanes> NullaryFnOnce for Observe<'_, '_, V> {
         let Self { terms, t, x, w } = self;
         let plain = terms.plain(t);
         with_point!(terms.data.operator.function, P => match (w, plain) {
-            (None, Some((y, precision))) => terms.add_plain::<P>(x, y, precision),
+            (None, Some([y, precision])) => terms.add_plain::<P>(x, y, precision),
             (None, None) => terms.add::<P>(t, x),
-            (Some(w), Some((y, precision))) => terms.pull_plain::<P>(x, y, precision, w),
+            (Some(w), Some([y, precision])) => terms.pull_plain::<P>(x, y, precision, w),
             (Some(w), None) => terms.pull::<P>(t, x, w),
         });
     }
@@ -327,11 +327,11 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
 
     /// Observations and precisions of time `t`, `[sites]` each, where every site has its own and all lanes the same.
     #[inline(always)]
-    fn plain(&self, t: usize) -> Option<(&'a [V::Scalar], &'a [V::Scalar])> {
+    fn plain(&self, t: usize) -> Option<[&'a [V::Scalar]; 2]> {
         let range = t * self.data.per_time..(t + 1) * self.data.per_time;
         let y = self.source.shared(&self.data.observation, range.clone())?;
         let precision = self.source.shared(&self.data.observation_precision, range)?;
-        (self.data.operator.block_size == 1).then_some((y, precision))
+        (self.data.operator.block_size == 1).then_some([y, precision])
     }
 
     #[inline(always)]
