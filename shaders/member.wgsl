@@ -49,6 +49,7 @@ const LAST: u32 = 2u;          // it ends at the last time of the sweep
 const OBSERVATION: u32 = 4u;   // compute J_o
 const BACKGROUND: u32 = 8u;    // compute J_b
 const STORE: u32 = 16u;        // store the state at the stored times
+const EPSILON: u32 = 32u;      // keep the draws
 
 @group(0) @binding(0) var<uniform> params: Params;
 // The problem set: dt/2, dt, dt/6, the amplitude of this call's perturbations, then the fields that `params` places.

@@ -44,6 +44,8 @@ const BODIES: &[(&str, Body)] = &[
     ("gradient_awkward_sizes", gradient_awkward_sizes),
     ("cost_sizes", cost_sizes),
     ("tangent_adjoint_sizes", tangent_adjoint_sizes),
+    ("kernels_match_oracle", kernels_match_oracle),
+    ("kernels_in_segments", kernels_in_segments),
     ("member_counts", member_counts),
     ("window_edges", window_edges),
     ("terms_switched_off", terms_switched_off),
@@ -341,6 +343,87 @@ fn tangent_adjoint_sizes(bench: &Bench, report: &mut Report) {
         if sites <= 40 {
             check_tangent_adjoint(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, ..base }, 3);
         }
+    }
+}
+
+/// The same engine with a given variant of its kernels, for a window of this recipe. None: subgroups that this adapter
+/// does not have.
+fn with_kernel(bench: &Bench, report: &mut Report, kernel: &str, recipe: &Recipe) -> Option<Bench> {
+    let settings = EngineSettings { kernel: kernel.into(), ..bench.settings.clone() };
+    let engine = Engine::new(&settings).expect("a variant of a working engine");
+    let refused = engine.load(&recipe.build()).err().map(|e| e.to_string());
+    let no_subgroups = refused.as_ref().is_some_and(|e| e.contains("halo=subgroup"));
+    report.expect(refused.is_none() || (no_subgroups && !engine.hardware().software), || {
+        format!("{kernel}, {}: {}", recipe.label(), refused.clone().unwrap_or_default())
+    });
+    refused.is_none().then_some(Bench { settings, engine })
+}
+
+/// Every way to lay a member out: lanes that divide the state and lanes that do not, both ways to exchange edges, every
+/// place for the trajectory, what is kept of a step, and small and large workgroups.
+fn kernels_match_oracle(bench: &Bench, report: &mut Report) {
+    if !bench.is_gpu() {
+        return;
+    }
+    let base = Recipe { seed: 700, times: 7, function: PointFunction::Square, weighted: true, ..Recipe::default() };
+    // Each with its block size. Lanes mean the same in every sweep, so the first of each size runs them all.
+    let cases: [(usize, usize, &[&str]); 8] = [
+        (4, 1, &["lanes=2,group=64,halo=subgroup", "lanes=1,group=32,stages=kept"]),
+        (13, 1, &["lanes=3,group=63,trajectory=workgroup", "lanes=2,group=64,halo=subgroup,stages=kept"]),
+        (
+            16,
+            1,
+            &[
+                "lanes=4,group=128,halo=subgroup,trajectory=workgroup",
+                "lanes=1,group=64,trajectory=workgroup",
+                "lanes=8,group=256",
+                "lanes=1,group=128,stages=kept",
+            ],
+        ),
+        (40, 4, &["lanes=5,group=60,trajectory=workgroup", "lanes=4,group=64,halo=subgroup"]),
+        (64, 1, &["lanes=13,group=26", "lanes=8,group=64,halo=subgroup"]),
+        (67, 1, &["lanes=8,group=64,halo=subgroup", "lanes=14,group=56,trajectory=workgroup,stages=kept"]),
+        (128, 8, &["lanes=16,group=16", "lanes=8,group=64,halo=subgroup"]),
+        (1000, 1, &["lanes=250,group=250", "lanes=91,group=91"]),
+    ];
+    for (k, (sites, block_size, kernels)) in cases.into_iter().enumerate() {
+        let times = if sites > 100 { 3 } else { base.times };
+        let recipe = Recipe { sites, block_size, times, full_background: k % 2 == 1, ..base.clone() };
+        let set = Recipe { problems: 2, per_problem: PerProblem::ALL, ..recipe.clone() };
+        for (at, kernel) in kernels.iter().enumerate() {
+            let Some(bench) = with_kernel(bench, report, kernel, &recipe) else { continue };
+            check_gradient(&bench, report, if at == 0 { &set } else { &recipe }, if sites > 100 { 3 } else { 65 });
+            if at == 0 && sites < 100 {
+                check_cost(&bench, report, &recipe, 5);
+                check_tangent_adjoint(&bench, report, &recipe, 3);
+                check_moments(&bench, report, &recipe, 33, Terms::ALL);
+            }
+        }
+    }
+    let large = Recipe { sites: 4096, times: 2, ..base };
+    for kernel in ["lanes=256,group=256", "lanes=256,group=256,trajectory=workgroup"] {
+        // 64-bit edges of 256 lanes fill what the smallest GPUs have.
+        if let Some(bench) = with_kernel(bench, report, kernel, &large) {
+            check_gradient(&bench, report, &large, 1);
+        }
+    }
+}
+
+/// Windows cut into segments: the same bytes with each kernel as in one, and the oracle's numbers.
+fn kernels_in_segments(bench: &Bench, report: &mut Report) {
+    if !bench.is_gpu() {
+        return;
+    }
+    let fine = Recipe { seed: 750, steps_per_time: 7, dt: 0.005, function: PointFunction::Square, ..Recipe::default() };
+    let recipe = Recipe { sites: 16, times: 25, ..fine };
+    for kernel in
+        ["lanes=3,group=63,stages=kept", "lanes=4,group=64,halo=subgroup", "lanes=5,group=5,trajectory=workgroup"]
+    {
+        let Some(wide) = with_kernel(bench, report, kernel, &recipe) else { continue };
+        check_gradient(&wide, report, &recipe, 513);
+        let narrow = wide.variant(|s| s.memory_mib = 1);
+        let (one, many) = (everything(&wide.engine, &recipe, 513), everything(&narrow, &recipe, 513));
+        same_everything(report, &format!("{kernel}, 1 MiB"), &many, &one);
     }
 }
 

@@ -156,7 +156,10 @@ impl Device {
                 });
             }
         };
-        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
+        let optional = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64;
         let required_features = required_features | (adapter.features() & optional);
         let info = adapter.get_info();
         let subgroup = subgroup(adapter);

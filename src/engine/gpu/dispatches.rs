@@ -1,7 +1,7 @@
 //! The dispatches of a chunk of a call, in their order: which kernels, with which numbers. Knows no device object.
 
 use super::call::{Call, Slots, Source};
-use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
+use super::params::{BACKGROUND, EPSILON, FIRST, LAST, OBSERVATION, Params, STORE};
 use super::plan::{Plan, WORK_PER_SITE, quantities};
 use super::shader::{Kernel, Ownership, Shape};
 use crate::engine::operation::Operation;
@@ -76,6 +76,8 @@ impl Cut<'_> {
         let mut sweep = Vec::new();
         if call.source != Source::Given {
             let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
+            let read = call.sums() || matches!(call.source, Source::Lower(_));
+            let params = Params { flags: if read { EPSILON } else { 0 }, ..params };
             sweep.push(self.dispatch(Kernel::Draw, params, groups)?);
         }
         if let Source::Lower(_) = call.source {

@@ -249,30 +249,41 @@ impl MemberLayout {
         smaller.map(|group| Self { group, trajectory: Trajectory::Workgroup, ..self }).find(|other| other.fits(fit))
     }
 
-    /// The fewest lanes, each with at most so many sites, in workgroups of about 64 invocations.
+    /// Lanes with at most so many sites each: as few as can be, or up to twice as many where that leaves fewer places and
+    /// invocations idle.
     fn shared(fit: &Fit, most: usize) -> Option<Self> {
         let limit = MOST_GROUP.min(fit.limits.max_compute_invocations_per_workgroup as usize);
-        (fit.sites.div_ceil(most).max(1)..=limit).map(Self::of_lanes).find(|layout| layout.fits(fit))
+        let fewest = fit.sites.div_ceil(most).max(1);
+        // Places that a workgroup of whole warps computes for each that counts, and what the exchange adds.
+        let cost = |layout: &Self| {
+            let held = layout.sites_per_lane(fit.sites, fit.block) as f64;
+            let places = layout.group.next_multiple_of(32) as f64 * held;
+            let exchange = if layout.lanes == 1 { 0.0 } else { 2.0 / held };
+            places / (layout.members_per_group() * fit.sites) as f64 * (1.0 + exchange)
+        };
+        let sound = |lanes: usize| Some(Self::of_lanes(lanes)).filter(|layout| layout.fits(fit));
+        let least = (fewest..=limit).find_map(sound)?;
+        (least.lanes..=limit.min(2 * least.lanes)).filter_map(sound).min_by(|a, b| cost(a).total_cmp(&cost(b)))
     }
 
     /// The sites that an invocation should hold at most.
     fn sites_at_ease(fit: &Fit) -> usize {
-        let most = if fit.software { SITES_IN_SOFTWARE } else { SITES_IN_REGISTERS };
         match fit.precision {
-            Precision::F64 if !fit.software => most / 2,
-            _ => most,
+            _ if fit.software => SITES_IN_SOFTWARE,
+            Precision::F32 => SITES_IN_REGISTERS,
+            Precision::F64 => SITES_IN_REGISTERS / 2,
         }
     }
 
     /// What is used without a calibration: as few lanes as hold a member in registers, by shuffles where the device has
-    /// them, with the trajectory on the chip where at least 64 invocations of a workgroup have room for it.
+    /// them; the trajectory in a buffer, since workgroup memory for it leaves some GPUs with few invocations in flight.
     ///
     /// # Errors
     /// A state, or an observation block, too large for a workgroup of this device.
     pub fn rule_of_thumb(fit: &Fit) -> Result<Self> {
         let ease = Self::sites_at_ease(fit);
-        let shared = (0..4).find_map(|doubled| Self::shared(fit, ease << doubled));
-        let Some(base) = shared else {
+        let Some(base) = (0..4).find_map(|doubled| Self::shared(fit, ease << doubled)) else {
+            let lanes = MOST_GROUP.min(fit.limits.max_compute_invocations_per_workgroup as usize);
             return Err(Error::Hardware {
                 message: format!(
                     "{} sites ({}, observed in blocks of {}) do not fit a workgroup of this GPU: expected at most {} \
@@ -280,51 +291,45 @@ impl MemberLayout {
                     fit.sites,
                     fit.precision.name(),
                     fit.block,
-                    MOST_GROUP.min(fit.limits.max_compute_invocations_per_workgroup as usize) * MOST_SITES_PER_LANE,
+                    lanes * MOST_SITES_PER_LANE,
                 ),
                 help: "use --backend cpu, or --precision f32".into(),
             });
         };
-        if fit.software {
-            return Ok(base);
-        }
-        let shuffled = (base.lanes.next_power_of_two()..=64)
-            .filter(|lanes| lanes.is_power_of_two())
-            .find_map(|lanes| Self::new(lanes, 64.max(lanes)).shuffled(fit));
-        let base = shuffled.unwrap_or(base);
-        Ok(base.on_chip(fit).filter(|layout| layout.group >= 64).unwrap_or(base))
+        let shuffled = (base.lanes..=2 * base.lanes).find_map(|lanes| Self::of_lanes(lanes).shuffled(fit));
+        Ok(if base.lanes == 1 { base } else { shuffled.unwrap_or(base) })
     }
 
-    /// Layouts worth a try on this device, most promising first: at most twelve, the rule of thumb's among them.
+    /// Layouts worth a try on this device, most promising first: at most twelve, the rule of thumb's first.
     pub fn candidates(fit: &Fit) -> Vec<Self> {
         let Ok(rule) = Self::rule_of_thumb(fit) else { return Vec::new() };
         let mut found = vec![rule];
         let mut add = |layout: Option<Self>| {
-            if let Some(layout) = layout
+            if let Some(layout) = layout.filter(|layout| layout.fits(fit))
                 && found.len() < 12
-                && layout.fits(fit)
                 && !found.contains(&layout)
             {
                 found.push(layout);
             }
         };
-        // The rule's lanes and, either way, half and double.
-        let lanes: Vec<usize> = [rule.lanes, rule.lanes * 2, rule.lanes / 2, rule.lanes * 4]
-            .into_iter()
-            .filter(|lanes| (1..=MOST_GROUP).contains(lanes))
-            .collect();
-        for lanes in lanes {
-            let base = Self::of_lanes(lanes);
-            let best = base.shuffled(fit).unwrap_or(base);
-            add(best.on_chip(fit));
-            add(Some(best));
+        add(rule.on_chip(fit));
+        // About twice and half as many lanes.
+        let near = |lanes: std::ops::RangeInclusive<usize>| {
+            let mut shuffled = lanes.clone().filter_map(|lanes| Self::of_lanes(lanes).shuffled(fit));
+            shuffled.next().or_else(|| lanes.map(Self::of_lanes).find(|layout| layout.fits(fit)))
+        };
+        let more = near(2 * rule.lanes..=4 * rule.lanes);
+        let fewer = (rule.lanes > 1).then(|| near(rule.lanes.div_ceil(2)..=rule.lanes - 1)).flatten();
+        for other in [more, fewer].into_iter().flatten() {
+            add(Some(other));
+            add(other.on_chip(fit));
         }
-        let base = Self::of_lanes(rule.lanes);
-        add(Some(base));
-        add(Some(Self { group: 2 * rule.group, trajectory: Trajectory::Global, ..rule }));
         add(Some(Self { group: 2 * rule.group, ..rule }));
         add(Some(Self { group: rule.group / 2, ..rule }));
-        add(Some(Self { trajectory: Trajectory::Global, stages: Stages::Kept, ..rule }));
+        add(Some(Self::of_lanes(rule.lanes)));
+        add(Some(Self { stages: Stages::Kept, ..rule }));
+        add(more.and_then(|more| near(2 * more.lanes..=4 * more.lanes)));
+        add(Some(Self { group: 4 * rule.group, ..rule }));
         found
     }
 }
@@ -451,15 +456,6 @@ pub mod tests {
                         for layout in &candidates {
                             layout.check(&fit).unwrap();
                             assert_eq!(*layout, layout.to_string().parse().unwrap());
-                        }
-                        if std::env::var("SHOW").is_ok() {
-                            let texts: Vec<_> = candidates.iter().map(ToString::to_string).collect();
-                            println!(
-                                "{sites} {block} {steps} {} {:?}: {}",
-                                fit.precision.name(),
-                                fit.subgroup,
-                                texts.join(" | ")
-                            );
                         }
                     }
                 }

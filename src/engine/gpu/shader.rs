@@ -130,6 +130,8 @@ pub struct Shape {
     pub ownership: Ownership,
     /// A set of one problem: everything about it is the same for all members.
     pub one_problem: bool,
+    /// The device multiplies 64-bit integers.
+    pub wide_integers: bool,
     pub layout: MemberLayout,
     /// Steps that a workgroup keeps of a trajectory in its memory.
     pub steps_in_group: usize,
@@ -202,6 +204,7 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         STATES_PER_STEP => layout.states_per_step(),
         TILE => TILE,
         ONE_PROBLEM => shape.one_problem,
+        WIDE_INTEGERS => shape.wide_integers,
         PARAMETERS => shape.model.parameter_names().len(),
         MODEL => shape.model.name(),
         FUNCTION => shape.operator.function.name(),
@@ -300,6 +303,7 @@ mod tests {
                             full_background,
                             precision,
                             one_problem,
+                            wide_integers: one_problem,
                             layout,
                             steps_in_group: 2,
                         },
@@ -310,38 +314,44 @@ mod tests {
         shapes
     }
 
-    /// Every variant of a kernel for a shape.
-    fn variants(kernel: Kernel, shape: Shape) -> Vec<Shape> {
-        let mut ownerships = Vec::new();
-        let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
-        for (listed, perturbed, own_background) in
-            [(false, false, false), (true, false, false), (true, true, false), (true, false, true), (true, true, true)]
-        {
-            let ownership = kernel.specialise(Ownership { listed, perturbed, own_background });
-            if !ownerships.contains(&ownership) && (listed || !only_listed) {
-                ownerships.push(ownership);
+    /// Every kernel with every variant of every shape, once.
+    fn variants() -> Vec<(Kernel, Shape)> {
+        let mut all = std::collections::HashSet::new();
+        for (shape, kernel) in shapes().into_iter().flat_map(|shape| Kernel::ALL.map(|kernel| (shape, kernel))) {
+            let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
+            for (listed, perturbed, own_background) in [
+                (false, false, false),
+                (true, false, false),
+                (true, true, false),
+                (true, false, true),
+                (true, true, true),
+            ] {
+                let ownership = Ownership { listed, perturbed, own_background };
+                if listed || !only_listed {
+                    all.insert((kernel, shape.specialise(kernel, ownership)));
+                }
             }
         }
-        ownerships.into_iter().map(|ownership| Shape { ownership, ..shape }).collect()
+        all.into_iter().collect()
     }
 
     #[test]
     fn every_kernel_variant_is_valid_wgsl() {
         let mut failures = Vec::new();
-        for shape in shapes() {
-            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, shape).into_iter().map(|s| (*k, s))) {
-                let text = source(kernel, &shape, &Templates::default()).unwrap();
-                let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
-                    naga::valid::Validator::new(
-                        naga::valid::ValidationFlags::all(),
-                        naga::valid::Capabilities::FLOAT64 | naga::valid::Capabilities::SUBGROUP,
-                    )
-                    .validate(&m)
-                    .map_err(|e| e.emit_to_string(&text))
-                });
-                if let Err(message) = checked {
-                    failures.push(format!("{kernel:?} of {shape:?}:\n{message}"));
-                }
+        for (kernel, shape) in variants() {
+            let text = source(kernel, &shape, &Templates::default()).unwrap();
+            let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
+                naga::valid::Validator::new(
+                    naga::valid::ValidationFlags::all(),
+                    naga::valid::Capabilities::FLOAT64
+                        | naga::valid::Capabilities::SUBGROUP
+                        | naga::valid::Capabilities::SHADER_INT64,
+                )
+                .validate(&m)
+                .map_err(|e| e.emit_to_string(&text))
+            });
+            if let Err(message) = checked {
+                failures.push(format!("{kernel:?} of {shape:?}:\n{message}"));
             }
         }
         assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[0]);
@@ -349,16 +359,13 @@ mod tests {
 
     #[test]
     fn f64_kernels_use_no_built_in_transcendental() {
-        for shape in shapes().iter().filter(|s| s.precision == Precision::F64) {
-            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, *shape).into_iter().map(|s| (*k, s))) {
-                let text = source(kernel, &shape, &Templates::default()).unwrap();
-                for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
-                    for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
-                        let at = line
-                            .find(name)
-                            .filter(|at| !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-                        assert!(at.is_none(), "{kernel:?}: {line}");
-                    }
+        for (kernel, shape) in variants().into_iter().filter(|(_, s)| s.precision == Precision::F64) {
+            let text = source(kernel, &shape, &Templates::default()).unwrap();
+            for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
+                for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
+                    let at =
+                        line.find(name).filter(|at| !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+                    assert!(at.is_none(), "{kernel:?}: {line}");
                 }
             }
         }

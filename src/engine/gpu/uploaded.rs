@@ -43,6 +43,7 @@ impl Uploaded {
             precision,
             ownership: Ownership::default(),
             one_problem: data.seeds.len() == 1,
+            wide_integers: device.device.features().contains(wgpu::Features::SHADER_INT64),
             steps_in_group: layout.steps_in_group(steps),
             layout,
         };
