@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a helper waits awake for the next call.
-const AWAKE: Duration = Duration::from_micros(200);
+/// How long a helper waits awake for the next call, and the caller for the last helper: about one block of members. On
+/// cores that others use too, whoever waits awake keeps the other from its core.
+const AWAKE: Duration = Duration::from_micros(60);
 
 /// Calls longer than this do not notice a helper that wakes late.
 const SHORT: Duration = Duration::from_millis(2);
