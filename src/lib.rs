@@ -31,6 +31,7 @@
 //! hardware), [`posterior`] and [`optimizer`], [`diagnostics`], [`method`], [`experiment`], [`output`]. A name below can
 //! be reached by its room's path too.
 
+pub mod benchmark;
 pub mod diagnostics;
 pub mod engine;
 pub mod error;
@@ -58,9 +59,9 @@ pub use problem::{
 
 // An engine, the batches it runs and what comes back.
 pub use engine::{
-    AdamStep, AdapterDescription, AffineMap, Backend, CostHistogram, Costs, Counters, Draw, Engine, EngineSettings,
-    Gradients, Hardware, Inspection, Keep, Listed, LoadedProblem, Members, Moments, Precision, Resident, Row, Scale,
-    Selection, Terms, adapters,
+    AdamStep, AdapterDescription, AffineMap, Backend, Ceilings, CostHistogram, Costs, Counters, Draw, Engine,
+    EngineSettings, Gradients, Hardware, Inspection, Keep, Listed, LoadedProblem, Members, Moments, Precision,
+    Resident, Row, Scale, Selection, Terms, adapters,
 };
 
 // Random numbers, by address.

@@ -82,6 +82,9 @@ const BODIES: &[(&str, Body)] = &[
     ("many_members", many_members),
     ("trajectory_after_a_gradient_of_nothing", trajectory_after_a_gradient_of_nothing),
     ("counters_are_pinned", counters_are_pinned),
+    ("kernels_are_timed", kernels_are_timed),
+    ("kernels_by_name_give_the_same_bytes", kernels_by_name_give_the_same_bytes),
+    ("fewer_members_prepare_nothing", fewer_members_prepare_nothing),
     ("bad_input_is_refused", bad_input_is_refused),
 ];
 
@@ -1792,6 +1795,106 @@ fn check_traffic(bench: &Bench, report: &mut Report, name: &str, before: Counter
         _ => up > 0 && down > 0,
     };
     report.expect(fits, || format!("{name}: {up} bytes up, {down} bytes down"));
+}
+
+/// Kernel time grows with every operation and stays below the clock on the wall; on a GPU only where it is asked for.
+fn kernels_are_timed(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2400, sites: 16, times: 6, ..Recipe::default() };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 100);
+    let rows: Vec<_> = (0..100).map(|member| Row { problem: 0, member }).collect();
+    let listed = Listed { states: members.view(), rows: &rows, amplitude: 1.0 };
+    let mut loaded = bench.load(&problem);
+    report.expect(loaded.kernel_time().is_none() == bench.is_gpu(), || "kernel time before it is asked for".into());
+    loaded.time_kernels(true).unwrap();
+    let Some(start) = loaded.kernel_time() else {
+        println!("{}: no clock", bench.engine.hardware());
+        return;
+    };
+    let mut resident = loaded.settle(listed, members.view(), recipe.directions(1).map(|d| d.abs()).view()).unwrap();
+    // More passes than a device's clock keeps at a time.
+    let steps: Vec<_> = COSINE.steps(500).take(500).collect();
+    let drawn = draw(&recipe, &problem, 100, 0);
+    let mut before = start;
+    type Operation<'a> = Box<dyn FnMut(&mut LoadedProblem) + 'a>;
+    let operations: [(&str, Operation); 4] = [
+        ("cost", Box::new(|l| drop(l.cost(Members::Given(members.view()), Terms::ALL).unwrap()))),
+        ("moments", Box::new(|l| drop(l.moments(&drawn, Terms::ALL).unwrap()))),
+        ("selection", Box::new(|l| drop(l.select(&drawn, Terms::ALL, Keep::Best(2)).unwrap()))),
+        ("500 Adam steps", Box::new(|l| l.adam(&mut resident, &steps, Terms::ALL).unwrap())),
+    ];
+    for (name, mut run) in operations {
+        let clock = Instant::now();
+        run(&mut loaded);
+        let wall = clock.elapsed();
+        let after = loaded.kernel_time().expect("it is on");
+        let spent = after.checked_sub(before).unwrap_or_default();
+        report.expect(!spent.is_zero() && spent <= wall, || format!("{name}: {spent:?} in kernels of {wall:?}"));
+        before = after;
+    }
+    loaded.time_kernels(false).unwrap();
+    report.expect(loaded.kernel_time().is_none() == bench.is_gpu(), || "kernel time is off and goes on".into());
+}
+
+/// The variant that a problem was loaded with, asked for by its name, gives the same bytes, and so it does once more; of
+/// another variant the numbers agree.
+fn kernels_by_name_give_the_same_bytes(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2500, sites: 16, times: 6, ..Recipe::default() };
+    let problem = recipe.build();
+    let drawn = draw(&recipe, &problem, 300, 0);
+    let mut loaded = bench.load(&problem);
+    let (kernel, auto) = (loaded.kernel(), loaded.moments(&drawn, Terms::ALL).unwrap());
+    report.expect(!kernel.is_empty(), || "a kernel without a name".into());
+    let named = |kernel: &str| EngineSettings { kernel: kernel.into(), ..bench.settings.clone() };
+    if !bench.is_gpu() {
+        report.expect(Engine::new(&named("lanes=1")).is_err(), || "the CPU engine took a GPU's kernel".into());
+        return;
+    }
+    for _ in 0..2 {
+        let engine = Engine::new(&named(&kernel)).unwrap();
+        let mut again = engine.load(&problem).unwrap();
+        report.expect(again.kernel() == kernel && engine.kernel() == kernel, || {
+            format!("{kernel} was asked for, {} loaded", again.kernel())
+        });
+        report.expect(again.moments(&drawn, Terms::ALL).unwrap() == auto, || format!("other bytes by {kernel}"));
+    }
+    let mut two = Engine::new(&named("lanes=2")).unwrap().load(&problem).unwrap();
+    report.expect(two.kernel() != kernel, || format!("{} is no other kernel", two.kernel()));
+    let (a, b) = (&auto[0], &two.moments(&drawn, Terms::ALL).unwrap()[0]);
+    let gap = (a.cost_observation / b.cost_observation - 1.0).abs();
+    report.expect(gap < 1e-3 && a.count == b.count, || format!("J_o of two kernels {gap:e} apart"));
+    for wrong in ["fastest", "lanes=0", "lanes=one", "lanes=16", "lanes=2,group=63"] {
+        let refused = Engine::new(&named(wrong)).and_then(|engine| engine.load(&problem));
+        let message = refused.map(|_| String::new()).map_or_else(|e| e.to_string(), |text| text);
+        report.expect(message.contains("kernel"), || format!("kernel {wrong:?}: {message:?}"));
+    }
+}
+
+/// A call with fewer members than the one before keeps its buffers and gives what it gives alone; so does one that grows
+/// back.
+fn fewer_members_prepare_nothing(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2600, sites: 8, times: 5, ..Recipe::default() };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 600);
+    let rows: Vec<_> = (0..600).map(|member| Row { problem: 0, member }).collect();
+    let mut loaded = bench.load(&problem);
+    let prepared = |loaded: &LoadedProblem| loaded.counters().preparations;
+    for count in [600, 599, 513, 130, 64, 63, 2, 1, 600] {
+        let states = members.slice(s![..count, ..]);
+        let of = Listed { states, rows: &rows[..count], amplitude: 1.0 };
+        let found = loaded.gradient(Members::Listed(of), Terms::ALL).unwrap();
+        let alone = bench.load(&problem).gradient(Members::Listed(of), Terms::ALL).unwrap();
+        report.expect(found.gradient == alone.gradient && found.costs.observation == alone.costs.observation, || {
+            format!("{count} members in the buffers of more differ")
+        });
+    }
+    let expected = u64::from(bench.is_gpu());
+    report.expect(prepared(&loaded) == expected, || format!("{} preparations for one list", prepared(&loaded)));
+    let drawn = draw(&recipe, &problem, 65, 0);
+    for iteration in 0..5 {
+        loaded.moments(&Draw { iteration, ..drawn.clone() }, Terms::ALL).unwrap();
+    }
+    report.expect(prepared(&loaded) == 2 * expected, || format!("{} preparations for one loop", prepared(&loaded)));
 }
 
 fn bad_input_is_refused(bench: &Bench, report: &mut Report) {

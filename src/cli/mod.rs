@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and what they share.
 
 mod assimilate;
+mod bench;
 mod compare;
 mod config;
 mod devices;
@@ -25,7 +26,7 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 7] = [
+const SUBCOMMANDS: [Subcommand; 8] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
@@ -61,6 +62,12 @@ const SUBCOMMANDS: [Subcommand; 7] = [
         about: "Check this machine's adapter against a reference, row by row",
         flags: validate::flags,
         run: validate::run,
+    },
+    Subcommand {
+        name: "bench",
+        about: "Throughput on this machine, and how far it is from what the device can do",
+        flags: bench::flags,
+        run: bench::run,
     },
     Subcommand {
         name: "devices",

@@ -358,7 +358,7 @@ pub(super) struct RunOptions {
     pub quiet: bool,
 }
 
-fn backend(name: &str) -> std::result::Result<Backend, String> {
+pub(super) fn backend(name: &str) -> std::result::Result<Backend, String> {
     match name {
         "auto" => Ok(Backend::Auto),
         "gpu" => Ok(Backend::Gpu),
@@ -367,7 +367,7 @@ fn backend(name: &str) -> std::result::Result<Backend, String> {
     }
 }
 
-fn precision(name: &str) -> std::result::Result<Precision, String> {
+pub(super) fn precision(name: &str) -> std::result::Result<Precision, String> {
     match name {
         "f32" => Ok(Precision::F32),
         "f64" => Ok(Precision::F64),

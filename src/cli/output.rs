@@ -69,3 +69,26 @@ pub(super) fn analysis_attributes(
     }
     attributes
 }
+
+/// The directories that a run made. Those that it leaves empty go with it.
+#[derive(Default)]
+pub(super) struct NewDirectories(Vec<PathBuf>);
+
+impl NewDirectories {
+    pub(super) fn create(&mut self, directory: &Path) -> Result<()> {
+        let missing: Vec<_> = directory.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+        self.0.extend(missing.iter().rev().map(PathBuf::from));
+        std::fs::create_dir_all(directory).map_err(|e| {
+            Error::file(directory, format!("cannot be created: {e}"), "choose another directory with --out")
+        })
+    }
+}
+
+impl Drop for NewDirectories {
+    fn drop(&mut self) {
+        for directory in self.0.iter().rev() {
+            // Refused where there is something in it.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}

@@ -93,7 +93,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     methods.iter().try_for_each(|method| preset.methods.check(*method))?;
     preset.twin.check()?;
     let engine = options.hardware.engine(&options.run)?;
-    let mut new = NewDirectories::default();
+    let mut new = output::NewDirectories::default();
     new.create(out)?;
     for target in &targets {
         check_writable(target, force)?;
@@ -170,29 +170,6 @@ fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
         return Err(Error::invalid("--seed", "consecutive seeds below 2^64", found, "change --repeat or --seed"));
     };
     Ok((first..=last).collect())
-}
-
-/// The directories that a run made. Those that it leaves empty go with it.
-#[derive(Default)]
-struct NewDirectories(Vec<PathBuf>);
-
-impl NewDirectories {
-    fn create(&mut self, directory: &Path) -> Result<()> {
-        let missing: Vec<_> = directory.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
-        self.0.extend(missing.iter().rev().map(PathBuf::from));
-        std::fs::create_dir_all(directory).map_err(|e| {
-            Error::file(directory, format!("cannot be created: {e}"), "choose another directory with --out")
-        })
-    }
-}
-
-impl Drop for NewDirectories {
-    fn drop(&mut self) {
-        for directory in self.0.iter().rev() {
-            // Refused where there is something in it.
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
 }
 
 /// The line above the table.

@@ -169,6 +169,16 @@ impl Settings {
         Ok(analyses)
     }
 
+    /// The loop alone, on a problem that is loaded already: what a bench times.
+    pub(crate) fn iterate(
+        &self,
+        problem: &Problem,
+        loaded: &mut LoadedProblem,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        self.fit(problem, loaded, observer).map(drop)
+    }
+
     /// The loop.
     fn fit(&self, problem: &Problem, loaded: &mut LoadedProblem, observer: &mut dyn Observer) -> Result<Fit> {
         let shape = (problem.count(), problem.sites());

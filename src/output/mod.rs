@@ -10,7 +10,9 @@ mod scores;
 pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, write_bytes, write_text};
 pub use analysis::{SavedAnalysis, read_analysis, write_analysis};
 pub use evaluation::write_evaluation;
-pub use figures::{Figure, check_figure, check_figures, figures, growth_figure, write_figure, write_figures};
+pub use figures::{
+    Figure, check_figure, check_figures, figures, growth_figure, throughput, write_figure, write_figures,
+};
 pub use members::{read_members, write_members};
 pub use report::{MethodReport, Report, Table, hardware_facts, problem_facts, write_report};
 pub use scores::{write_scores, write_timings};

@@ -1,6 +1,7 @@
 //! The CPU engine: SIMD lanes over members, threads over blocks of members, a block's whole sweep inside the cache.
 
 mod batch;
+mod ceiling;
 mod data;
 mod lanes;
 mod normals;
@@ -9,6 +10,7 @@ mod resident;
 mod select;
 mod sums;
 mod sweep;
+mod tile;
 
 use super::operation::Operation;
 use super::selection::Selector;

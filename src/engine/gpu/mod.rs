@@ -6,6 +6,7 @@ mod buffers;
 mod cache;
 mod calibrate;
 mod call;
+mod ceiling;
 mod choice;
 mod dispatches;
 mod layout;

@@ -41,7 +41,12 @@ impl Pipelines {
     /// A kernel that the driver does not take.
     pub fn get(&self, wanted: &[(Kernel, Shape)]) -> Result<Vec<wgpu::ComputePipeline>> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> = wanted.iter().filter(|key| !compiled.contains_key(key)).collect();
+        let mut missing: Vec<&(Kernel, Shape)> = Vec::new();
+        for key in wanted {
+            if !compiled.contains_key(key) && !missing.contains(&key) {
+                missing.push(key);
+            }
+        }
         for (key, pipeline) in missing.iter().zip(self.compile_all(&missing)?) {
             compiled.insert(**key, pipeline);
         }

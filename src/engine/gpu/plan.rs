@@ -197,6 +197,50 @@ mod tests {
         assert!(2 * plan.segments.length() < 65_535 && plan.segments.count() > 100);
     }
 
+    /// Large states and long windows, on devices that bind 128 MiB at most and on large ones.
+    #[test]
+    fn large_states_and_long_windows_fit() {
+        let small = wgpu::Limits::default();
+        let large = wgpu::Limits {
+            max_storage_buffer_binding_size: 2 << 30,
+            max_buffer_size: 2 << 30,
+            ..wgpu::Limits::default()
+        };
+        assert_eq!(small.max_storage_buffer_binding_size, 128 << 20);
+        for (sites, steps) in [(1_000, 39), (4_096, 39), (1_000, 10_000), (4_096, 1_000), (40, 10_000), (16, 100_000)] {
+            let layouts = [(1, "lanes=1,group=64"), (8, "lanes=8,group=64"), (256, "lanes=256,group=256")];
+            for (_, layout) in layouts.into_iter().filter(|(lanes, _)| 2 * lanes <= sites) {
+                for (memory, limits) in [(64, &small), (1024, &small), (1024, &large), (16 << 10, &large)] {
+                    for count in [1, 300, 65_536, 1_000_000] {
+                        for precision in [Precision::F32, Precision::F64] {
+                            let layout = layout.parse().unwrap();
+                            let need = Need { sites, layout, precision, ..need(count, count, steps) };
+                            let plan = match Plan::new(&need, memory << 20, limits) {
+                                Ok(plan) => plan,
+                                // A block of 256 members of 4,096 sites needs more than this; the user is told how much.
+                                Err(error) => {
+                                    assert!(
+                                        count > 1 && sites >= 1_000 && error.to_string().contains("MiB"),
+                                        "{error}"
+                                    );
+                                    continue;
+                                }
+                            };
+                            assert!(
+                                plan.bytes <= (memory << 20).min(limits.max_storage_buffer_binding_size),
+                                "{need:?}"
+                            );
+                            let (length, segments) = (plan.segments.length(), plan.segments.count());
+                            assert!(length <= DISPATCH_STEPS && length * segments >= steps, "{need:?}");
+                            let work = length * plan.capacity * sites * WORK_PER_SITE;
+                            assert!(work <= DISPATCH_WORK || length == 1, "{need:?}: {work} operations");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_budget_too_small_is_refused_with_the_bytes() {
         let huge = Need { sites: 100_000, slots: 1_000_000, ..need(1, 1, 10) };

@@ -19,9 +19,11 @@ mod png;
 mod repeated;
 mod style;
 mod svg;
+mod throughput;
 mod trajectories;
 
 pub use growth::growth_figure;
+pub use throughput::throughput;
 
 use super::{check_writable, write_bytes, write_text};
 use crate::error::{Error, Result};

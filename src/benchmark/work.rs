@@ -1,0 +1,148 @@
+//! The work of one member, counted from the equations: floating-point operations, vector instructions, bytes.
+//!
+//! Counted once is what any implementation has to do: nothing recomputed, and of two forms the cheaper one. Fused
+//! multiply-adds are two operations and one instruction. Loads, stores, addresses and loops are not counted.
+//!
+//! | part, for each | operations | instructions | how |
+//! |---|---|---|---|
+//! | RK4 step forward, site and step | 28 | 19 | 4 tendencies (x+ - x--) x- - x + F: 4 operations in 3; 3 stage states: 2 in 1; the sum of the stages: 6 in 4 |
+//! | adjoint RK4 step, site and step | 40 | 23 | 4 adjoint tendencies: 7 operations in 4; 3 stage states: 2 in 1; sum: 6 in 4 |
+//! | observation, site and time | 5 + 3, 4 + 1, 6 + 4, 40 + 12 | as many | cost + forcing of square, identity, cubic, softplus (our own exp and log) |
+//! | background, site | 4 + 1 | as many | cost + gradient |
+//! | normal draw | 25 | 54 | a quarter of Philox4x32-10 (80 integer instructions for 4) and half of a Box-Muller pair (67 for 2, 50 of them floating-point) |
+//! | c = m + S eps, site | 2 | 1 | |
+//! | sums of the ELBO gradient, site | 8 | 5 | g, g^2, eps, eps^2, g eps |
+//! | perturbed observation, site and time | 27 | 55 | a draw, scaled and added |
+//! | Adam, site | 14 | 11 | a root and a division among them |
+//!
+//! 28 and 40 in 42 together, 8 for a square and 5 for the background: reference.md, section 9, which counts a gradient at 16
+//! sites and 12 times as 13,600 operations in about 8,900 instructions. Observation terms are counted unfused there and here,
+//! because each also needs its value and its weight.
+//!
+//! Bytes on a CPU are what goes in and out of a call, in f64: states stay in the cache. On a GPU they are what passes device
+//! memory, in the engine's type: what comes in and goes out of kernels, and for a sweep back the trajectory, written once and
+//! read once. A kernel that keeps the trajectory on the chip may therefore exceed this memory limit.
+
+use super::{Operation, Size};
+use crate::engine::Precision;
+use crate::problem::PointFunction;
+
+/// What one member of an operation costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Vector instructions, in lanes.
+    pub instructions: f64,
+    /// Bytes that pass memory.
+    pub bytes: f64,
+}
+
+/// Operations and instructions of a part.
+type Cost = (f64, f64);
+
+const FORWARD: Cost = (28.0, 19.0);
+const ADJOINT: Cost = (40.0, 23.0);
+const BACKGROUND: Cost = (4.0, 4.0);
+const BACKGROUND_GRADIENT: Cost = (1.0, 1.0);
+const NORMAL: Cost = (25.0, 54.0);
+const AFFINE: Cost = (2.0, 1.0);
+const SUMS: Cost = (8.0, 5.0);
+const PERTURBATION: Cost = (27.0, 55.0);
+const ADAM: Cost = (14.0, 11.0);
+
+/// Cost and forcing of an observation.
+fn observation(operator: PointFunction) -> (Cost, Cost) {
+    let (cost, forcing) = match operator {
+        PointFunction::Identity => (4.0, 1.0),
+        PointFunction::Square => (5.0, 3.0),
+        PointFunction::Cubic => (6.0, 4.0),
+        PointFunction::Softplus => (40.0, 12.0),
+    };
+    ((cost, cost), (forcing, forcing))
+}
+
+impl Work {
+    /// The work of one member of a row.
+    pub(super) fn of(operation: Operation, size: &Size, precision: Precision, gpu: bool) -> Self {
+        let n = size.sites as f64;
+        let (steps, times) = (n * size.steps() as f64, n * size.times as f64);
+        let (observed, forced) = observation(size.operator);
+        let mut work = Self { bytes: Self::bytes(operation, size, precision, gpu), ..Self::default() };
+        work.add(steps, FORWARD);
+        if operation == Operation::Forecast {
+            return work;
+        }
+        work.add(times, observed);
+        // Trials of the prior are judged by J_o alone.
+        if operation != Operation::Abc {
+            work.add(n, BACKGROUND);
+        }
+        if matches!(operation, Operation::Gradient | Operation::Elbo | Operation::Vi | Operation::Ensemble) {
+            work.add(steps, ADJOINT);
+            work.add(times, forced);
+            work.add(n, BACKGROUND_GRADIENT);
+        }
+        if matches!(operation, Operation::Elbo | Operation::Vi | Operation::Abc) {
+            work.add(n, NORMAL);
+            work.add(n, AFFINE);
+        }
+        if matches!(operation, Operation::Elbo | Operation::Vi) {
+            work.add(n, SUMS);
+        }
+        if operation == Operation::Ensemble {
+            work.add(times, PERTURBATION);
+            work.add(n, ADAM);
+        }
+        work
+    }
+
+    fn add(&mut self, count: f64, (flops, instructions): Cost) {
+        self.flops += count * flops;
+        self.instructions += count * instructions;
+    }
+
+    fn bytes(operation: Operation, size: &Size, precision: Precision, gpu: bool) -> f64 {
+        let b = precision.bytes() as f64;
+        let state = size.sites as f64 * if gpu { b } else { 8.0 };
+        let costs = if gpu { 3.0 * b } else { 17.0 };
+        let trajectory = state * size.times as f64;
+        let kept = if gpu { 2.0 * state * (size.steps() + 1) as f64 } else { 0.0 };
+        // Sums of a block of 256 members.
+        let sums = 5.0 * state / 256.0;
+        match operation {
+            Operation::Forecast => state + trajectory,
+            Operation::Cost => state + costs,
+            Operation::Gradient => 2.0 * state + costs + kept,
+            Operation::Elbo | Operation::Vi => sums + kept,
+            Operation::Abc => costs,
+            // Reads x, xb and the two running means, writes x and the means, in the engine's type everywhere.
+            Operation::Ensemble => 7.0 * b * size.sites as f64 + kept,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gradient_costs_what_the_reference_counts() {
+        let size = Size { operator: PointFunction::Square, sites: 16, times: 12, steps_per_time: 1 };
+        let work = Work::of(Operation::Gradient, &size, Precision::F32, true);
+        assert!((work.flops / 13_600.0 - 1.0).abs() < 0.01, "{work:?}");
+        assert!((work.instructions / 8_900.0 - 1.0).abs() < 0.02, "{work:?}");
+        // 8 n T bytes of trajectory, and the state in and out with its cost.
+        assert_eq!(work.bytes, 8.0 * 16.0 * 12.0 + 2.0 * 64.0 + 12.0);
+    }
+
+    #[test]
+    fn operations_contain_each_other() {
+        let size = Size { operator: PointFunction::Identity, sites: 40, times: 40, steps_per_time: 2 };
+        let flops = |operation| Work::of(operation, &size, Precision::F64, false).flops;
+        use Operation::{Abc, Cost, Elbo, Ensemble, Forecast, Gradient, Vi};
+        assert_eq!(flops(Forecast), 28.0 * 40.0 * 78.0);
+        assert!(flops(Forecast) < flops(Abc) && flops(Cost) < flops(Gradient) && flops(Gradient) < flops(Elbo));
+        assert!(flops(Elbo) == flops(Vi) && flops(Gradient) < flops(Ensemble));
+    }
+}

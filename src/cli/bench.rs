@@ -1,0 +1,240 @@
+//! `vi4dvar bench`: throughput on this machine, and how far it is from what the device can do.
+
+use super::config::{self, Given};
+use super::options::{RunOptions, backend, precision};
+use super::{output, print};
+use clap::{ArgAction, ArgMatches, Args, Command};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use vi4dvar::benchmark::{self, Event, Operation, Row};
+use vi4dvar::engine::{Backend, Precision};
+use vi4dvar::error::{Error, Result};
+use vi4dvar::output::{check_figure, throughput, write_figure, write_text};
+use vi4dvar::problem::PointFunction;
+
+#[derive(Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Options {
+    /// What to time: forecast, cost, gradient (of given members, to the host); elbo (members drawn, swept and summed on the
+    /// device); vi (an iteration: elbo and Adam on the host); abc (trials, the best selected); ensemble (an iteration of the
+    /// ensemble of 4DVAR by Adam: every member's gradient with observations of its own, and its step, on the device).
+    /// Default: all
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
+    operation: Vec<Operation>,
+    /// What is observed: identity, square, cubic, softplus. Default: square
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = PointFunction::from_name)]
+    observation_operator: Vec<PointFunction>,
+    /// Where to compute: cpu, gpu, auto. Default: the CPU, and a GPU where there is a real one
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = backend)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backend: Vec<Backend>,
+    /// Number types: f32, f64. Default: f32
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = precision)]
+    precision: Vec<Precision>,
+    /// Sites of the state. Default: 16
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sites: Vec<usize>,
+    /// Times, all observed and assimilated, the initial one included. Default: 12
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    times: Vec<usize>,
+    /// RK4 steps between two times. Default: 1
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    steps_per_time: Vec<usize>,
+    /// Members of a call. Default: 1,1024,65536
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    members: Vec<usize>,
+    /// Measurements of a row. Default: as many as take about 0.4 s, at least 5
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeats: Option<usize>,
+    /// Short measurements, about 0.05 s a row, and no row that takes longer than 1 s a call. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    quick: bool,
+    /// Part of the name of the adapter to use. Default: the best one
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<String>,
+    /// Threads of the CPU engine. Default: all cores
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threads: Option<usize>,
+    /// Most memory that a batch in flight may take, in MiB. Default: 1024
+    #[arg(long, value_name = "MIB")]
+    memory: u64,
+    /// A GPU's kernels: auto (the fastest, measured once), calibrate (measure again), or a variant by its name in a
+    /// row. Default: auto
+    #[arg(long, value_name = "NAME")]
+    kernel: String,
+    /// A directory whose WGSL templates replace the GPU engine's own, for work on kernels. Default: none
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shaders: Option<PathBuf>,
+    /// Print one JSON object per row instead of a table. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    json: bool,
+    /// A directory for bench.jsonl, the settings and a figure of throughput against members. Default: none
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(skip)]
+    run: RunOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let benchmark::Settings {
+            operations: operation,
+            operators: observation_operator,
+            backends: backend,
+            precisions: precision,
+            sites,
+            times,
+            steps_per_time,
+            members,
+            repeats,
+            quick,
+            adapter,
+            threads,
+            memory_mib: memory,
+            kernel,
+            shaders,
+        } = benchmark::Settings::default();
+        Self {
+            operation,
+            observation_operator,
+            backend,
+            precision,
+            sites,
+            times,
+            steps_per_time,
+            members,
+            repeats,
+            quick,
+            adapter,
+            threads,
+            memory,
+            kernel,
+            shaders,
+            json: false,
+            out: None,
+            run: RunOptions::default(),
+        }
+    }
+}
+
+impl Options {
+    fn settings(&self) -> benchmark::Settings {
+        benchmark::Settings {
+            operations: self.operation.clone(),
+            operators: self.observation_operator.clone(),
+            backends: self.backend.clone(),
+            precisions: self.precision.clone(),
+            sites: self.sites.clone(),
+            times: self.times.clone(),
+            steps_per_time: self.steps_per_time.clone(),
+            members: self.members.clone(),
+            repeats: self.repeats,
+            quick: self.quick,
+            adapter: self.adapter.clone(),
+            threads: self.threads,
+            memory_mib: self.memory,
+            kernel: self.kernel.clone(),
+            shaders: self.shaders.clone(),
+        }
+    }
+}
+
+pub(super) fn flags(command: Command) -> Command {
+    Options::augment_args_for_update(command).after_help(
+        "A row is a median with its quartiles (+-), end to end and of the kernels alone. \"of limit\" is the time that the \
+         nearer bound allows over the time taken: counted vector instructions at the measured rate of multiply-adds, or \
+         counted bytes at the measured rate of a copy; of vi with a readback. A row whose numbers are not those of the CPU \
+         engine in f64 is not timed, and the exit code is 1.",
+    )
+}
+
+pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+    let options = Given::new::<Options>(flags)?.over(Options::default());
+    let settings = options.settings();
+    settings.check()?;
+    let saved = config::resolved("bench", &options);
+    let force = options.run.force;
+    let lines_path = options.out.as_ref().map(|out| out.join("bench.jsonl"));
+    let mut new = output::NewDirectories::default();
+    if let (Some(out), Some(path)) = (&options.out, &lines_path) {
+        new.create(out)?;
+        output::check(path, &[], force)?;
+        check_figure(out, "throughput", force)?;
+    }
+    let bar = bar(options.run.quiet);
+    let mut lines = String::new();
+    let mut engines = 0;
+    let rows = settings.run(&mut |event| match event {
+        Event::Begin(row, of, name) => {
+            bar.set_length(of as u64);
+            bar.set_position(row as u64 - 1);
+            bar.set_message(name.to_owned());
+            Ok(())
+        }
+        Event::Note(text) => {
+            bar.suspend(|| eprintln!("note: {text}"));
+            Ok(())
+        }
+        Event::Engine(hardware, ceilings) => {
+            engines += 1;
+            let gap = if engines > 1 { "\n" } else { "" };
+            let heading = format!("{gap}{}", benchmark::heading(hardware, ceilings));
+            if options.json { Ok(()) } else { bar.suspend(|| print(&heading)) }
+        }
+        Event::Row(row) => {
+            let json = serde_json::to_string(row).expect("a row is plain numbers and names") + "\n";
+            lines += &json;
+            bar.suspend(|| print(&if options.json { json } else { benchmark::line(row) }))
+        }
+    })?;
+    bar.finish_and_clear();
+    if let (Some(out), Some(path)) = (&options.out, &lines_path) {
+        write_text(path, &lines, force)?;
+        output::save_settings(path, &saved, force)?;
+        if let Some(figure) = throughput(&rows) {
+            write_figure(out, &figure, force)?;
+        }
+        if !options.run.quiet {
+            eprintln!("in {}", out.display());
+        }
+    }
+    verdict(&rows)
+}
+
+/// An error where a row was not what it should be.
+fn verdict(rows: &[Row]) -> Result<()> {
+    let wrong: Vec<_> = rows.iter().filter(|row| row.error.is_some()).collect();
+    let Some(first) = wrong.first() else { return Ok(()) };
+    Err(Error::Wrong {
+        message: format!(
+            "{} of {} rows differ from the CPU engine in f64 and were not timed; the first: {} on {}, {} sites, {} members: {}",
+            wrong.len(),
+            rows.len(),
+            first.operation.name(),
+            first.adapter,
+            first.sites,
+            first.members,
+            first.error.as_deref().unwrap_or_default()
+        ),
+        help: "update the driver, choose another --adapter, and report this".into(),
+    })
+}
+
+/// Which row is being timed, on standard error where that is a terminal.
+fn bar(quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} {eta} left").expect("the template is valid");
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
+}

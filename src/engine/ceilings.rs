@@ -1,0 +1,40 @@
+//! What a device can do at most, measured on it: arithmetic, memory, and the way back to the host.
+
+use super::Engine;
+use crate::error::Result;
+use std::time::Duration;
+
+/// Numbers of a readback: the gradient of a mean-field Gaussian over 64 sites. What it takes is latency, not size.
+pub(super) const READBACK_NUMBERS: usize = 128;
+
+/// The limits of an engine's device in the engine's number type, measured. Each is the best of several attempts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
+    /// Floating-point operations per second, two for each multiply-add: independent chains of multiply-adds in
+    /// registers, on all threads or the whole GPU.
+    pub flops: f64,
+    /// Bytes per second of a copy between two buffers that no cache holds, each byte counted once read and once written.
+    pub bytes: f64,
+    /// Submitting a copy of 128 numbers to the host and waiting for it; zero on a CPU, which has nothing to bring back.
+    pub readback: Duration,
+}
+
+impl Ceilings {
+    /// Fused multiply-adds per second and lane: what instructions of any kind are counted against.
+    pub fn instructions(&self) -> f64 {
+        self.flops / 2.0
+    }
+}
+
+impl Engine {
+    /// Measures the device's limits; takes about half a second.
+    ///
+    /// # Errors
+    /// A device failure.
+    pub fn ceilings(&self) -> Result<Ceilings> {
+        match self {
+            Self::Cpu(e) => Ok(e.ceilings()),
+            Self::Gpu(e) => e.ceilings(),
+        }
+    }
+}
