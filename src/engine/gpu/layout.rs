@@ -328,7 +328,9 @@ impl MemberLayout {
         add(Some(Self { group: rule.group / 2, ..rule }));
         add(Some(Self::of_lanes(rule.lanes)));
         add(Some(Self { stages: Stages::Kept, ..rule }));
-        add(more.and_then(|more| near(2 * more.lanes..=4 * more.lanes)));
+        let most = more.and_then(|more| near(2 * more.lanes..=4 * more.lanes));
+        add(most.and_then(|most| most.on_chip(fit)));
+        add(most);
         add(Some(Self { group: 4 * rule.group, ..rule }));
         found
     }
