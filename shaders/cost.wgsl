@@ -48,11 +48,11 @@ fn perturbation(t: u32, j: u32, l: u32) -> real {
     }
     return states[perturbation_place(l)];
 }
-
-// J_o of the time of the last `observation_forcing`: a reverse sweep adds it on the way back, where its derivative is,
-// so that each perturbation is drawn once.
-var<private> forcing_cost: real;
 //% endif
+
+// 2 J_o of the lane's own observations, so far. A reverse sweep adds it on the way back, where its derivative is, so
+// that each observation is read, and each perturbation drawn, once.
+var<private> lane_cost: real;
 
 // H(x)_j - y_j for each block j that begins at a lane's place i.
 //% for i in range(0, S, BLOCK_SIZE)
@@ -70,46 +70,40 @@ fn departure_${i}(t: u32, x: State) -> real {
 }
 //% endfor
 
-// J_o of time t.
-fn observation_cost(t: u32, x: State) -> real {
+// Adds J_o of time t.
+fn observation_cost(t: u32, x: State) {
     //% if PERTURBED
     draw_perturbations(t);
     //% endif
-    var sum: real = 0.0;
     //% for i in range(0, S, BLOCK_SIZE)
     if (owned(${i}u)) {
         let d = departure_${i}(t, x);
-        sum = fma(d * d, observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u), sum);
+        lane_cost = fma(d * d, observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u), lane_cost);
     }
     //% endfor
-    return HALF * over_lanes(sum);
 }
 
-// w + dJ_o/dx_t
+// w + dJ_o/dx_t. Adds J_o of time t.
 fn observation_forcing(t: u32, x: State, w: State) -> State {
     var forced: State;
     //% if PERTURBED
     draw_perturbations(t);
-    var sum: real = 0.0;
     //% endif
     //% for i in range(0, S, BLOCK_SIZE)
-    //% if PERTURBED
     let d${i} = departure_${i}(t, x);
-    let r${i} = observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u);
-    let f${i} = d${i} * r${i} * real(${1 / BLOCK_SIZE});
+    let r${i} = d${i} * observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u);
     if (owned(${i}u)) {
-        sum = fma(d${i} * d${i}, r${i}, sum);
+        lane_cost = fma(d${i}, r${i}, lane_cost);
     }
+    //% if BLOCK_SIZE == 1
+    forced[${i}] = fma(h_derivative(x[${i}]), r${i}, w[${i}]);
     //% else
-    let f${i} = departure_${i}(t, x) * observation_precision_at(t, site(${i}u) / ${BLOCK_SIZE}u) * real(${1 / BLOCK_SIZE});
-    //% endif
+    let f${i} = r${i} * real(${1 / BLOCK_SIZE});
     //% for k in range(i, i + BLOCK_SIZE)
     forced[${k}] = fma(h_derivative(x[${k}]), f${i}, w[${k}]);
     //% endfor
-    //% endfor
-    //% if PERTURBED
-    forcing_cost = HALF * over_lanes(sum);
     //% endif
+    //% endfor
     return forced;
 }
 

@@ -1,5 +1,5 @@
 // Draws members from the affine map x0 = m + s eps: one invocation per member and four sites. Writes x0 into the first
-// slot and eps into the slot `epsilon`. CPU: src/engine/cpu/batch.rs, `Group::load_initial_state`.
+// slot, and eps into the slot `epsilon` where something reads it (EPSILON). CPU: src/engine/cpu/batch.rs, `Group::load_initial_state`.
 
 //% include "member.wgsl"
 //% include "random.wgsl"
@@ -26,7 +26,9 @@ fn draw(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         if (i < N) {
             let epsilon = real(z[j]);
             states[i * params.capacity + k] = fma(map[(2u * p + 1u) * N + i], epsilon, map[2u * p * N + i]);
-            states[(params.epsilon * N + i) * params.capacity + k] = epsilon;
+            if ((params.flags & EPSILON) != 0u) {
+                states[(params.epsilon * N + i) * params.capacity + k] = epsilon;
+            }
         }
     }
 }

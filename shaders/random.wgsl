@@ -1,6 +1,13 @@
 // Philox4x32-10 and Box-Muller normals. CPU: src/random.rs, line by line. Always f32, with no built-in logarithm, sine
 // or cosine: adapters may differ in those by 2^-11.
 
+//% if WIDE_INTEGERS
+// The 64 bits of a * b, high word first: one instruction on many GPUs.
+fn multiply_wide(a: u32, b: u32) -> vec2<u32> {
+    let product = u64(a) * u64(b);
+    return vec2<u32>(u32(product >> 32u), u32(product));
+}
+//% else
 // The 64 bits of a * b, high word first, from four products of 16 bits.
 fn multiply_wide(a: u32, b: u32) -> vec2<u32> {
     let a0 = a & 0xffffu;
@@ -12,6 +19,7 @@ fn multiply_wide(a: u32, b: u32) -> vec2<u32> {
     let middle2 = a0 * b1 + (middle & 0xffffu);
     return vec2<u32>(a1 * b1 + (middle >> 16u) + (middle2 >> 16u), a * b);
 }
+//% endif
 
 fn philox(key: vec2<u32>, counter: vec4<u32>) -> vec4<u32> {
     var k = key;

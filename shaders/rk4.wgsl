@@ -1,5 +1,5 @@
 // The classical Runge-Kutta step, its tangent and its exact adjoint. CPU: src/model/rk4.rs.
-// problem[0..3] holds dt/2, dt, dt/6.
+// Every step makes an even number of exchanges, so that the next begins with turn 0 again.
 
 // The increments are summed before they meet the state, so that a step rounds the state once.
 fn weighted(k1: State, k2: State, k3: State, k4: State) -> State {
@@ -7,11 +7,11 @@ fn weighted(k1: State, k2: State, k3: State, k4: State) -> State {
 }
 
 fn step(x: State) -> State {
-    let k1 = tendency(ring(x));
-    let k2 = tendency(ring(axpy(problem[0], k1, x)));
-    let k3 = tendency(ring(axpy(problem[0], k2, x)));
-    let k4 = tendency(ring(axpy(problem[1], k3, x)));
-    return axpy(problem[2], weighted(k1, k2, k3, k4), x);
+    let k1 = tendency(ring_ahead(x, 0u));
+    let k2 = tendency(ring_ahead(axpy(half_dt, k1, x), 1u));
+    let k3 = tendency(ring_ahead(axpy(half_dt, k2, x), 0u));
+    let k4 = tendency(ring_ahead(axpy(dt, k3, x), 1u));
+    return axpy(sixth_dt, weighted(k1, k2, k3, k4), x);
 }
 
 //% if SWEEP == "tangent"
@@ -21,36 +21,63 @@ struct Pair {
 }
 
 fn step_tangent(x: State, dx: State) -> Pair {
-    let p1 = ring(x);
+    let p1 = ring_ahead(x, 0u);
     let k1 = tendency(p1);
-    let d1 = tendency_tangent(p1, ring(dx));
-    let p2 = ring(axpy(problem[0], k1, x));
+    let d1 = tendency_tangent(p1, ring_ahead(dx, 1u));
+    let p2 = ring_ahead(axpy(half_dt, k1, x), 0u);
     let k2 = tendency(p2);
-    let d2 = tendency_tangent(p2, ring(axpy(problem[0], d1, dx)));
-    let p3 = ring(axpy(problem[0], k2, x));
+    let d2 = tendency_tangent(p2, ring_ahead(axpy(half_dt, d1, dx), 1u));
+    let p3 = ring_ahead(axpy(half_dt, k2, x), 0u);
     let k3 = tendency(p3);
-    let d3 = tendency_tangent(p3, ring(axpy(problem[0], d2, dx)));
-    let p4 = ring(axpy(problem[1], k3, x));
+    let d3 = tendency_tangent(p3, ring_ahead(axpy(half_dt, d2, dx), 1u));
+    let p4 = ring_ahead(axpy(dt, k3, x), 0u);
     let k4 = tendency(p4);
-    let d4 = tendency_tangent(p4, ring(axpy(problem[1], d3, dx)));
+    let d4 = tendency_tangent(p4, ring_ahead(axpy(dt, d3, dx), 1u));
     var next: Pair;
-    next.x = axpy(problem[2], weighted(k1, k2, k3, k4), x);
-    next.dx = axpy(problem[2], weighted(d1, d2, d3, d4), dx);
+    next.x = axpy(sixth_dt, weighted(k1, k2, k3, k4), x);
+    next.dx = axpy(sixth_dt, weighted(d1, d2, d3, d4), dx);
     return next;
 }
 //% endif
 
 //% if SWEEP == "reverse"
-// The cotangent of the step's start x, from the cotangent w of its result: shaped like RK4 in reverse.
-fn step_adjoint(x: State, w: State) -> State {
-    let p1 = ring(x);
-    let p2 = ring(axpy(problem[0], tendency(p1), x));
-    let p3 = ring(axpy(problem[0], tendency(p2), x));
-    let p4 = ring(axpy(problem[1], tendency(p3), x));
-    let g4 = tendency_adjoint(p4, ring(w));
-    let g3 = tendency_adjoint(p3, ring(axpy(problem[0], g4, w)));
-    let g2 = tendency_adjoint(p2, ring(axpy(problem[0], g3, w)));
-    let g1 = tendency_adjoint(p1, ring(axpy(problem[1], g2, w)));
-    return axpy(problem[2], weighted(g4, g3, g2, g1), w);
+// Step s, keeping what the way back needs.
+fn step_kept(s: u32, x: State) -> State {
+    keep(${STATES_PER_STEP}u * s, x);
+    //% if STATES_PER_STEP == 1
+    return step(x);
+    //% else
+    let k1 = tendency(ring_ahead(x, 0u));
+    let x2 = axpy(half_dt, k1, x);
+    keep(4u * s + 1u, x2);
+    let k2 = tendency(ring_ahead(x2, 1u));
+    let x3 = axpy(half_dt, k2, x);
+    keep(4u * s + 2u, x3);
+    let k3 = tendency(ring_ahead(x3, 0u));
+    let x4 = axpy(dt, k3, x);
+    keep(4u * s + 3u, x4);
+    let k4 = tendency(ring_ahead(x4, 1u));
+    return axpy(sixth_dt, weighted(k1, k2, k3, k4), x);
+    //% endif
+}
+
+// The cotangent of the start x of step s, from the cotangent w of its result: shaped like RK4 in reverse. Compilers
+// see that the tendency and its adjoint share their differences.
+fn step_adjoint(s: u32, x: State, w: State) -> State {
+    let p1 = ring(x, 0u);
+    //% if STATES_PER_STEP == 1
+    let p2 = ring(axpy(half_dt, tendency(p1), x), 1u);
+    let p3 = ring(axpy(half_dt, tendency(p2), x), 0u);
+    let p4 = ring(axpy(dt, tendency(p3), x), 1u);
+    //% else
+    let p2 = ring(kept(4u * s + 1u), 1u);
+    let p3 = ring(kept(4u * s + 2u), 0u);
+    let p4 = ring(kept(4u * s + 3u), 1u);
+    //% endif
+    let g4 = tendency_adjoint(p4, ring_back(w, 0u));
+    let g3 = tendency_adjoint(p3, ring_back(axpy(half_dt, g4, w), 1u));
+    let g2 = tendency_adjoint(p2, ring_back(axpy(half_dt, g3, w), 0u));
+    let g1 = tendency_adjoint(p1, ring_back(axpy(dt, g2, w), 1u));
+    return axpy(sixth_dt, weighted(g4, g3, g2, g1), w);
 }
 //% endif

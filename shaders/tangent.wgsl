@@ -1,25 +1,34 @@
 // One segment of a tangent sweep: one invocation per member and lane. Carries a state and a perturbation, and stores
 // the perturbation at the stored times. CPU: src/engine/cpu/sweep.rs, `Sweep::tangent`.
 
-//% include "member.wgsl"
+//% include "lanes.wgsl"
 //% include MODEL ~ ".wgsl"
 //% include "rk4.wgsl"
 
 @compute @workgroup_size(${GROUP})
-fn tangent(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
-    place(local, group);
+fn tangent(at: Invocation) {
+    if (!has_members(at.group)) {
+        return;
+    }
+    place(at);
     var pair: Pair;
     pair.x = load(params.state);
     pair.dx = load(params.cotangent);
+    var t = params.first_step / params.steps_per_time;   // the last time, and the steps since then
+    var since = params.first_step - t * params.steps_per_time;
     for (var s = 0u; s < params.steps; s++) {
-        let now = params.first_step + s;
-        if (now % params.steps_per_time == 0u) {
-            store(params.at_times + now / params.steps_per_time, pair.dx);
+        if (since == 0u) {
+            store(params.at_times + t, pair.dx);
         }
         pair = step_tangent(pair.x, pair.dx);
+        since += 1u;
+        if (since == params.steps_per_time) {
+            since = 0u;
+            t += 1u;
+        }
     }
     if ((params.flags & LAST) != 0u) {
-        store(params.at_times + (params.first_step + params.steps) / params.steps_per_time, pair.dx);
+        store(params.at_times + t, pair.dx);
     }
     store(params.next_state, pair.x);
     store(params.cotangent, pair.dx);

@@ -81,7 +81,7 @@ pub fn normals(seed: u64, stream: Stream, iteration: u32, member: u32, quad: u32
 /// Two normals from two random words, from 24 bits of each: u in (0, 1] under the logarithm, so never log(0), and
 /// |normal| <= 5.77.
 #[inline(always)]
-fn box_muller(a: u32, b: u32) -> (f32, f32) {
+pub(crate) fn box_muller(a: u32, b: u32) -> (f32, f32) {
     const SCALE: f32 = 1.0 / 16_777_216.0;
     let r = (-2.0 * log((a >> 8).wrapping_add(1) as i32 as f32 * SCALE)).sqrt();
     let (sin, cos) = sin_cos_turns((b >> 8) as i32);

@@ -44,6 +44,8 @@ const BODIES: &[(&str, Body)] = &[
     ("gradient_awkward_sizes", gradient_awkward_sizes),
     ("cost_sizes", cost_sizes),
     ("tangent_adjoint_sizes", tangent_adjoint_sizes),
+    ("kernels_match_oracle", kernels_match_oracle),
+    ("kernels_in_segments", kernels_in_segments),
     ("member_counts", member_counts),
     ("window_edges", window_edges),
     ("terms_switched_off", terms_switched_off),
@@ -80,6 +82,9 @@ const BODIES: &[(&str, Body)] = &[
     ("many_members", many_members),
     ("trajectory_after_a_gradient_of_nothing", trajectory_after_a_gradient_of_nothing),
     ("counters_are_pinned", counters_are_pinned),
+    ("kernels_are_timed", kernels_are_timed),
+    ("kernels_by_name_give_the_same_bytes", kernels_by_name_give_the_same_bytes),
+    ("fewer_members_prepare_nothing", fewer_members_prepare_nothing),
     ("bad_input_is_refused", bad_input_is_refused),
 ];
 
@@ -338,6 +343,87 @@ fn tangent_adjoint_sizes(bench: &Bench, report: &mut Report) {
         if sites <= 40 {
             check_tangent_adjoint(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, ..base }, 3);
         }
+    }
+}
+
+/// The same engine with a given variant of its kernels, for a window of this recipe. None: subgroups that this adapter
+/// does not have.
+fn with_kernel(bench: &Bench, report: &mut Report, kernel: &str, recipe: &Recipe) -> Option<Bench> {
+    let settings = EngineSettings { kernel: kernel.into(), ..bench.settings.clone() };
+    let engine = Engine::new(&settings).expect("a variant of a working engine");
+    let refused = engine.load(&recipe.build()).err().map(|e| e.to_string());
+    let no_subgroups = refused.as_ref().is_some_and(|e| e.contains("halo=subgroup"));
+    report.expect(refused.is_none() || (no_subgroups && !engine.hardware().software), || {
+        format!("{kernel}, {}: {}", recipe.label(), refused.clone().unwrap_or_default())
+    });
+    refused.is_none().then_some(Bench { settings, engine })
+}
+
+/// Every way to lay a member out: lanes that divide the state and lanes that do not, both ways to exchange edges, every
+/// place for the trajectory, what is kept of a step, and small and large workgroups.
+fn kernels_match_oracle(bench: &Bench, report: &mut Report) {
+    if !bench.is_gpu() {
+        return;
+    }
+    let base = Recipe { seed: 700, times: 7, function: PointFunction::Square, weighted: true, ..Recipe::default() };
+    // Each with its block size. Lanes mean the same in every sweep, so the first of each size runs them all.
+    let cases: [(usize, usize, &[&str]); 8] = [
+        (4, 1, &["lanes=2,group=64,halo=subgroup", "lanes=1,group=32,stages=kept"]),
+        (13, 1, &["lanes=3,group=63,trajectory=workgroup", "lanes=2,group=64,halo=subgroup,stages=kept"]),
+        (
+            16,
+            1,
+            &[
+                "lanes=4,group=128,halo=subgroup,trajectory=workgroup",
+                "lanes=1,group=64,trajectory=workgroup",
+                "lanes=8,group=256",
+                "lanes=1,group=128,stages=kept",
+            ],
+        ),
+        (40, 4, &["lanes=5,group=60,trajectory=workgroup", "lanes=4,group=64,halo=subgroup"]),
+        (64, 1, &["lanes=13,group=26", "lanes=8,group=64,halo=subgroup"]),
+        (67, 1, &["lanes=8,group=64,halo=subgroup", "lanes=14,group=56,trajectory=workgroup,stages=kept"]),
+        (128, 8, &["lanes=16,group=16", "lanes=8,group=64,halo=subgroup"]),
+        (1000, 1, &["lanes=250,group=250", "lanes=91,group=91"]),
+    ];
+    for (k, (sites, block_size, kernels)) in cases.into_iter().enumerate() {
+        let times = if sites > 100 { 3 } else { base.times };
+        let recipe = Recipe { sites, block_size, times, full_background: k % 2 == 1, ..base.clone() };
+        let set = Recipe { problems: 2, per_problem: PerProblem::ALL, ..recipe.clone() };
+        for (at, kernel) in kernels.iter().enumerate() {
+            let Some(bench) = with_kernel(bench, report, kernel, &recipe) else { continue };
+            check_gradient(&bench, report, if at == 0 { &set } else { &recipe }, if sites > 100 { 3 } else { 65 });
+            if at == 0 && sites < 100 {
+                check_cost(&bench, report, &recipe, 5);
+                check_tangent_adjoint(&bench, report, &recipe, 3);
+                check_moments(&bench, report, &recipe, 33, Terms::ALL);
+            }
+        }
+    }
+    let large = Recipe { sites: 4096, times: 2, ..base };
+    for kernel in ["lanes=256,group=256", "lanes=256,group=256,trajectory=workgroup"] {
+        // 64-bit edges of 256 lanes fill what the smallest GPUs have.
+        if let Some(bench) = with_kernel(bench, report, kernel, &large) {
+            check_gradient(&bench, report, &large, 1);
+        }
+    }
+}
+
+/// Windows cut into segments: the same bytes with each kernel as in one, and the oracle's numbers.
+fn kernels_in_segments(bench: &Bench, report: &mut Report) {
+    if !bench.is_gpu() {
+        return;
+    }
+    let fine = Recipe { seed: 750, steps_per_time: 7, dt: 0.005, function: PointFunction::Square, ..Recipe::default() };
+    let recipe = Recipe { sites: 16, times: 25, ..fine };
+    for kernel in
+        ["lanes=3,group=63,stages=kept", "lanes=4,group=64,halo=subgroup", "lanes=5,group=5,trajectory=workgroup"]
+    {
+        let Some(wide) = with_kernel(bench, report, kernel, &recipe) else { continue };
+        check_gradient(&wide, report, &recipe, 513);
+        let narrow = wide.variant(|s| s.memory_mib = 1);
+        let (one, many) = (everything(&wide.engine, &recipe, 513), everything(&narrow, &recipe, 513));
+        same_everything(report, &format!("{kernel}, 1 MiB"), &many, &one);
     }
 }
 
@@ -1711,6 +1797,106 @@ fn check_traffic(bench: &Bench, report: &mut Report, name: &str, before: Counter
         _ => up > 0 && down > 0,
     };
     report.expect(fits, || format!("{name}: {up} bytes up, {down} bytes down"));
+}
+
+/// Kernel time grows with every operation and stays below the clock on the wall; on a GPU only where it is asked for.
+fn kernels_are_timed(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2400, sites: 16, times: 6, ..Recipe::default() };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 100);
+    let rows: Vec<_> = (0..100).map(|member| Row { problem: 0, member }).collect();
+    let listed = Listed { states: members.view(), rows: &rows, amplitude: 1.0 };
+    let mut loaded = bench.load(&problem);
+    report.expect(loaded.kernel_time().is_none() == bench.is_gpu(), || "kernel time before it is asked for".into());
+    loaded.time_kernels(true).unwrap();
+    let Some(start) = loaded.kernel_time() else {
+        println!("{}: no clock", bench.engine.hardware());
+        return;
+    };
+    let mut resident = loaded.settle(listed, members.view(), recipe.directions(1).map(|d| d.abs()).view()).unwrap();
+    // More passes than a device's clock keeps at a time.
+    let steps: Vec<_> = COSINE.steps(500).take(500).collect();
+    let drawn = draw(&recipe, &problem, 100, 0);
+    let mut before = start;
+    type Operation<'a> = Box<dyn FnMut(&mut LoadedProblem) + 'a>;
+    let operations: [(&str, Operation); 4] = [
+        ("cost", Box::new(|l| drop(l.cost(Members::Given(members.view()), Terms::ALL).unwrap()))),
+        ("moments", Box::new(|l| drop(l.moments(&drawn, Terms::ALL).unwrap()))),
+        ("selection", Box::new(|l| drop(l.select(&drawn, Terms::ALL, Keep::Best(2)).unwrap()))),
+        ("500 Adam steps", Box::new(|l| l.adam(&mut resident, &steps, Terms::ALL).unwrap())),
+    ];
+    for (name, mut run) in operations {
+        let clock = Instant::now();
+        run(&mut loaded);
+        let wall = clock.elapsed();
+        let after = loaded.kernel_time().expect("it is on");
+        let spent = after.checked_sub(before).unwrap_or_default();
+        report.expect(!spent.is_zero() && spent <= wall, || format!("{name}: {spent:?} in kernels of {wall:?}"));
+        before = after;
+    }
+    loaded.time_kernels(false).unwrap();
+    report.expect(loaded.kernel_time().is_none() == bench.is_gpu(), || "kernel time is off and goes on".into());
+}
+
+/// The variant that a problem was loaded with, asked for by its name, gives the same bytes, and so it does once more; of
+/// another variant the numbers agree.
+fn kernels_by_name_give_the_same_bytes(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2500, sites: 16, times: 6, ..Recipe::default() };
+    let problem = recipe.build();
+    let drawn = draw(&recipe, &problem, 300, 0);
+    let mut loaded = bench.load(&problem);
+    let (kernel, auto) = (loaded.kernel(), loaded.moments(&drawn, Terms::ALL).unwrap());
+    report.expect(!kernel.is_empty(), || "a kernel without a name".into());
+    let named = |kernel: &str| EngineSettings { kernel: kernel.into(), ..bench.settings.clone() };
+    if !bench.is_gpu() {
+        report.expect(Engine::new(&named("lanes=1")).is_err(), || "the CPU engine took a GPU's kernel".into());
+        return;
+    }
+    for _ in 0..2 {
+        let engine = Engine::new(&named(&kernel)).unwrap();
+        let mut again = engine.load(&problem).unwrap();
+        report.expect(again.kernel() == kernel && engine.kernel() == kernel, || {
+            format!("{kernel} was asked for, {} loaded", again.kernel())
+        });
+        report.expect(again.moments(&drawn, Terms::ALL).unwrap() == auto, || format!("other bytes by {kernel}"));
+    }
+    let mut two = Engine::new(&named("lanes=2")).unwrap().load(&problem).unwrap();
+    report.expect(two.kernel() != kernel, || format!("{} is no other kernel", two.kernel()));
+    let (a, b) = (&auto[0], &two.moments(&drawn, Terms::ALL).unwrap()[0]);
+    let gap = (a.cost_observation / b.cost_observation - 1.0).abs();
+    report.expect(gap < 1e-3 && a.count == b.count, || format!("J_o of two kernels {gap:e} apart"));
+    for wrong in ["fastest", "lanes=0", "lanes=one", "lanes=16", "lanes=2,group=63"] {
+        let refused = Engine::new(&named(wrong)).and_then(|engine| engine.load(&problem));
+        let message = refused.map(|_| String::new()).map_or_else(|e| e.to_string(), |text| text);
+        report.expect(message.contains("kernel"), || format!("kernel {wrong:?}: {message:?}"));
+    }
+}
+
+/// A call with fewer members than the one before keeps its buffers and gives what it gives alone; so does one that grows
+/// back.
+fn fewer_members_prepare_nothing(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 2600, sites: 8, times: 5, ..Recipe::default() };
+    let problem = recipe.build();
+    let members = recipe.members(&problem, 600);
+    let rows: Vec<_> = (0..600).map(|member| Row { problem: 0, member }).collect();
+    let mut loaded = bench.load(&problem);
+    let prepared = |loaded: &LoadedProblem| loaded.counters().preparations;
+    for count in [600, 599, 513, 130, 64, 63, 2, 1, 600] {
+        let states = members.slice(s![..count, ..]);
+        let of = Listed { states, rows: &rows[..count], amplitude: 1.0 };
+        let found = loaded.gradient(Members::Listed(of), Terms::ALL).unwrap();
+        let alone = bench.load(&problem).gradient(Members::Listed(of), Terms::ALL).unwrap();
+        report.expect(found.gradient == alone.gradient && found.costs.observation == alone.costs.observation, || {
+            format!("{count} members in the buffers of more differ")
+        });
+    }
+    let expected = u64::from(bench.is_gpu());
+    report.expect(prepared(&loaded) == expected, || format!("{} preparations for one list", prepared(&loaded)));
+    let drawn = draw(&recipe, &problem, 65, 0);
+    for iteration in 0..5 {
+        loaded.moments(&Draw { iteration, ..drawn.clone() }, Terms::ALL).unwrap();
+    }
+    report.expect(prepared(&loaded) == 2 * expected, || format!("{} preparations for one loop", prepared(&loaded)));
 }
 
 fn bad_input_is_refused(bench: &Bench, report: &mut Report) {

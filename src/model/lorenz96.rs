@@ -1,19 +1,37 @@
 //! Lorenz-96: dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F on a ring of sites (Lorenz 1996).
 
-use super::{Dynamics, Number};
+use super::ring::{self, Stencil};
+use super::{Dynamics, Number, Rk4};
 
 /// The Lorenz-96 model. One parameter: the forcing F.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lorenz96;
 
+impl Stencil for Lorenz96 {
+    #[inline(always)]
+    fn tendency_at<R: Number>(parameters: &[R], [back2, back1, here, next]: [R; 4]) -> R {
+        (next - back2).mul_add(back1, parameters[0] - here)
+    }
+
+    /// The adjoint gathers: g_i = w_{i-1} x_{i-2} - w_{i+2} x_{i+1} + w_{i+1} (x_{i+2} - x_{i-1}) - w_i.
+    #[inline(always)]
+    fn adjoint_at<R: Number>(_: &[R], x: [R; 4], w: [R; 4]) -> R {
+        let [x_back2, x_back1, x_next, x_next2] = x;
+        let [w_back1, w_here, w_next, w_next2] = w;
+        let g = w_next * (x_next2 - x_back1) - w_here;
+        let g = w_back1.mul_add(x_back2, g);
+        w_next2.neg_mul_add(x_next, g)
+    }
+}
+
 impl Dynamics for Lorenz96 {
     #[inline(always)]
     fn tendency<R: Number>(parameters: &[R], x: &[R], mut emit: impl FnMut(usize, R)) {
-        let (n, forcing) = (x.len(), parameters[0]);
+        let n = x.len();
         let (mut back2, mut back1, mut here) = (x[n - 2], x[n - 1], x[0]);
         for i in 0..n {
             let next = if i + 1 < n { x[i + 1] } else { x[0] };
-            emit(i, (next - back2).mul_add(back1, forcing - here));
+            emit(i, Self::tendency_at(parameters, [back2, back1, here, next]));
             (back2, back1, here) = (back1, here, next);
         }
     }
@@ -28,20 +46,35 @@ impl Dynamics for Lorenz96 {
         }
     }
 
-    /// The adjoint gathers: g_i = w_{i-1} x_{i-2} - w_{i+2} x_{i+1} + w_{i+1} (x_{i+2} - x_{i-1}) - w_i.
     #[inline(always)]
-    fn adjoint<R: Number>(_: &[R], x: &[R], w: &[R], mut emit: impl FnMut(usize, R)) {
+    fn adjoint<R: Number>(parameters: &[R], x: &[R], w: &[R], mut emit: impl FnMut(usize, R)) {
         let n = x.len();
-        let (mut x_back2, mut x_back1, mut x_here, mut x_next) = (x[n - 2], x[n - 1], x[0], x[1]);
-        let (mut w_back1, mut w_here, mut w_next) = (w[n - 1], w[0], w[1]);
-        let ahead = |a: &[R], i: usize| if i + 2 < n { a[i + 2] } else { a[i + 2 - n] };
         for i in 0..n {
-            let (x_next2, w_next2) = (ahead(x, i), ahead(w, i));
-            let g = w_next * (x_next2 - x_back1) - w_here;
-            let g = w_back1.mul_add(x_back2, g);
-            emit(i, w_next2.neg_mul_add(x_next, g));
-            (x_back2, x_back1, x_here, x_next) = (x_back1, x_here, x_next, x_next2);
-            (w_back1, w_here, w_next) = (w_here, w_next, w_next2);
+            let [back2, back1, next, next2] = [n - 2, n - 1, 1, 2].map(|k| (i + k) % n);
+            emit(
+                i,
+                Self::adjoint_at(
+                    parameters,
+                    [x[back2], x[back1], x[next], x[next2]],
+                    [w[back1], w[i], w[next], w[next2]],
+                ),
+            );
         }
+    }
+
+    #[inline(always)]
+    fn step<R: Number, const KEEP: bool>(
+        rk4: &mut Rk4<R>,
+        parameters: &[R],
+        x: &[R],
+        stages: &mut [R],
+        next: &mut [R],
+    ) {
+        ring::step::<Self, R, KEEP>(rk4, parameters, x, stages, next);
+    }
+
+    #[inline(always)]
+    fn adjoint_step<R: Number>(rk4: &mut Rk4<R>, parameters: &[R], x: &[R], stages: &[R], w: &mut [R]) {
+        ring::adjoint_step::<Self, R>(rk4, parameters, x, stages, w);
     }
 }

@@ -2,6 +2,7 @@
 
 mod lorenz96;
 mod number;
+mod ring;
 mod rk4;
 
 pub use lorenz96::Lorenz96;
@@ -22,6 +23,24 @@ pub trait Dynamics: Copy + Default + Send + Sync + 'static {
     fn tangent<R: Number>(parameters: &[R], x: &[R], dx: &[R], emit: impl FnMut(usize, R));
     /// `emit(i, (F' w)_i)` with F = df/dx at x. `x, w: [sites]`.
     fn adjoint<R: Number>(parameters: &[R], x: &[R], w: &[R], emit: impl FnMut(usize, R));
+
+    /// [`Rk4::step`]. A model that can pass over its sites fewer times than once for each stage has its own.
+    #[inline(always)]
+    fn step<R: Number, const KEEP: bool>(
+        rk4: &mut Rk4<R>,
+        parameters: &[R],
+        x: &[R],
+        stages: &mut [R],
+        next: &mut [R],
+    ) {
+        rk4.staged_step::<Self>(parameters, x, stages, next);
+    }
+
+    /// [`Rk4::adjoint`], likewise.
+    #[inline(always)]
+    fn adjoint_step<R: Number>(rk4: &mut Rk4<R>, parameters: &[R], x: &[R], stages: &[R], w: &mut [R]) {
+        rk4.staged_adjoint::<Self>(parameters, x, stages, w);
+    }
 }
 
 /// The models that a problem can name.
@@ -88,7 +107,7 @@ fn integrate<M: Dynamics>(parameters: &[f64], x: &mut [f64], dt: f64, steps: usi
     let mut rk4 = Rk4::<f64>::new((), x.len(), dt);
     let (mut stages, mut next) = (vec![0.0; 3 * x.len()], x.to_vec());
     for _ in 0..steps {
-        rk4.step::<M>(parameters, x, &mut stages, &mut next);
+        rk4.step::<M, false>(parameters, x, &mut stages, &mut next);
         x.copy_from_slice(&next);
     }
 }

@@ -9,13 +9,13 @@ use super::{Dynamics, Number};
 ///
 /// A step's three inner stage states y2, y3, y4 live in a slice `[3 * sites]` of the caller's, who may keep them for
 /// the adjoint.
-pub struct Rk4<R: Number> {
-    sum: Vec<R>,
-    v: Vec<R>,
-    half: R,
-    full: R,
-    sixth: R,
-    two: R,
+pub struct Rk4<R> {
+    pub(super) sum: Vec<R>,
+    pub(super) v: Vec<R>,
+    pub(super) half: R,
+    pub(super) full: R,
+    pub(super) sixth: R,
+    pub(super) two: R,
 }
 
 impl<R: Number> Rk4<R> {
@@ -32,9 +32,16 @@ impl<R: Number> Rk4<R> {
         }
     }
 
-    /// One step from `x` to `next`, leaving the stage states in `stages`. `x, next: [sites]`, `stages: [3 * sites]`.
+    /// One step from `x` to `next`, leaving the stage states in `stages` (if they are to be kept: else anything).
+    /// `x, next: [sites]`, `stages: [3 * sites]`.
     #[inline(always)]
-    pub fn step<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], next: &mut [R]) {
+    pub fn step<M: Dynamics, const KEEP: bool>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], next: &mut [R]) {
+        M::step::<R, KEEP>(self, parameters, x, stages, next);
+    }
+
+    /// A step, one stage after the other.
+    #[inline(always)]
+    pub(super) fn staged_step<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], next: &mut [R]) {
         let n = x.len();
         let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
@@ -57,11 +64,11 @@ impl<R: Number> Rk4<R> {
 
     /// The tangent of a step: advances the perturbation `dx: [sites]`, given the step's start and stage states.
     #[inline(always)]
-    pub fn tangent<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], dx: &mut [R]) {
+    pub fn tangent<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &[R], dx: &mut [R]) {
         let n = x.len();
         let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
-        let [y2, y3, y4] = split(stages, n);
+        let (y2, y3, y4) = (&stages[..n], &stages[n..2 * n], &stages[2 * n..3 * n]);
         let (v1, v2) = self.v.split_at_mut(n);
         M::tangent(parameters, x, dx, |i, k| {
             v1[i] = half.mul_add(k, dx[i]);
@@ -85,11 +92,17 @@ impl<R: Number> Rk4<R> {
     /// g3 = J3' (w + dt/2 g4), g2 = J2' (w + dt/2 g3), g1 = J1' (w + dt g2), and the result is
     /// w + dt/6 (g1 + 2 g2 + 2 g3 + g4).
     #[inline(always)]
-    pub fn adjoint<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &mut [R], w: &mut [R]) {
+    pub fn adjoint<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &[R], w: &mut [R]) {
+        M::adjoint_step(self, parameters, x, stages, w);
+    }
+
+    /// The adjoint of a step, one stage after the other.
+    #[inline(always)]
+    pub(super) fn staged_adjoint<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &[R], w: &mut [R]) {
         let n = x.len();
         let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
-        let [y2, y3, y4] = split(stages, n);
+        let (y2, y3, y4) = (&stages[..n], &stages[n..2 * n], &stages[2 * n..3 * n]);
         let (v1, v2) = self.v.split_at_mut(n);
         let w = &mut w[..n];
         M::adjoint(parameters, y4, w, |i, g| {
@@ -110,7 +123,7 @@ impl<R: Number> Rk4<R> {
 
 /// The stage states y2, y3, y4.
 #[inline(always)]
-fn split<R>(stages: &mut [R], n: usize) -> [&mut [R]; 3] {
+pub(super) fn split<R>(stages: &mut [R], n: usize) -> [&mut [R]; 3] {
     let (y2, rest) = stages.split_at_mut(n);
     let (y3, y4) = rest.split_at_mut(n);
     [y2, y3, &mut y4[..n]]

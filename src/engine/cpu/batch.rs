@@ -6,26 +6,27 @@ use super::normals::{Addresses, normals};
 use super::perturbed::PerturbedTerms;
 use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep};
+use super::threads::Threads;
+use super::tile::Tile;
 use crate::engine::operation::Operation;
 use crate::engine::prepared::{Field, Prepared};
 use crate::engine::schedule::Segments;
 use crate::engine::selection::{BlockSelection, Selector};
-use crate::engine::{AffineMap, BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Row, Scale, Terms};
+use crate::engine::{AffineMap, BLOCK, Costs, Counters, DIVERGED, Draw, Listed, Members, Moments, Row, Scale, Terms};
 use crate::error::Result;
 use crate::model::{Dynamics, Lorenz96, Model};
 use crate::problem::Problem;
 use ndarray::{Array, Axis, Dimension};
 use pulp::NullaryFnOnce;
-use rayon::prelude::*;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Bytes of states that one group of lanes may keep: about half of a core's second-level cache.
-const CACHE_BUDGET: usize = 640 << 10;
+const CACHE_BUDGET: usize = 2 << 20;
 
 /// Items at a time where each leaves something beside its rows: bounds the memory of that.
 const WAVE: usize = 1024;
@@ -44,9 +45,11 @@ struct Job<'a> {
 #[derive(Debug)]
 pub struct Batch<T> {
     pub(super) data: Prepared<T>,
-    pool: Arc<rayon::ThreadPool>,
+    threads: Threads,
     /// One per thread; a [`Workspace`] of the lanes that the processor has.
     workspaces: Vec<Mutex<Option<Box<dyn Any + Send>>>>,
+    /// The sums of the blocks of one wave.
+    blocks: Vec<Moments>,
     counters: Counters,
     kernel_nanoseconds: AtomicU64,
 }
@@ -61,21 +64,32 @@ pub(super) enum Owners<'a, T> {
 }
 
 impl<T> Owners<'_, T> {
+    /// The problem of each lane whose row is in `rows`, and the member's number in it.
     #[inline(always)]
-    fn problem(&self, row: usize) -> usize {
+    fn of(&self, rows: &[usize; MOST_LANES]) -> ([usize; MOST_LANES], [u32; MOST_LANES]) {
+        let (mut problem, mut member) = ([0; MOST_LANES], [0; MOST_LANES]);
         match self {
-            Self::Even { per_problem } => row / per_problem,
-            Self::Listed { rows, .. } => rows[row].problem as usize,
+            Self::Even { per_problem } => {
+                // One division: rows increase by one at most.
+                let (mut p, mut k) = (rows[0] / per_problem, rows[0] % per_problem);
+                for l in 0..MOST_LANES {
+                    if l > 0 {
+                        k += rows[l] - rows[l - 1];
+                        if k == *per_problem {
+                            (p, k) = (p + 1, 0);
+                        }
+                    }
+                    (problem[l], member[l]) = (p, k as u32);
+                }
+            }
+            Self::Listed { rows: list, .. } => {
+                for l in 0..MOST_LANES {
+                    let row = list[rows[l]];
+                    (problem[l], member[l]) = (row.problem as usize, row.member);
+                }
+            }
         }
-    }
-
-    /// A member's number in its problem.
-    #[inline(always)]
-    fn member(&self, row: usize) -> u32 {
-        match self {
-            Self::Even { per_problem } => (row % per_problem) as u32,
-            Self::Listed { rows, .. } => rows[row].member,
-        }
+        (problem, member)
     }
 }
 
@@ -134,12 +148,13 @@ impl Item<'_> {
 }
 
 impl<T: Scalar> Batch<T> {
-    pub fn new(pool: Arc<rayon::ThreadPool>, problem: &Problem) -> Self {
-        let workspaces = (0..pool.current_num_threads()).map(|_| Mutex::new(None)).collect();
+    pub fn new(threads: Threads, problem: &Problem) -> Self {
+        let workspaces = (0..threads.count()).map(|_| Mutex::new(None)).collect();
         Self {
             data: Prepared::new(problem, T::from_f64),
-            pool,
+            threads,
             workspaces,
+            blocks: Vec::new(),
             counters: Counters::default(),
             kernel_nanoseconds: AtomicU64::new(0),
         }
@@ -204,29 +219,27 @@ impl<T: Scalar> Batch<T> {
         let operation = Operation::Moments(terms);
         let (control, problems) = (self.sites(), self.problems());
         let count = problems * draw.count;
-        let empty = Moments {
-            gradient: vec![0.0; control],
-            gradient_squared: vec![0.0; control],
-            epsilon: vec![0.0; control],
-            epsilon_squared: vec![0.0; control],
-            gradient_epsilon: vec![0.0; control],
-            ..Moments::default()
-        };
-        let mut totals = vec![empty.clone(); problems];
-        let ranges: Vec<_> = self.ranges(count, draw.count).collect();
-        for wave in ranges.chunks(WAVE) {
-            let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
-            let mut blocks = vec![empty.clone(); problems.iter().map(Range::len).sum()];
+        let mut totals = vec![Moments::zeros(control); problems];
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let mut ranges = self.ranges(count, draw.count).peekable();
+        while ranges.peek().is_some() {
+            let wave: Vec<_> = ranges.by_ref().take(WAVE).collect();
+            let sums = wave.iter().map(|rows| problems_in(rows, draw.count).len()).sum();
+            if blocks.len() < sums {
+                blocks.resize_with(sums, || Moments::zeros(control));
+            }
             let mut rest = blocks.as_mut_slice();
-            let items = wave
-                .iter()
-                .zip(&problems)
-                .map(|(rows, problems)| Item { moments: take(&mut rest, problems.len()), ..Item::of(rows.clone()) });
-            self.run_items(Members::Drawn(draw), Job { operation, input: &[], bounds: &[] }, items.collect());
-            for (p, block) in problems.into_iter().flatten().zip(&blocks) {
+            let items = wave.iter().map(|rows| {
+                let moments = take(&mut rest, problems_in(rows, draw.count).len());
+                Item { moments, ..Item::of(rows.clone()) }
+            });
+            let items = items.collect();
+            self.run_items(Members::Drawn(draw), Job { operation, input: &[], bounds: &[] }, items);
+            for (p, block) in wave.iter().flat_map(|rows| problems_in(rows, draw.count)).zip(&blocks) {
                 totals[p].merge(block);
             }
         }
+        self.blocks = blocks;
         self.count_steps(operation, count);
         totals
     }
@@ -289,19 +302,9 @@ impl<T: Scalar> Batch<T> {
     /// Does `work` on every item, on all threads, with the thread's scratch.
     pub(super) fn each<I: Send>(&self, items: Vec<I>, work: impl Fn(&mut Option<Box<dyn Any + Send>>, I) + Sync) {
         let clock = Instant::now();
-        let work = |thread: usize, item: I| {
+        self.threads.each(items, |thread, item| {
             work(&mut self.workspaces[thread].lock().expect("no thread panics while it sweeps"), item);
-        };
-        if items.len() == 1 || self.workspaces.len() == 1 {
-            items.into_iter().for_each(|item| work(0, item));
-        } else {
-            self.pool.install(|| {
-                items
-                    .into_par_iter()
-                    .with_max_len(1)
-                    .for_each(|item| work(rayon::current_thread_index().unwrap_or(0), item));
-            });
-        }
+        });
         self.kernel_nanoseconds.fetch_add(clock.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 
@@ -414,6 +417,8 @@ pub(super) struct Group<'a, V: Lanes> {
     /// Row and problem of each lane.
     pub row: [usize; MOST_LANES],
     pub problem: [usize; MOST_LANES],
+    /// The member's number in its problem.
+    member: [u32; MOST_LANES],
 }
 
 impl<'a, V: Lanes> Group<'a, V> {
@@ -426,9 +431,12 @@ impl<'a, V: Lanes> Group<'a, V> {
         first: usize,
         lanes: usize,
     ) -> Self {
-        let row = std::array::from_fn(|l| first + l.min(lanes - 1));
-        let problem = row.map(|row| owners.problem(row));
-        Self { data, context, owners, lanes, row, problem }
+        let mut row = [0; MOST_LANES];
+        for l in 0..MOST_LANES {
+            row[l] = first + l.min(lanes - 1);
+        }
+        let (problem, member) = owners.of(&row);
+        Self { data, context, owners, lanes, row, problem, member }
     }
 
     #[inline(always)]
@@ -454,10 +462,11 @@ impl<'a, V: Lanes> Group<'a, V> {
 
     #[inline(always)]
     fn addresses(&self) -> Addresses {
-        Addresses {
-            seed: self.problem.map(|p| self.data.seeds[p]),
-            member: self.row.map(|row| self.owners.member(row)),
+        let mut seed = [0; MOST_LANES];
+        for l in 0..MOST_LANES {
+            seed[l] = self.data.seeds[self.problem[l]];
         }
+        Addresses { seed, member: self.member }
     }
 
     /// J_b and J_o at `sweep.x0`; leaves the last state in `sweep.x`.
@@ -504,14 +513,14 @@ impl<'a, V: Lanes> Group<'a, V> {
             }
             Operation::Tangent => {
                 sweep.x.copy_from_slice(&sweep.x0);
-                self.load(|row, i| input[row * data.sites + i], &mut sweep.w);
+                self.load(input, V::Scalar::from_f64, &mut sweep.w);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
                 sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory);
             }
             Operation::Adjoint => {
                 let segments = segments(data, data.stored_steps());
                 sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
-                self.store(0, 1, &sweep.w, offset, item.values);
+                self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.sites);
             }
             Operation::Cost(wanted) | Operation::Select(wanted, _) => {
                 let costs = self.cost::<M>(wanted, sweep);
@@ -527,7 +536,7 @@ impl<'a, V: Lanes> Group<'a, V> {
                 let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
                 if let Operation::Gradient(_) = job.operation {
                     self.store_costs(costs, &diverged, offset, item);
-                    self.store(0, 1, &sweep.w, offset, item.values);
+                    self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.sites);
                 } else {
                     self.leave_costs(costs, &diverged, offset, block);
                     for (i, w) in sweep.w.iter().enumerate() {
@@ -549,7 +558,7 @@ impl<'a, V: Lanes> Group<'a, V> {
         offset: usize,
     ) {
         let (draw, map) = match rows {
-            Rows::Given(array) => return self.load(|row, i| array[row * self.data.sites + i], &mut sweep.x0),
+            Rows::Given(array) => return self.load(array, V::Scalar::from_f64, &mut sweep.x0),
             Rows::Drawn(draw, map) => (draw, map),
         };
         let n = sweep.x0.len();
@@ -582,26 +591,45 @@ impl<'a, V: Lanes> Group<'a, V> {
     }
 
     #[inline(always)]
-    pub fn gather(&self, value: impl Fn(usize) -> f64) -> V {
-        V::load(self.context, &self.row.map(|row| V::Scalar::from_f64(value(row))))
+    pub fn gather(&self, value: impl Fn(usize) -> V::Scalar) -> V {
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        for l in 0..V::LANES {
+            lanes[l] = value(self.row[l]);
+        }
+        V::load(self.context, &lanes)
     }
 
+    /// Each lane's row of `from: [rows, sites]`.
     #[inline(always)]
-    pub fn load(&self, value: impl Fn(usize, usize) -> f64, to: &mut [V]) {
-        for (i, to) in to.iter_mut().enumerate() {
-            *to = self.gather(|row| value(row, i));
+    pub fn load<X: Copy>(&self, from: &[X], convert: impl Fn(X) -> V::Scalar, to: &mut [V]) {
+        let n = to.len();
+        let mut tile = Tile::<V::Scalar>::new();
+        for (k, to) in to.chunks_mut(V::LANES).enumerate() {
+            for (row, lane) in self.row.iter().zip(tile.rows(V::LANES)) {
+                for (lane, v) in lane.iter_mut().zip(&from[row * n + k * V::LANES..][..to.len()]) {
+                    *lane = convert(*v);
+                }
+            }
+            tile.transpose(V::LANES);
+            for (to, lanes) in to.iter_mut().zip(tile.rows(V::LANES)) {
+                *to = V::load(self.context, lanes);
+            }
         }
     }
 
-    /// Writes slice `t` of `slices` per row.
+    /// Writes each lane in use to the `sites` numbers of `to` that begin at `start(lane)`.
     #[inline(always)]
-    fn store(&self, t: usize, slices: usize, from: &[V], offset: usize, values: &mut [f64]) {
-        let n = from.len();
-        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
-        for (i, v) in from.iter().enumerate() {
-            v.store(&mut lanes);
-            for l in 0..self.lanes {
-                values[((offset + l) * slices + t) * n + i] = lanes[l].to_f64();
+    pub fn store<X>(&self, from: &[V], convert: impl Fn(V::Scalar) -> X, to: &mut [X], start: impl Fn(usize) -> usize) {
+        let mut tile = Tile::<V::Scalar>::new();
+        for (k, from) in from.chunks(V::LANES).enumerate() {
+            for (v, lanes) in from.iter().zip(tile.rows(V::LANES)) {
+                v.store(lanes);
+            }
+            tile.transpose(V::LANES);
+            for (l, lane) in tile.rows(V::LANES).take(self.lanes).enumerate() {
+                for (to, v) in to[start(l) + k * V::LANES..][..from.len()].iter_mut().zip(lane) {
+                    *to = convert(*v);
+                }
             }
         }
     }
@@ -630,15 +658,18 @@ impl<'a, V: Lanes> Group<'a, V> {
     /// Which lanes hold a number out of range anywhere.
     #[inline(always)]
     pub fn diverged(&self, arrays: [&[V]; 3]) -> [bool; MOST_LANES] {
-        let mut diverged = [false; MOST_LANES];
-        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        let limit = V::splat(self.context, DIVERGED);
+        let mut worst = [V::splat(self.context, 0.0); 4];
         for array in arrays {
-            for v in array {
-                v.store(&mut lanes);
-                for l in 0..V::LANES {
-                    diverged[l] |= !lanes[l].in_range();
-                }
+            for (k, v) in array.iter().enumerate() {
+                worst[k % 4] = v.beyond(limit, worst[k % 4]);
             }
+        }
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        ((worst[0] + worst[1]) + (worst[2] + worst[3])).store(&mut lanes);
+        let mut diverged = [false; MOST_LANES];
+        for (diverged, lane) in diverged.iter_mut().zip(lanes).take(V::LANES) {
+            *diverged = !lane.in_range();
         }
         diverged
     }
@@ -695,7 +726,8 @@ struct Trajectory<'a, 'g, V: Lanes> {
 impl<V: Lanes> AtTimes<V> for Trajectory<'_, '_, V> {
     #[inline(always)]
     fn forward(&mut self, t: usize, x: &[V]) {
-        self.group.store(t, self.group.data.times, x, self.offset, self.values);
+        let (times, n) = (self.group.data.times, x.len());
+        self.group.store(x, V::Scalar::to_f64, self.values, |l| ((self.offset + l) * times + t) * n);
     }
 }
 
@@ -713,7 +745,8 @@ impl<V: Lanes> AtTimes<V> for GivenForcing<'_, V> {
     fn backward(&mut self, t: usize, _: &[V], w: &mut [V]) {
         let data = self.group.data;
         for (i, w) in w.iter_mut().enumerate() {
-            *w = *w + self.group.gather(|row| self.forcing[(row * data.times + t) * data.sites + i]);
+            *w = *w
+                + self.group.gather(|row| V::Scalar::from_f64(self.forcing[(row * data.times + t) * data.sites + i]));
         }
     }
 }

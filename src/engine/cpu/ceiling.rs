@@ -4,8 +4,8 @@ use super::CpuEngine;
 use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use crate::engine::{Ceilings, Precision};
 use crate::model::Number;
-use rayon::prelude::*;
 use std::hint::black_box;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Bytes of each of the two buffers of a copy: beyond any last-level cache.
@@ -31,7 +31,13 @@ impl CpuEngine {
             let mut attempts = 0;
             while attempts < ATTEMPTS {
                 let clock = Instant::now();
-                let flops: f64 = self.pool.broadcast(|_| chains(rounds)).into_iter().sum();
+                let done = Mutex::new(0.0);
+                let threads: Vec<_> = (0..self.threads.count()).collect();
+                self.threads.each(threads, |_, _| {
+                    let flops = chains(rounds);
+                    *done.lock().expect("no thread panics while it adds") += flops;
+                });
+                let flops = done.into_inner().expect("no thread panics while it adds");
                 let elapsed = clock.elapsed();
                 best = best.max(flops / elapsed.as_secs_f64());
                 if elapsed < ATTEMPT / 2 {
@@ -47,13 +53,12 @@ impl CpuEngine {
 
     fn copied_bytes(&self) -> f64 {
         let (from, mut to) = (vec![1u64; COPY / 8], vec![0u64; COPY / 8]);
-        let piece = from.len().div_ceil(4 * self.pool.current_num_threads());
+        let piece = from.len().div_ceil(4 * self.threads.count());
         let mut best = 0.0f64;
         for _ in 0..ATTEMPTS {
             let clock = Instant::now();
-            self.pool.install(|| {
-                to.par_chunks_mut(piece).zip(from.par_chunks(piece)).for_each(|(to, from)| to.copy_from_slice(from));
-            });
+            let pieces = to.chunks_mut(piece).zip(from.chunks(piece)).collect();
+            self.threads.each(pieces, |_, (to, from): (&mut [u64], &[u64])| to.copy_from_slice(from));
             best = best.max(2.0 * COPY as f64 / clock.elapsed().as_secs_f64());
             black_box(&to);
         }

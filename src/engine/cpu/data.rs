@@ -29,6 +29,12 @@ impl<'a, C: Copy> Source<'a, C> {
         Self { context, problems, one: problems[0] == problems[V::LANES - 1] }
     }
 
+    /// Numbers of a field, where they are the same for each lane.
+    #[inline(always)]
+    pub fn shared<'f, T>(&self, field: &'f Field<T>, range: std::ops::Range<usize>) -> Option<&'f [T]> {
+        if self.one || field.stride == 0 { Some(&field.values[self.problems[0] * field.stride..][range]) } else { None }
+    }
+
     /// Number `i` of a field, for each lane.
     #[inline(always)]
     pub fn read<V: Lanes<Context = C>>(&self, field: &Field<V::Scalar>, i: usize) -> V {

@@ -111,13 +111,15 @@ pub trait Lanes: Number {
     fn divide(self, o: Self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
+    /// `worst` on the lanes whose magnitude is below `limit`, infinity on the others, a NaN among them.
+    fn beyond(self, limit: Self, worst: Self) -> Self;
     /// h of each lane, computed in f64. For what has no vector instruction.
     fn map(self, h: impl Fn(f64) -> f64) -> Self;
 }
 
 macro_rules! lanes {
     ($name:ident, $scalar:ty, $vector:ident, $count:ident, $splat:ident, $add:ident, $sub:ident,
-     $mul:ident, $sqrt:ident, $fma:ident, $fnma:ident) => {
+     $mul:ident, $sqrt:ident, $abs:ident, $less:ident, $select:ident, $fma:ident, $fnma:ident) => {
         /// One vector of lanes.
         #[derive(Clone, Copy)]
         pub struct $name<S: Isa> {
@@ -207,6 +209,11 @@ macro_rules! lanes {
                 Self::new(self.simd, self.simd.$sqrt(self.v))
             }
             #[inline(always)]
+            fn beyond(self, limit: Self, worst: Self) -> Self {
+                let below = self.simd.$less(self.simd.$abs(self.v), limit.v);
+                Self::new(self.simd, self.simd.$select(below, worst.v, self.simd.$splat(<$scalar>::INFINITY)))
+            }
+            #[inline(always)]
             fn map(self, h: impl Fn(f64) -> f64) -> Self {
                 let mut v = self.v;
                 for lane in bytemuck::cast_slice_mut::<S::$vector, $scalar>(std::slice::from_mut(&mut v)) {
@@ -248,6 +255,9 @@ lanes!(
     sub_f32s,
     mul_f32s,
     sqrt_f32s,
+    abs_f32s,
+    less_than_f32s,
+    select_f32s,
     mul_add_f32s,
     negate_mul_add_f32s
 );
@@ -261,6 +271,9 @@ lanes!(
     sub_f64s,
     mul_f64s,
     sqrt_f64s,
+    abs_f64s,
+    less_than_f64s,
+    select_f64s,
     mul_add_f64s,
     negate_mul_add_f64s
 );

@@ -10,6 +10,8 @@ mod resident;
 mod select;
 mod sums;
 mod sweep;
+mod threads;
+mod tile;
 
 use super::operation::Operation;
 use super::selection::Selector;
@@ -19,13 +21,13 @@ use crate::problem::Problem;
 use batch::Batch;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 pub(super) use resident::Resident;
-use std::sync::Arc;
+use threads::Threads;
 
 /// The CPU engine.
 #[derive(Clone, Debug)]
 pub struct CpuEngine {
     hardware: Hardware,
-    pool: Arc<rayon::ThreadPool>,
+    threads: Threads,
 }
 
 impl CpuEngine {
@@ -38,19 +40,15 @@ impl CpuEngine {
                 message: format!("the system refused the threads of the CPU engine: {e}"),
                 help: "ask for fewer with --threads".into(),
             })?;
-        let threads = pool.current_num_threads();
+        let count = pool.current_num_threads();
         let hardware = Hardware {
             backend: "cpu".into(),
-            adapter: format!(
-                "CPU, {}, {threads} thread{}",
-                lanes::instruction_set(),
-                if threads == 1 { "" } else { "s" }
-            ),
+            adapter: format!("CPU, {}, {count} thread{}", lanes::instruction_set(), if count == 1 { "" } else { "s" }),
             driver: String::new(),
             precision: settings.precision,
             software: false,
         };
-        Ok(Self { hardware, pool: Arc::new(pool) })
+        Ok(Self { hardware, threads: Threads::new(pool) })
     }
 
     pub(super) fn hardware(&self) -> &Hardware {
@@ -64,8 +62,8 @@ impl CpuEngine {
 
     pub(super) fn load(&self, problem: &Problem) -> Result<LoadedCpu> {
         Ok(match self.hardware.precision {
-            Precision::F32 => LoadedCpu::F32(Batch::new(self.pool.clone(), problem)),
-            Precision::F64 => LoadedCpu::F64(Batch::new(self.pool.clone(), problem)),
+            Precision::F32 => LoadedCpu::F32(Batch::new(self.threads.clone(), problem)),
+            Precision::F64 => LoadedCpu::F64(Batch::new(self.threads.clone(), problem)),
         })
     }
 }

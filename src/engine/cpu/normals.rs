@@ -30,12 +30,22 @@ impl<V: Lanes> NullaryFnOnce for Draw<'_, V> {
 
     #[inline(always)]
     fn call(self) -> [V; 4] {
-        let mut z = [[V::Scalar::from_f32(0.0); MOST_LANES]; 4];
+        // Integers first, in lanes of 64 bits for their products; then floats, in twice as many lanes.
+        let mut bits = [[0u32; MOST_LANES]; 4];
         for l in 0..V::LANES {
-            let (seed, member) = (self.lanes.seed[l], self.lanes.member[l]);
-            let normals = random::normals(seed, self.stream, self.iteration, member, self.quad);
+            let seed = self.lanes.seed[l];
+            let counter = [self.quad, self.lanes.member[l], self.iteration, self.stream as u32];
+            let quad = random::philox([seed as u32, (seed >> 32) as u32], counter);
             for k in 0..4 {
-                z[k][l] = V::Scalar::from_f32(normals[k]);
+                bits[k][l] = quad[k];
+            }
+        }
+        let mut z = [[V::Scalar::from_f32(0.0); MOST_LANES]; 4];
+        for k in [0, 2] {
+            for l in 0..V::LANES {
+                let (cos, sin) = random::box_muller(bits[k][l], bits[k + 1][l]);
+                z[k][l] = V::Scalar::from_f32(cos);
+                z[k + 1][l] = V::Scalar::from_f32(sin);
             }
         }
         std::array::from_fn(|k| V::load(self.context, &z[k]))

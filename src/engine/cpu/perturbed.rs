@@ -46,7 +46,7 @@ impl<'a, V: Lanes, const REVERSE: bool> PerturbedTerms<'a, V, REVERSE> {
                 if let Some(w) = w.as_deref_mut() {
                     let force = departure * precision * terms.block_share;
                     for i in j * block..(j + 1) * block {
-                        w[i] = P::derivative(terms.context, x[i]).mul_add(force, w[i]);
+                        w[i] = P::pull(terms.context, x[i], force, w[i]);
                     }
                 }
             }

@@ -195,8 +195,8 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
         for first in (0..count).step_by(V::LANES) {
             let group = Group::<V>::new(data, context, block.owners, first, V::LANES.min(count - first));
             group.load_parameters(sweep);
-            read(&group, block.states, &mut sweep.x0);
-            read(&group, block.backgrounds, &mut sweep.own_background);
+            group.load(block.states, |v| v, &mut sweep.x0);
+            group.load(block.backgrounds, |v| v, &mut sweep.own_background);
             for (i, unit) in unit.iter_mut().enumerate() {
                 *unit = V::load(context, &group.problem.map(|p| units[p * n + i]));
             }
@@ -215,17 +215,17 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
                 report.diverged[first..][..group.lanes].copy_from_slice(&diverged[..group.lanes]);
                 continue;
             }
-            read(&group, block.mean, &mut mean);
-            read(&group, block.square, &mut square);
+            group.load(block.mean, |v| v, &mut mean);
+            group.load(block.square, |v| v, &mut square);
             for step in steps {
                 let costs = group.gradient::<M>(terms, sweep);
                 let diverged = group.diverged([&costs, &sweep.x, &sweep.w]);
                 let frozen = diverged.contains(&true).then_some(&diverged);
                 update(context, step, &unit, sweep, [&mut mean, &mut square], frozen);
             }
-            write(&group, &sweep.x0, block.states);
-            write(&group, &mean, block.mean);
-            write(&group, &square, block.square);
+            group.store(&sweep.x0, |v| v, block.states, |l| group.row[l] * n);
+            group.store(&mean, |v| v, block.mean, |l| group.row[l] * n);
+            group.store(&square, |v| v, block.square, |l| group.row[l] * n);
         }
     }
 }
@@ -265,23 +265,4 @@ fn keep<V: Lanes>(context: V::Context, old: V, new: V, frozen: &[bool; MOST_LANE
         to[l] = from[l];
     }
     V::load(context, &to)
-}
-
-/// `[rows, sites]` of a block to lanes.
-#[inline(always)]
-fn read<V: Lanes>(group: &Group<V>, from: &[V::Scalar], to: &mut [V]) {
-    let n = to.len();
-    group.load(|row, i| from[row * n + i].to_f64(), to);
-}
-
-/// And back, from the lanes in use.
-#[inline(always)]
-fn write<V: Lanes>(group: &Group<V>, from: &[V], to: &mut [V::Scalar]) {
-    let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
-    for (i, v) in from.iter().enumerate() {
-        v.store(&mut lanes);
-        for l in 0..group.lanes {
-            to[group.row[l] * from.len() + i] = lanes[l];
-        }
-    }
 }

@@ -38,8 +38,8 @@ impl<T: Scalar> Block<T> {
         let [background, observation] = [0, 1].map(|k| &self.cost[k][range.clone()]);
         moments.count = range.len();
         moments.diverged = diverged;
-        moments.cost_background = sum(background, |v| v);
-        moments.cost_observation = sum(observation, |v| v);
+        moments.cost_background = sum(background);
+        moments.cost_observation = sum(observation);
         let valid = (range.len() - diverged) as f64;
         let mean = if valid > 0.0 { (moments.cost_background + moments.cost_observation) / valid } else { 0.0 };
         moments.cost_deviation = (range.clone())
@@ -48,12 +48,14 @@ impl<T: Scalar> Block<T> {
             .sum();
         for i in 0..control {
             let row = i * BLOCK + range.start..i * BLOCK + range.end;
-            let (g, e) = (&self.gradient[row.clone()], &self.epsilon[row]);
-            moments.gradient[i] = sum(g, |v| v);
-            moments.gradient_squared[i] = sum(g, |v| v * v);
-            moments.epsilon[i] = sum(e, |v| v);
-            moments.epsilon_squared[i] = sum(e, |v| v * v);
-            moments.gradient_epsilon[i] = dot(g, e);
+            let sums = products(&self.gradient[row.clone()], &self.epsilon[row]);
+            [
+                moments.gradient[i],
+                moments.gradient_squared[i],
+                moments.epsilon[i],
+                moments.epsilon_squared[i],
+                moments.gradient_epsilon[i],
+            ] = sums;
         }
     }
 
@@ -85,31 +87,41 @@ fn fold(parts: [f64; PARTS]) -> f64 {
 }
 
 #[inline(always)]
-fn sum<T: Scalar>(values: &[T], f: impl Fn(f64) -> f64) -> f64 {
+fn sum<T: Scalar>(values: &[T]) -> f64 {
     let mut parts = [0.0; PARTS];
-    let chunks = values.chunks_exact(PARTS);
-    for (part, v) in parts.iter_mut().zip(chunks.remainder()) {
-        *part += f(v.to_f64());
+    let (chunks, rest) = values.as_chunks::<PARTS>();
+    for (part, v) in parts.iter_mut().zip(rest) {
+        *part += v.to_f64();
     }
     for chunk in chunks {
         for k in 0..PARTS {
-            parts[k] += f(chunk[k].to_f64());
+            parts[k] += chunk[k].to_f64();
         }
     }
     fold(parts)
 }
 
+/// Sums of g, g^2, e, e^2 and g e.
 #[inline(always)]
-fn dot<T: Scalar>(a: &[T], b: &[T]) -> f64 {
-    let mut parts = [0.0; PARTS];
-    let (a, b) = (a.chunks_exact(PARTS), b.chunks_exact(PARTS));
-    for (part, (a, b)) in parts.iter_mut().zip(a.remainder().iter().zip(b.remainder())) {
-        *part += a.to_f64() * b.to_f64();
-    }
-    for (a, b) in a.zip(b) {
-        for k in 0..PARTS {
-            parts[k] += a[k].to_f64() * b[k].to_f64();
+fn products<T: Scalar>(g: &[T], e: &[T]) -> [f64; 5] {
+    let mut parts = [[0.0; PARTS]; 5];
+    let ((g, g_rest), (e, e_rest)) = (g.as_chunks::<PARTS>(), e.as_chunks::<PARTS>());
+    for (k, (g, e)) in g_rest.iter().zip(e_rest).enumerate() {
+        let (g, e) = (g.to_f64(), e.to_f64());
+        for (part, product) in parts.iter_mut().zip([g, g * g, e, e * e, g * e]) {
+            part[k] += product;
         }
     }
-    fold(parts)
+    for (g, e) in g.iter().zip(e) {
+        for k in 0..PARTS {
+            let (g, e) = (g[k].to_f64(), e[k].to_f64());
+            parts[0][k] += g;
+            parts[1][k] += g * g;
+            parts[2][k] += e;
+            parts[3][k] += e * e;
+            parts[4][k] += g * e;
+        }
+    }
+    let [a, b, c, d, e] = parts;
+    [fold(a), fold(b), fold(c), fold(d), fold(e)]
 }

@@ -6,6 +6,8 @@ use crate::engine::prepared::{BackgroundPrecision, Prepared};
 use crate::engine::schedule::Segments;
 use crate::model::{Dynamics, Rk4};
 use crate::problem::PointFunction;
+use pulp::NullaryFnOnce;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// What happens at the stored times of a sweep. (A trait and no closures: only a method can insist on being compiled
@@ -16,6 +18,44 @@ pub trait AtTimes<V> {
     fn forward(&mut self, t: usize, x: &[V]);
     /// On the way back: adds what enters the cotangent `w: [sites]` at time `t`.
     fn backward(&mut self, _t: usize, _x: &[V], _w: &mut [V]) {}
+}
+
+/// A step in a function of its own: small functions keep their vectors in registers, and every sweep shares them.
+struct Step<'s, V: Lanes, M, const KEEP: bool> {
+    rk4: &'s mut Rk4<V>,
+    parameters: &'s [V],
+    x: &'s [V],
+    stages: &'s mut [V],
+    next: &'s mut [V],
+    model: PhantomData<M>,
+}
+
+impl<V: Lanes, M: Dynamics, const KEEP: bool> NullaryFnOnce for Step<'_, V, M, KEEP> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.rk4.step::<M, KEEP>(self.parameters, self.x, self.stages, self.next);
+    }
+}
+
+/// An adjoint step, likewise.
+struct AdjointStep<'s, V: Lanes, M> {
+    rk4: &'s mut Rk4<V>,
+    parameters: &'s [V],
+    x: &'s [V],
+    stages: &'s [V],
+    w: &'s mut [V],
+    model: PhantomData<M>,
+}
+
+impl<V: Lanes, M: Dynamics> NullaryFnOnce for AdjointStep<'_, V, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.rk4.adjoint::<M>(self.parameters, self.x, self.stages, self.w);
+    }
 }
 
 /// The scratch of one thread: every state that one group of lanes needs.
@@ -67,7 +107,8 @@ impl<V: Lanes> Sweep<V> {
             if step.is_multiple_of(steps_per_time) {
                 stop.forward(step / steps_per_time, &self.x);
             }
-            self.rk4.step::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.next);
+            let Self { rk4, parameters, x, stages, next, .. } = self;
+            V::apart(self.context, Step::<V, M, false> { rk4, parameters, x, stages, next, model: PhantomData });
             std::mem::swap(&mut self.x, &mut self.next);
         }
     }
@@ -79,8 +120,9 @@ impl<V: Lanes> Sweep<V> {
             if step.is_multiple_of(steps_per_time) {
                 stop.forward(step / steps_per_time, &self.w);
             }
-            self.rk4.step::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.next);
-            self.rk4.tangent::<M>(&self.parameters, &self.x, &mut self.stages, &mut self.w);
+            let Self { rk4, parameters, x, stages, next, .. } = self;
+            V::apart(self.context, Step::<V, M, true> { rk4, parameters, x, stages, next, model: PhantomData });
+            self.rk4.tangent::<M>(&self.parameters, &self.x, &self.stages, &mut self.w);
             std::mem::swap(&mut self.x, &mut self.next);
         }
         stop.forward(steps / steps_per_time, &self.w);
@@ -109,7 +151,8 @@ impl<V: Lanes> Sweep<V> {
                 if k == last && step.is_multiple_of(steps_per_time) {
                     stop.forward(step / steps_per_time, x);
                 }
-                self.rk4.step::<M>(&self.parameters, x, stages, next);
+                let Self { rk4, parameters, .. } = self;
+                V::apart(self.context, Step::<V, M, true> { rk4, parameters, x, stages, next, model: PhantomData });
             }
             if k == last {
                 let end = &self.states[range.len() * 4 * n..][..n];
@@ -119,8 +162,9 @@ impl<V: Lanes> Sweep<V> {
                 stop.backward(range.end / steps_per_time, end, &mut self.w);
             }
             for (i, step) in range.enumerate().rev() {
-                let (x, stages) = self.states[i * 4 * n..][..4 * n].split_at_mut(n);
-                self.rk4.adjoint::<M>(&self.parameters, x, stages, &mut self.w);
+                let (x, stages) = self.states[i * 4 * n..][..4 * n].split_at(n);
+                let Self { rk4, parameters, w, .. } = self;
+                V::apart(self.context, AdjointStep { rk4, parameters, x, stages, w, model: PhantomData::<M> });
                 if step.is_multiple_of(steps_per_time) {
                     stop.backward(step / steps_per_time, x, &mut self.w);
                 }
@@ -133,6 +177,11 @@ impl<V: Lanes> Sweep<V> {
 pub trait Point {
     fn value<V: Lanes>(x: V) -> V;
     fn derivative<V: Lanes>(context: V::Context, x: V) -> V;
+    /// w + h'(x) force.
+    #[inline(always)]
+    fn pull<V: Lanes>(context: V::Context, x: V, force: V, w: V) -> V {
+        Self::derivative(context, x).mul_add(force, w)
+    }
 }
 
 pub struct Identity;
@@ -148,6 +197,10 @@ impl Point for Identity {
     #[inline(always)]
     fn derivative<V: Lanes>(context: V::Context, _: V) -> V {
         V::splat(context, 1.0)
+    }
+    #[inline(always)]
+    fn pull<V: Lanes>(_: V::Context, _: V, force: V, w: V) -> V {
+        w + force
     }
 }
 
@@ -224,26 +277,36 @@ impl<V: Lanes> AtTimes<V> for CostTerms<'_, V> {
     /// Adds J_o of time `t`.
     #[inline(always)]
     fn forward(&mut self, t: usize, x: &[V]) {
-        with_point!(self.data.operator.function, P => {
-            for j in 0..self.data.per_time {
-                let (departure, precision) = self.departure::<P>(t, j, x);
-                self.sums[j % 4] = (departure * departure).mul_add(precision, self.sums[j % 4]);
-            }
-        });
+        V::apart(self.context, Observe { terms: self, t, x, w: None });
     }
 
     /// Adds dJ_o/dx_t.
     #[inline(always)]
     fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
-        let block = self.data.operator.block_size;
-        with_point!(self.data.operator.function, P => {
-            for j in 0..self.data.per_time {
-                let (departure, precision) = self.departure::<P>(t, j, x);
-                let force = departure * precision * self.block_share;
-                for i in j * block..(j + 1) * block {
-                    w[i] = P::derivative(self.context, x[i]).mul_add(force, w[i]);
-                }
-            }
+        V::apart(self.context, Observe { terms: self, t, x, w: Some(w) });
+    }
+}
+
+/// One time of [`CostTerms`], forward or (with a cotangent) backward.
+struct Observe<'s, 'a, V: Lanes> {
+    terms: &'s mut CostTerms<'a, V>,
+    t: usize,
+    x: &'s [V],
+    w: Option<&'s mut [V]>,
+}
+
+impl<V: Lanes> NullaryFnOnce for Observe<'_, '_, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { terms, t, x, w } = self;
+        let plain = terms.plain(t);
+        with_point!(terms.data.operator.function, P => match (w, plain) {
+            (None, Some([y, precision])) => terms.add_plain::<P>(x, y, precision),
+            (None, None) => terms.add::<P>(t, x),
+            (Some(w), Some([y, precision])) => terms.pull_plain::<P>(x, y, precision, w),
+            (Some(w), None) => terms.pull::<P>(t, x, w),
         });
     }
 }
@@ -260,6 +323,81 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
     #[inline(always)]
     pub fn observation(&self) -> V {
         half_sum(self.context, self.sums)
+    }
+
+    /// Observations and precisions of time `t`, `[sites]` each, where every site has its own and all lanes the same.
+    #[inline(always)]
+    fn plain(&self, t: usize) -> Option<[&'a [V::Scalar]; 2]> {
+        let range = t * self.data.per_time..(t + 1) * self.data.per_time;
+        let y = self.source.shared(&self.data.observation, range.clone())?;
+        let precision = self.source.shared(&self.data.observation_precision, range)?;
+        (self.data.operator.block_size == 1).then_some([y, precision])
+    }
+
+    #[inline(always)]
+    fn add_one<P: Point>(&self, sum: V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
+        let departure = P::value(x) - V::fill(self.context, y);
+        (departure * departure).mul_add(V::fill(self.context, precision), sum)
+    }
+
+    #[inline(always)]
+    fn pull_one<P: Point>(&self, w: V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
+        let departure = P::value(x) - V::fill(self.context, y);
+        P::pull(self.context, x, departure * V::fill(self.context, precision), w)
+    }
+
+    /// Adds J_o of plain observations, four sums side by side.
+    #[inline(always)]
+    fn add_plain<P: Point>(&mut self, x: &[V], y: &[V::Scalar], precision: &[V::Scalar]) {
+        let mut sums = self.sums;
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
+        let (precision, precision_rest) = precision.as_chunks::<4>();
+        for ((x, y), precision) in x.iter().zip(y).zip(precision) {
+            for q in 0..4 {
+                sums[q] = self.add_one::<P>(sums[q], x[q], y[q], precision[q]);
+            }
+        }
+        for (((sum, x), y), precision) in sums.iter_mut().zip(x_rest).zip(y_rest).zip(precision_rest) {
+            *sum = self.add_one::<P>(*sum, *x, *y, *precision);
+        }
+        self.sums = sums;
+    }
+
+    /// dJ_o/dx of plain observations.
+    #[inline(always)]
+    fn pull_plain<P: Point>(&self, x: &[V], y: &[V::Scalar], precision: &[V::Scalar], w: &mut [V]) {
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
+        let ((w, w_rest), (precision, precision_rest)) = (w.as_chunks_mut::<4>(), precision.as_chunks::<4>());
+        for (((w, x), y), precision) in w.iter_mut().zip(x).zip(y).zip(precision) {
+            for q in 0..4 {
+                w[q] = self.pull_one::<P>(w[q], x[q], y[q], precision[q]);
+            }
+        }
+        for (((w, x), y), precision) in w_rest.iter_mut().zip(x_rest).zip(y_rest).zip(precision_rest) {
+            *w = self.pull_one::<P>(*w, *x, *y, *precision);
+        }
+    }
+
+    /// J_o of any observations.
+    #[inline(always)]
+    fn add<P: Point>(&mut self, t: usize, x: &[V]) {
+        for j in 0..self.data.per_time {
+            let (departure, precision) = self.departure::<P>(t, j, x);
+            self.sums[j % 4] = (departure * departure).mul_add(precision, self.sums[j % 4]);
+        }
+    }
+
+    /// dJ_o/dx of any observations.
+    #[inline(always)]
+    fn pull<P: Point>(&self, t: usize, x: &[V], w: &mut [V]) {
+        let block = self.data.operator.block_size;
+        for j in 0..self.data.per_time {
+            let (departure, precision) = self.departure::<P>(t, j, x);
+            let force = departure * precision * self.block_share;
+            for i in j * block..(j + 1) * block {
+                w[i] = P::pull(self.context, x[i], force, w[i]);
+            }
+        }
     }
 
     /// H(x)_j - y_j, with its precision.
@@ -289,6 +427,20 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
     pub fn background(&self, x0: &[V], own: &[V], mut w: Option<&mut [V]>) -> V {
         let n = x0.len();
         let mut sums = [V::splat(self.context, 0.0); 4];
+        if let (BackgroundPrecision::Diagonal(precision), true) = (&self.data.background, own.is_empty())
+            && let (Some(mean), Some(precision)) =
+                (self.source.shared(&self.data.mean, 0..n), self.source.shared(precision, 0..n))
+        {
+            for i in 0..n {
+                let d = x0[i] - V::fill(self.context, mean[i]);
+                let gradient = V::fill(self.context, precision[i]) * d;
+                sums[i % 4] = d.mul_add(gradient, sums[i % 4]);
+                if let Some(w) = w.as_deref_mut() {
+                    w[i] = w[i] + gradient;
+                }
+            }
+            return half_sum(self.context, sums);
+        }
         for i in 0..n {
             let d = x0[i] - self.mean(own, i);
             let gradient = match &self.data.background {

@@ -156,12 +156,13 @@ impl Device {
                 });
             }
         };
+        let optional = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64;
+        let required_features = required_features | (adapter.features() & optional);
         let info = adapter.get_info();
         let subgroup = subgroup(adapter);
-        let required_features =
-            required_features | if subgroup.is_some() { wgpu::Features::SUBGROUP } else { wgpu::Features::empty() };
-        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
-        let required_features = required_features | (adapter.features() & optional);
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("vi4dvar"),

@@ -46,7 +46,8 @@ impl LoadedGpu {
         let shape = uploaded.shape;
         let fit = Fit { limits: &device.limits, ..uploaded.fit() };
         let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
-        uploaded.shape.layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        let layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        uploaded.set_layout(layout);
         let mut queue = Submissions::new(device);
         queue.counters.bytes_up = uploaded.bytes;
         Ok(Self { uploaded, pipelines, budget, queue, last: None })
@@ -167,7 +168,7 @@ impl LoadedGpu {
             Members::Given(array) => Some(array.as_standard_layout()),
             Members::Listed(listed) => Some(listed.states.as_standard_layout()),
             Members::Drawn(draw) => {
-                self.send_draw(&run, draw);
+                self.send_draw(&run, draw)?;
                 None
             }
         };
@@ -244,12 +245,13 @@ impl LoadedGpu {
         {
             return Ok(run);
         }
+        self.queue.counters.preparations += 1;
         Run::new(&self.uploaded, call, self.budget, store)
     }
 
     /// Sends the affine map and the iteration.
-    pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) {
-        let Some(draws) = &run.memory.draws else { return };
+    pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) -> Result<()> {
+        let Some(draws) = &run.memory.draws else { return Ok(()) };
         let precision = self.uploaded.shape.precision;
         // A lower triangular scale is added to the mean by a kernel of its own.
         let zeros;
@@ -268,8 +270,7 @@ impl LoadedGpu {
         let map = to_bytes(precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
-        self.queue.send(&draws.map, &map);
-        self.queue.send(&draws.keys, bytemuck::cast_slice(&keys));
+        self.queue.send_with_next(&[(&draws.map, &map), (&draws.keys, bytemuck::cast_slice(&keys))])
     }
 
     /// Sends `[rows, slices, sites]` of all rows' values into slots.

@@ -74,6 +74,8 @@ impl Call {
             steps: self.operation.steps(&uploaded.data),
             reverse: self.operation.reverse(),
             slots: self.in_flight() + 3 + self.own() + stored,
+            block_size: uploaded.data.operator.block_size,
+            layout: uploaded.shape.layout,
             precision: uploaded.shape.precision,
         }
     }
@@ -81,11 +83,9 @@ impl Call {
     /// Where its states lie.
     pub fn slots(&self, segments: &Segments) -> Slots {
         let reverse = self.operation.reverse();
-        let kept = if reverse { segments.count() } else { self.in_flight() };
-        let cotangent = kept + if reverse { segments.length() } else { 0 };
+        let cotangent = if reverse { segments.count() } else { self.in_flight() };
         let perturbed = self.ownership.perturbed;
         Slots {
-            kept,
             cotangent,
             epsilon: if perturbed { cotangent + 3 } else { cotangent + 1 },
             background: cotangent + 2,
@@ -99,7 +99,6 @@ impl Call {
 /// reverse sweep, the other checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
-    pub kept: usize,
     pub cotangent: usize,
     pub epsilon: usize,
     pub background: usize,

@@ -1,7 +1,7 @@
 //! The dispatches of a chunk of a call, in their order: which kernels, with which numbers. Knows no device object.
 
 use super::call::{Call, Slots, Source};
-use super::params::{BACKGROUND, FIRST, LAST, OBSERVATION, Params, STORE};
+use super::params::{BACKGROUND, EPSILON, FIRST, LAST, OBSERVATION, Params, STORE};
 use super::plan::{Plan, WORK_PER_SITE, quantities};
 use super::shader::{Kernel, Ownership, Shape};
 use crate::engine::operation::Operation;
@@ -66,7 +66,8 @@ impl Cut<'_> {
             cotangent: slots.cotangent as u32,
             epsilon: slots.epsilon as u32,
             background: slots.background as u32,
-            kept: slots.kept as u32,
+            kept: plan.kept as u32,
+            lane_costs: plan.lane_costs as u32,
             at_times: slots.at_times as u32,
             own_background: slots.own_background as u32,
             store_stride: self.store_stride as u32,
@@ -75,6 +76,8 @@ impl Cut<'_> {
         let mut sweep = Vec::new();
         if call.source != Source::Given {
             let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
+            let read = call.sums() || matches!(call.source, Source::Lower(_));
+            let params = Params { flags: if read { EPSILON } else { 0 }, ..params };
             sweep.push(self.dispatch(Kernel::Draw, params, groups)?);
         }
         if let Source::Lower(_) = call.source {
@@ -137,18 +140,18 @@ impl Cut<'_> {
             dispatches.push(Dispatch { work: plan.capacity * shape.sites * shape.sites, ..dispatch });
         }
         let count = plan.segments.count();
-        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group);
+        let groups = (params.rows as usize).div_ceil(shape.layout.members_per_group());
         let mut sweep = |kernel: Kernel, k: usize, state: usize, next: usize| -> Result<()> {
             let range = plan.segments.range(k);
             let ends = if k == 0 { FIRST } else { 0 } | if k + 1 == count { LAST } else { 0 };
-            // Perturbed observations and backgrounds of their own enter on the way back alone.
+            // Of a reverse sweep, observations and the background enter on the way back alone.
             let ahead = operation.reverse() && kernel == Kernel::Forward;
             let params = Params {
                 first_step: range.start as u32,
                 steps: range.len() as u32,
                 state: state as u32,
                 next_state: next as u32,
-                flags: if ahead && ownership.perturbed { flags & !OBSERVATION } else { flags } | ends,
+                flags: if ahead { flags & !OBSERVATION } else { flags } | ends,
                 ..params
             };
             let mut dispatch = self.dispatch(kernel, params, groups)?;
@@ -174,8 +177,8 @@ impl Cut<'_> {
     /// A dispatch of `groups` workgroups. They fold into two dimensions here and nowhere else.
     fn dispatch(&self, kernel: Kernel, params: Params, groups: usize) -> Result<Dispatch> {
         let most = self.most_groups;
-        let x = groups.min(most);
-        let y = groups.div_ceil(x);
+        let y = groups.div_ceil(most).max(1);
+        let x = groups.div_ceil(y);
         if y > most {
             return Err(Error::invalid(
                 "members",

@@ -33,6 +33,7 @@ uniform! {
         state,
         next_state,
         kept,
+        lane_costs,
         cotangent,
         epsilon,
         background,
@@ -66,8 +67,16 @@ pub const OBSERVATION: u32 = 4;
 pub const BACKGROUND: u32 = 8;
 /// Store the state at the stored times.
 pub const STORE: u32 = 16;
+/// Keep the draws.
+pub const EPSILON: u32 = 32;
 
 /// Name and value of each flag.
 #[cfg(test)]
-pub const FLAGS: [(&str, u32); 5] =
-    [("FIRST", FIRST), ("LAST", LAST), ("OBSERVATION", OBSERVATION), ("BACKGROUND", BACKGROUND), ("STORE", STORE)];
+pub const FLAGS: [(&str, u32); 6] = [
+    ("FIRST", FIRST),
+    ("LAST", LAST),
+    ("OBSERVATION", OBSERVATION),
+    ("BACKGROUND", BACKGROUND),
+    ("STORE", STORE),
+    ("EPSILON", EPSILON),
+];

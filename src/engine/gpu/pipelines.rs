@@ -41,7 +41,12 @@ impl Pipelines {
     /// A kernel that the driver does not take.
     pub fn get(&self, wanted: &[(Kernel, Shape)]) -> Result<Vec<wgpu::ComputePipeline>> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> = wanted.iter().filter(|key| !compiled.contains_key(key)).collect();
+        let mut missing: Vec<&(Kernel, Shape)> = Vec::new();
+        for key in wanted {
+            if !compiled.contains_key(key) && !missing.contains(&key) {
+                missing.push(key);
+            }
+        }
         for (key, pipeline) in missing.iter().zip(self.compile_all(&missing)?) {
             compiled.insert(**key, pipeline);
         }
@@ -81,23 +86,30 @@ impl Pipelines {
         made
     }
 
-    /// A module, with wgpu's checks at run time in builds with debug assertions, which tests and CI use, where
-    /// `VI4DVAR_SHADER_CHECKS=1` asks for them, and for templates that are not ours.
+    /// A module. With wgpu's checks at run time in builds with debug assertions, which tests and CI use; for templates
+    /// that are not ours; and on a software rasteriser, where leaving them out gains nothing that can be measured.
+    /// `VI4DVAR_SHADER_CHECKS=1` switches them on, for a report of a fault, and `=0` off, to measure what they cost.
     #[expect(unsafe_code, reason = "modules without run-time checks")]
     fn module(&self, label: Option<&str>, text: String) -> wgpu::ShaderModule {
         let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(text.into()) };
         let device = &self.device.device;
-        let asked = std::env::var("VI4DVAR_SHADER_CHECKS").is_ok_and(|v| v == "1");
-        if cfg!(debug_assertions) || asked || !self.templates.are_built_in() {
+        let checked = match std::env::var("VI4DVAR_SHADER_CHECKS").as_deref() {
+            Ok("1") => true,
+            Ok("0") => false,
+            _ => self.device.hardware.software,
+        };
+        if cfg!(debug_assertions) || checked || !self.templates.are_built_in() {
             return device.create_shader_module(descriptor);
         }
         // SAFETY: the text is made of our own templates; no part of it comes from a user.
-        // - Indices: every invocation clamps its member to `rows - 1` (`place` of member.wgsl; the kernels of one invocation
-        //   per number return beyond `capacity` and the sites, those over blocks clamp their block), slots are those of
-        //   `Call::slots` and the buffers are made for them by `Memory::new` from the same `Plan`; places in `problem` are
-        //   those of `Uploaded::new`. Arrays of a member's sites are indexed by constants of the unrolled text. The one index
-        //   that comes from a buffer is a listed member's problem and place in the store, which `Listed::check` and
-        //   `Resident` bound on the host; bins of a histogram are clamped by `block.wgsl`.
+        // - Indices: every invocation clamps its member to `rows - 1` (`place` of lanes.wgsl, whose workgroups without a
+        //   member return; the kernels of one invocation per number return beyond `capacity` and the sites, those over
+        //   blocks clamp their block); slots are those of `Call::slots`, what is kept per invocation follows them, and the
+        //   buffers are made for both by `Memory::new` from the same `Plan`; a trajectory in workgroup memory has room for
+        //   the whole window; places in `problem` are those of `Uploaded::new`. Arrays of a member's sites are indexed by
+        //   constants of the unrolled text. The one index that comes from a buffer is a listed member's problem and place
+        //   in the store, which `Listed::check` and `Resident` bound on the host; bins of a histogram are clamped by
+        //   `block.wgsl`.
         // - Loops end: each counts up or down to a number of `params` or a constant, and `Plan` keeps those below 8,192.
         // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `blocks_per_problem` or `runs_per_problem`, which are
         //   at least 1 in every dispatch whose kernel divides by them.
@@ -138,7 +150,11 @@ impl Pipelines {
             layout: Some(&layout),
             module: &module,
             entry_point: Some(kernel.entry_point()),
-            compilation_options: wgpu::PipelineCompilationOptions::default(),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // No kernel reads workgroup memory that it has not written.
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
             cache: self.disk.as_ref().map(|disk| &disk.cache),
         }))
     }

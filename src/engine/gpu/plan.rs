@@ -1,5 +1,6 @@
 //! How a call is cut to fit a device: members into chunks by memory and work, the window into segments by time.
 
+use super::layout::MemberLayout;
 use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Precision};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub struct Need {
     pub reverse: bool,
     /// Slots of states beside those.
     pub slots: usize,
+    pub block_size: usize,
+    pub layout: MemberLayout,
     pub precision: Precision,
 }
 
@@ -53,8 +56,11 @@ pub struct Plan {
     /// Members between two sites in memory: at least the longest chunk.
     pub capacity: usize,
     pub segments: Segments,
-    /// Bytes of the states.
+    /// Bytes of the states, of what a reverse sweep keeps, and of the lanes' costs, in this order.
     pub bytes: u64,
+    /// Where the second and the third begin, in numbers.
+    pub kept: usize,
+    pub lane_costs: usize,
     /// Members of one problem.
     pub per_problem: usize,
 }
@@ -96,17 +102,30 @@ impl Plan {
         loop {
             let step_work = capacity * need.sites * WORK_PER_SITE;
             let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
-            let slots = budget / (capacity * slot_bytes);
-            let (segments, held) = if need.reverse {
-                let segments = Segments::choose(need.steps, 1, 1, slots.saturating_sub(need.slots), longest);
-                (segments, segments.count() + segments.length())
+            let number = need.precision.bytes();
+            let slot = slot_bytes * capacity;
+            let lane_costs = need.layout.invocations(capacity) * number;
+            let other = need.slots * slot + lane_costs;
+            let (segments, checkpoints, kept) = if need.reverse {
+                let step = need.layout.kept_per_step(capacity, need.sites, need.block_size) * number;
+                let room = budget.saturating_sub(other);
+                let segments = Segments::choose(need.steps, step, slot, room, longest);
+                (segments, segments.count(), segments.length() * step)
             } else {
-                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0)
+                (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0, 0)
             };
-            let bytes = (held + need.slots) * slot_bytes * capacity;
+            let slots = (need.slots + checkpoints) * slot;
+            let bytes = slots + kept + lane_costs;
             if bytes <= budget {
-                let chunks = chunks(need, capacity);
-                return Ok(Self { chunks, capacity, segments, bytes: bytes as u64, per_problem: need.per_problem });
+                return Ok(Self {
+                    chunks: chunks(need, capacity),
+                    capacity,
+                    segments,
+                    bytes: bytes as u64,
+                    kept: slots / number,
+                    lane_costs: (slots + kept) / number,
+                    per_problem: need.per_problem,
+                });
             }
             if capacity <= padded(least) {
                 return Err(Error::invalid(
@@ -141,7 +160,18 @@ fn chunks(need: &Need, capacity: usize) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
     fn need(count: usize, per_problem: usize, steps: usize) -> Need {
-        Need { count, per_problem, block: BLOCK, sites: 40, steps, reverse: true, slots: 3, precision: Precision::F32 }
+        Need {
+            count,
+            per_problem,
+            block: BLOCK,
+            sites: 40,
+            steps,
+            reverse: true,
+            slots: 3,
+            block_size: 1,
+            layout: "lanes=1,group=64".parse().unwrap(),
+            precision: Precision::F32,
+        }
     }
 
     #[test]
@@ -165,6 +195,50 @@ mod tests {
     fn long_windows_are_cut_below_the_software_drivers_loop_bound() {
         let plan = Plan::new(&need(3, 3, 1_000_000), 1 << 30, &wgpu::Limits::default()).unwrap();
         assert!(2 * plan.segments.length() < 65_535 && plan.segments.count() > 100);
+    }
+
+    /// Large states and long windows, on devices that bind 128 MiB at most and on large ones.
+    #[test]
+    fn large_states_and_long_windows_fit() {
+        let small = wgpu::Limits::default();
+        let large = wgpu::Limits {
+            max_storage_buffer_binding_size: 2 << 30,
+            max_buffer_size: 2 << 30,
+            ..wgpu::Limits::default()
+        };
+        assert_eq!(small.max_storage_buffer_binding_size, 128 << 20);
+        for (sites, steps) in [(1_000, 39), (4_096, 39), (1_000, 10_000), (4_096, 1_000), (40, 10_000), (16, 100_000)] {
+            let layouts = [(1, "lanes=1,group=64"), (8, "lanes=8,group=64"), (256, "lanes=256,group=256")];
+            for (_, layout) in layouts.into_iter().filter(|(lanes, _)| 2 * lanes <= sites) {
+                for (memory, limits) in [(64, &small), (1024, &small), (1024, &large), (16 << 10, &large)] {
+                    for count in [1, 300, 65_536, 1_000_000] {
+                        for precision in [Precision::F32, Precision::F64] {
+                            let layout = layout.parse().unwrap();
+                            let need = Need { sites, layout, precision, ..need(count, count, steps) };
+                            let plan = match Plan::new(&need, memory << 20, limits) {
+                                Ok(plan) => plan,
+                                // A block of 256 members of 4,096 sites needs more than this; the user is told how much.
+                                Err(error) => {
+                                    assert!(
+                                        count > 1 && sites >= 1_000 && error.to_string().contains("MiB"),
+                                        "{error}"
+                                    );
+                                    continue;
+                                }
+                            };
+                            assert!(
+                                plan.bytes <= (memory << 20).min(limits.max_storage_buffer_binding_size),
+                                "{need:?}"
+                            );
+                            let (length, segments) = (plan.segments.length(), plan.segments.count());
+                            assert!(length <= DISPATCH_STEPS && length * segments >= steps, "{need:?}");
+                            let work = length * plan.capacity * sites * WORK_PER_SITE;
+                            assert!(work <= DISPATCH_WORK || length == 1, "{need:?}: {work} operations");
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -194,10 +194,10 @@ impl Run {
         dispatches: &[&Dispatch],
     ) -> Result<()> {
         let mut wanted: Vec<(Kernel, Shape)> = Vec::new();
-        for Dispatch { kernel, ownership, .. } in dispatches.iter().copied() {
-            let key = (*kernel, Shape { ownership: *ownership, ..uploaded.shape });
-            if !wanted.contains(&key) && !self.kernels.iter().any(|b| (b.kernel, b.ownership) == (*kernel, *ownership))
-            {
+        for dispatch in dispatches {
+            let bound = |b: &BoundKernel| (b.kernel, b.ownership) == (dispatch.kernel, dispatch.ownership);
+            let key = compiled_as(uploaded, dispatch);
+            if !wanted.contains(&key) && !self.kernels.iter().any(bound) {
                 wanted.push(key);
             }
         }
@@ -249,5 +249,5 @@ fn cut<'a>(uploaded: &'a Uploaded, call: &'a Call, plan: &'a Plan, slots: &'a Sl
 
 /// What a dispatch's kernel is specialised for.
 fn compiled_as(uploaded: &Uploaded, dispatch: &Dispatch) -> (Kernel, Shape) {
-    (dispatch.kernel, Shape { ownership: dispatch.ownership, ..uploaded.shape })
+    (dispatch.kernel, uploaded.shape.specialise(dispatch.kernel, dispatch.ownership))
 }

@@ -13,7 +13,7 @@ impl LoadedGpu {
     pub fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
         let operation = Operation::Select(terms, selector.best());
         let mut run = self.begin(operation, Members::Drawn(draw))?;
-        self.send_draw(&run, draw);
+        self.send_draw(&run, draw)?;
         self.select_chunks(&mut run, draw.count, selector)?;
         self.finish(run, 1)
     }

@@ -1,6 +1,6 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
-use super::layout::MemberLayout;
+use super::layout::{MemberLayout, Stages, TILE, Trajectory};
 use super::plan::{BLOCKS_PER_RUN, quantities};
 use super::templates::Templates;
 use crate::engine::{BLOCK, CostHistogram, Precision};
@@ -128,7 +128,28 @@ pub struct Shape {
     pub full_background: bool,
     pub precision: Precision,
     pub ownership: Ownership,
+    /// A set of one problem: everything about it is the same for all members.
+    pub one_problem: bool,
+    /// The device multiplies 64-bit integers.
+    pub wide_integers: bool,
     pub layout: MemberLayout,
+    /// Steps that a workgroup keeps of a trajectory in its memory.
+    pub steps_in_group: usize,
+}
+
+impl Shape {
+    /// The part of a shape that makes a difference to a kernel.
+    pub fn specialise(self, kernel: Kernel, ownership: Ownership) -> Self {
+        let plain = MemberLayout::of_lanes(1);
+        let (layout, steps_in_group) = match kernel {
+            Kernel::Reverse | Kernel::Adjoint => (self.layout, self.steps_in_group),
+            Kernel::Forward | Kernel::Tangent => {
+                (MemberLayout { trajectory: Trajectory::Global, stages: Stages::Recomputed, ..self.layout }, 0)
+            }
+            _ => (plain, 0),
+        };
+        Self { ownership: kernel.specialise(ownership), layout, steps_in_group, ..self }
+    }
 }
 
 /// How kernels know whose a member is, and what it has of its own.
@@ -158,7 +179,9 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
     for (name, text) in templates.iter() {
         environment.add_template(name, text).map_err(|e| broken(kernel, &e.to_string()))?;
     }
-    let MemberLayout { sites_per_lane, lanes, members_per_group } = shape.layout;
+    let layout = shape.layout;
+    let sites_per_lane = layout.sites_per_lane(shape.sites, shape.operator.block_size);
+    let (before, after) = reach(shape.model);
     // Strides of a sum by halves.
     let strides = |count: usize| -> Vec<usize> {
         std::iter::successors(Some(count.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect()
@@ -167,10 +190,21 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         REAL => shape.precision.name(),
         N => shape.sites,
         S => sites_per_lane,
-        LANES => lanes,
-        LANE_STRIDES => strides(lanes),
-        MEMBERS_PER_GROUP => members_per_group,
-        GROUP => shape.layout.group(),
+        LANES => layout.lanes,
+        LANE_STRIDES => strides(layout.lanes),
+        // Of the sites that the last lane holds.
+        OWNED => shape.sites - (layout.lanes - 1) * sites_per_lane,
+        MEMBERS_PER_GROUP => layout.members_per_group(),
+        GROUP => layout.group,
+        HALO => layout.halo.name(),
+        BEFORE => before,
+        AFTER => after,
+        TRAJECTORY => layout.trajectory.name(),
+        STEPS_IN_GROUP => shape.steps_in_group.max(1),
+        STATES_PER_STEP => layout.states_per_step(),
+        TILE => TILE,
+        ONE_PROBLEM => shape.one_problem,
+        WIDE_INTEGERS => shape.wide_integers,
         PARAMETERS => shape.model.parameter_names().len(),
         MODEL => shape.model.name(),
         FUNCTION => shape.operator.function.name(),
@@ -202,6 +236,14 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         .get_template(kernel.template())
         .and_then(|t| t.render(context! { ..numbers, ..series }))
         .map_err(|e| broken(kernel, &format!("{e:#}")))
+}
+
+/// How many sites before and after its own a component of the tendency reads: at most two. Its adjoint reads as many of
+/// the cotangent the other way round.
+fn reach(model: Model) -> (usize, usize) {
+    match model {
+        Model::Lorenz96 => (2, 1),
+    }
 }
 
 /// The coefficients of our own exponential and logarithm, highest power first, to the precision's last bit.
@@ -238,65 +280,78 @@ mod tests {
     use super::*;
 
     fn shapes() -> Vec<Shape> {
-        let limits = wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..wgpu::Limits::default() };
         let mut shapes = Vec::new();
         for precision in [Precision::F32, Precision::F64] {
             for function in PointFunction::ALL {
                 for (model, (sites, block_size, full_background)) in Model::ALL.into_iter().flat_map(|model| {
-                    let sizes = [
-                        (4, 1, false),
-                        (13, 1, true),
-                        (40, 4, false),
-                        (64, 1, true),
-                        (120, 3, false),
-                        (1000, 8, false),
-                    ];
+                    let sizes =
+                        [(4, 1, false), (13, 1, true), (40, 4, false), (64, 1, true), (120, 3, false), (128, 8, false)];
                     sizes.map(|size| (model, size)).into_iter().filter(|(m, size)| m.check_sites(size.0).is_ok())
                 }) {
-                    shapes.push(Shape {
-                        model,
-                        sites,
-                        operator: ObservationOperator { function, block_size },
-                        ownership: Ownership::default(),
-                        full_background,
-                        precision,
-                        layout: MemberLayout::choose(sites, block_size, precision, &limits).unwrap(),
-                    });
+                    // Every layout once, but not with every operator.
+                    let layouts = if function == PointFunction::Square {
+                        crate::engine::gpu::layout::tests::layouts(sites, block_size, precision)
+                    } else {
+                        vec!["lanes=1".parse().unwrap()]
+                    };
+                    shapes.extend(layouts.into_iter().zip([true, false].into_iter().cycle()).map(
+                        |(layout, one_problem)| Shape {
+                            model,
+                            sites,
+                            operator: ObservationOperator { function, block_size },
+                            ownership: Ownership::default(),
+                            full_background,
+                            precision,
+                            one_problem,
+                            wide_integers: one_problem,
+                            layout,
+                            steps_in_group: 2,
+                        },
+                    ));
                 }
             }
         }
         shapes
     }
 
-    /// Every variant of a kernel for a shape.
-    fn variants(kernel: Kernel, shape: Shape) -> Vec<Shape> {
-        let mut ownerships = Vec::new();
-        let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
-        for (listed, perturbed, own_background) in
-            [(false, false, false), (true, false, false), (true, true, false), (true, false, true), (true, true, true)]
-        {
-            let ownership = kernel.specialise(Ownership { listed, perturbed, own_background });
-            if !ownerships.contains(&ownership) && (listed || !only_listed) {
-                ownerships.push(ownership);
+    /// Every kernel with every variant of every shape, once.
+    fn variants() -> Vec<(Kernel, Shape)> {
+        let mut all = std::collections::HashSet::new();
+        for (shape, kernel) in shapes().into_iter().flat_map(|shape| Kernel::ALL.map(|kernel| (shape, kernel))) {
+            let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
+            for (listed, perturbed, own_background) in [
+                (false, false, false),
+                (true, false, false),
+                (true, true, false),
+                (true, false, true),
+                (true, true, true),
+            ] {
+                let ownership = Ownership { listed, perturbed, own_background };
+                if listed || !only_listed {
+                    all.insert((kernel, shape.specialise(kernel, ownership)));
+                }
             }
         }
-        ownerships.into_iter().map(|ownership| Shape { ownership, ..shape }).collect()
+        all.into_iter().collect()
     }
 
     #[test]
     fn every_kernel_variant_is_valid_wgsl() {
         let mut failures = Vec::new();
-        for shape in shapes() {
-            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, shape).into_iter().map(|s| (*k, s))) {
-                let text = source(kernel, &shape, &Templates::default()).unwrap();
-                let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
-                    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::FLOAT64)
-                        .validate(&m)
-                        .map_err(|e| e.emit_to_string(&text))
-                });
-                if let Err(message) = checked {
-                    failures.push(format!("{kernel:?} of {shape:?}:\n{message}"));
-                }
+        for (kernel, shape) in variants() {
+            let text = source(kernel, &shape, &Templates::default()).unwrap();
+            let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
+                naga::valid::Validator::new(
+                    naga::valid::ValidationFlags::all(),
+                    naga::valid::Capabilities::FLOAT64
+                        | naga::valid::Capabilities::SUBGROUP
+                        | naga::valid::Capabilities::SHADER_INT64,
+                )
+                .validate(&m)
+                .map_err(|e| e.emit_to_string(&text))
+            });
+            if let Err(message) = checked {
+                failures.push(format!("{kernel:?} of {shape:?}:\n{message}"));
             }
         }
         assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[0]);
@@ -304,16 +359,13 @@ mod tests {
 
     #[test]
     fn f64_kernels_use_no_built_in_transcendental() {
-        for shape in shapes().iter().filter(|s| s.precision == Precision::F64) {
-            for (kernel, shape) in Kernel::ALL.iter().flat_map(|k| variants(*k, *shape).into_iter().map(|s| (*k, s))) {
-                let text = source(kernel, &shape, &Templates::default()).unwrap();
-                for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
-                    for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
-                        let at = line
-                            .find(name)
-                            .filter(|at| !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-                        assert!(at.is_none(), "{kernel:?}: {line}");
-                    }
+        for (kernel, shape) in variants().into_iter().filter(|(_, s)| s.precision == Precision::F64) {
+            let text = source(kernel, &shape, &Templates::default()).unwrap();
+            for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
+                for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
+                    let at =
+                        line.find(name).filter(|at| !line[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+                    assert!(at.is_none(), "{kernel:?}: {line}");
                 }
             }
         }

@@ -10,17 +10,31 @@ use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Most bytes that go up in a buffer written in place.
+const MOST_UPLOADED: u64 = 1 << 20;
+
 /// The queue of a loaded problem.
 #[derive(Debug)]
 pub struct Submissions {
     pub device: Arc<Device>,
     pub counters: Counters,
     timer: Option<Timer>,
+    upload: Option<Upload>,
+}
+
+/// What goes up at the beginning of a small call, in a buffer that the host writes in place: the wait at the call's end
+/// maps it for the next. (`write_buffer` makes a buffer and a list of commands each time.)
+#[derive(Debug)]
+struct Upload {
+    buffer: wgpu::Buffer,
+    mapped: bool,
+    /// Where its parts go, with the next submission.
+    copies: Vec<Region>,
 }
 
 impl Submissions {
     pub fn new(device: Arc<Device>) -> Self {
-        Self { device, counters: Counters::default(), timer: None }
+        Self { device, counters: Counters::default(), timer: None, upload: None }
     }
 
     /// Times kernels from now on, or no longer. What was timed is forgotten.
@@ -45,6 +59,36 @@ impl Submissions {
         self.counters.bytes_up += bytes.len() as u64;
     }
 
+    /// Sends the beginnings of several buffers with the next submission.
+    pub fn send_with_next(&mut self, parts: &[(&wgpu::Buffer, &[u8])]) -> Result<()> {
+        let align = |bytes: usize| bytes.next_multiple_of(wgpu::MAP_ALIGNMENT as usize) as u64;
+        let bytes = parts.iter().map(|(_, part)| align(part.len())).sum();
+        if self.upload.as_ref().is_none_or(|upload| upload.buffer.size() < bytes) && bytes <= MOST_UPLOADED {
+            let buffer = self.device.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("upload"),
+                size: bytes.next_power_of_two(),
+                usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: true,
+            });
+            self.device.check()?;
+            self.upload = Some(Upload { buffer, mapped: true, copies: Vec::new() });
+        }
+        let Some(upload) = self.upload.as_mut().filter(|upload| upload.mapped && upload.buffer.size() >= bytes) else {
+            parts.iter().for_each(|(buffer, part)| self.send(buffer, part));
+            return Ok(());
+        };
+        upload.copies.clear();
+        let mut view = upload.buffer.get_mapped_range_mut(..bytes).map_err(|e| failure(&self.device, &e))?;
+        let mut first = 0;
+        for (buffer, part) in parts {
+            view.slice(first as usize..first as usize + part.len()).copy_from_slice(part);
+            upload.copies.push(Region { buffer: (*buffer).clone(), first, bytes: part.len() as u64 });
+            first += align(part.len());
+            self.counters.bytes_up += part.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Submits dispatches in order, in pieces that no driver takes for a hang, and reads the results through `staging`,
     /// one region after the other.
     pub fn submit<'a, R>(
@@ -62,6 +106,13 @@ impl Submissions {
                 self.wait()?;
             }
             let mut encoder = device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            if let Some(upload) = self.upload.as_mut().filter(|upload| !upload.copies.is_empty()) {
+                upload.buffer.unmap();
+                upload.mapped = false;
+                for to in upload.copies.drain(..) {
+                    encoder.copy_buffer_to_buffer(&upload.buffer, to.first, &to.buffer, 0, to.bytes);
+                }
+            }
             if dispatches.peek().is_some() {
                 let timestamp_writes = self.timer.as_mut().map(Timer::next);
                 let mut pass =
@@ -101,7 +152,7 @@ impl Submissions {
         self.counters.bytes_down += bytes;
         staging.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
         self.poll()?;
-        let view = staging.get_mapped_range(..bytes).map_err(|e| self.failure(&e))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failure(&self.device, &e))?;
         let result = read(&view);
         drop(view);
         staging.unmap();
@@ -124,17 +175,24 @@ impl Submissions {
         if let Some(timer) = &self.timer {
             timer.begin_fetch();
         }
-        self.device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| self.failure(&e))?;
+        let upload = self.upload.as_mut().filter(|upload| !upload.mapped);
+        if let Some(upload) = &upload {
+            upload.buffer.map_async(wgpu::MapMode::Write, .., |_| {});
+        }
+        self.device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| failure(&self.device, &e))?;
+        if let Some(upload) = upload {
+            upload.mapped = true;
+        }
         if let Some(timer) = &mut self.timer {
             timer.end_fetch();
         }
         Ok(())
     }
+}
 
-    fn failure(&self, e: &dyn std::fmt::Display) -> Error {
-        self.device.check().err().unwrap_or_else(|| Error::Device {
-            message: e.to_string(),
-            help: "try a smaller --memory, or --backend cpu".into(),
-        })
-    }
+fn failure(device: &Device, e: &dyn std::fmt::Display) -> Error {
+    device.check().err().unwrap_or_else(|| Error::Device {
+        message: e.to_string(),
+        help: "try a smaller --memory, or --backend cpu".into(),
+    })
 }

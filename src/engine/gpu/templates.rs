@@ -6,6 +6,8 @@ use std::path::Path;
 
 const TEMPLATES: &[(&str, &str)] = &[
     ("member.wgsl", include_str!("../../../shaders/member.wgsl")),
+    ("lanes.wgsl", include_str!("../../../shaders/lanes.wgsl")),
+    ("trajectory.wgsl", include_str!("../../../shaders/trajectory.wgsl")),
     ("lorenz96.wgsl", include_str!("../../../shaders/lorenz96.wgsl")),
     ("rk4.wgsl", include_str!("../../../shaders/rk4.wgsl")),
     ("operator.wgsl", include_str!("../../../shaders/operator.wgsl")),

@@ -33,6 +33,7 @@ impl Uploaded {
         let precision = device.hardware.precision;
         let data = Prepared::new(problem, |v| v);
         let sites = problem.sites();
+        let steps = data.stored_steps();
         let layout = MemberLayout::rule_of_thumb(&fit(&device, &data))?;
         let shape = Shape {
             model: data.model,
@@ -41,6 +42,9 @@ impl Uploaded {
             full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
             precision,
             ownership: Ownership::default(),
+            one_problem: data.seeds.len() == 1,
+            wide_integers: device.device.features().contains(wgpu::Features::SHADER_INT64),
+            steps_in_group: layout.steps_in_group(steps),
             layout,
         };
         let mut numbers = vec![data.dt / 2.0, data.dt, data.dt / 6.0, 0.0];
@@ -80,6 +84,12 @@ impl Uploaded {
     /// What its kernels must fit.
     pub fn fit(&self) -> Fit<'_> {
         fit(&self.device, &self.data)
+    }
+
+    /// Sets the variant of its kernels.
+    pub fn set_layout(&mut self, layout: MemberLayout) {
+        self.shape.layout = layout;
+        self.shape.steps_in_group = layout.steps_in_group(self.data.stored_steps());
     }
 
     /// Sets the amplitude of the perturbations of the calls that follow.
