@@ -72,7 +72,7 @@ struct Options {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     shaders: Option<PathBuf>,
-    /// Print one JSON object per row instead of a table. Default: false
+    /// Print one JSON object per row, and the table on standard error unless --quiet. Default: false
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     json: bool,
@@ -172,6 +172,15 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         check_figure(out, "throughput", force)?;
     }
     let bar = bar(options.run.quiet);
+    // Both as they come: a run that is cut off keeps its rows.
+    let show = |text: &str| match (options.json, options.run.quiet) {
+        (false, _) => print(text),
+        (true, false) => {
+            eprint!("{text}");
+            Ok(())
+        }
+        (true, true) => Ok(()),
+    };
     let mut lines = String::new();
     let mut engines = 0;
     let rows = settings.run(&mut |event| match event {
@@ -189,12 +198,15 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
             engines += 1;
             let gap = if engines > 1 { "\n" } else { "" };
             let heading = format!("{gap}{}", benchmark::heading(hardware, ceilings));
-            if options.json { Ok(()) } else { bar.suspend(|| print(&heading)) }
+            bar.suspend(|| show(&heading))
         }
         Event::Row(row) => {
             let json = serde_json::to_string(row).expect("a row is plain numbers and names") + "\n";
             lines += &json;
-            bar.suspend(|| print(&if options.json { json } else { benchmark::line(row) }))
+            bar.suspend(|| {
+                show(&benchmark::line(row))?;
+                if options.json { print(&json) } else { Ok(()) }
+            })
         }
     })?;
     bar.finish_and_clear();
