@@ -1865,7 +1865,7 @@ fn kernels_by_name_give_the_same_bytes(bench: &Bench, report: &mut Report) {
     report.expect(gap < 1e-3 && a.count == b.count, || format!("J_o of two kernels {gap:e} apart"));
     for wrong in ["fastest", "lanes=0", "lanes=one", "lanes=16", "lanes=2,group=63"] {
         let refused = Engine::new(&named(wrong)).and_then(|engine| engine.load(&problem));
-        let message = refused.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        let message = refused.map_or_else(|e| e.to_string(), |_| String::new());
         report.expect(message.contains("kernel"), || format!("kernel {wrong:?}: {message:?}"));
     }
 }
