@@ -154,6 +154,13 @@ fn the_table_fits_a_terminal_and_names_the_engine() {
     assert_eq!(table.lines().filter(|l| l.starts_with("elbo ")).count(), 2, "{table}");
     assert!(table.starts_with("CPU, ") && table.contains("GFLOP/s of multiply-adds"), "{table}");
     assert!(table.lines().all(|l| l.len() <= 120), "{table}");
+    // With --json the table stands on standard error, and with --quiet nowhere.
+    for (flags, lines) in [("--json", 1), ("--json --quiet", 0)] {
+        let run = format!("{TINY} --operation elbo --members 2 {flags}");
+        let output = vi4dvar(&d, &run).assert().success().get_output().clone();
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(notes.lines().filter(|l| l.starts_with("elbo ")).count(), lines, "{notes}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! A row is one operation on a twin problem of one size on one engine. Before it is timed, a few members are computed on
 //! it and on the CPU engine in f64; a row that differs is an error and has no times. Its work is counted
-//! ([`work`](Work)), its limits are measured in the same run ([`Ceilings`](crate::engine::Ceilings)).
+//! ([`work`](Work)), its limits are measured in the same run ([`Ceilings`]).
 
 mod check;
 mod measure;
