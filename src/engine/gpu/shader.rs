@@ -278,6 +278,7 @@ fn broken(kernel: Kernel, message: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rayon::prelude::*;
 
     fn shapes() -> Vec<Shape> {
         let mut shapes = Vec::new();
@@ -337,8 +338,7 @@ mod tests {
 
     #[test]
     fn every_kernel_variant_is_valid_wgsl() {
-        let mut failures = Vec::new();
-        for (kernel, shape) in variants() {
+        let failure = |(kernel, shape): (Kernel, Shape)| {
             let text = source(kernel, &shape, &Templates::default()).unwrap();
             let checked = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|m| {
                 naga::valid::Validator::new(
@@ -350,16 +350,16 @@ mod tests {
                 .validate(&m)
                 .map_err(|e| e.emit_to_string(&text))
             });
-            if let Err(message) = checked {
-                failures.push(format!("{kernel:?} of {shape:?}:\n{message}"));
-            }
-        }
+            checked.err().map(|message| format!("{kernel:?} of {shape:?}:\n{message}"))
+        };
+        let failures: Vec<_> = variants().into_par_iter().filter_map(failure).collect();
         assert!(failures.is_empty(), "{} failures, the first: {}", failures.len(), failures[0]);
     }
 
     #[test]
     fn f64_kernels_use_no_built_in_transcendental() {
-        for (kernel, shape) in variants().into_iter().filter(|(_, s)| s.precision == Precision::F64) {
+        let f64: Vec<_> = variants().into_iter().filter(|(_, s)| s.precision == Precision::F64).collect();
+        f64.into_par_iter().for_each(|(kernel, shape)| {
             let text = source(kernel, &shape, &Templates::default()).unwrap();
             for line in text.lines().map(|l| l.split("//").next().unwrap_or_default()) {
                 for name in ["exp(", "exp2(", "log(", "log2(", "pow(", "sin(", "cos(", "tanh("] {
@@ -368,7 +368,7 @@ mod tests {
                     assert!(at.is_none(), "{kernel:?}: {line}");
                 }
             }
-        }
+        });
     }
 
     #[test]
