@@ -5,7 +5,7 @@ use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::normals::{Addresses, normals};
 use super::perturbed::PerturbedTerms;
 use super::sums::Block;
-use super::sweep::{AtTimes, CostTerms, Sweep};
+use super::sweep::{AtTimes, CostTerms, Sweep, four_by_four};
 use super::threads::Threads;
 use super::tile::Tile;
 use crate::engine::operation::Operation;
@@ -396,7 +396,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             let end = ((p + 1) * per_problem).min(item.rows.end);
             let range = start - item.rows.start..end - item.rows.start;
             match job.operation {
-                Operation::Moments(_) => block.sum_into(range, &mut item.moments[q]),
+                Operation::Moments(_) => block.sum_into::<V::Wide>(context, range, &mut item.moments[q]),
                 Operation::Select(..) => {
                     let first = start - p * per_problem;
                     block.select_into(range, first, job.bounds[p], &mut item.selections[q]);
@@ -661,9 +661,7 @@ impl<'a, V: Lanes> Group<'a, V> {
         let limit = V::splat(self.context, DIVERGED);
         let mut worst = [V::splat(self.context, 0.0); 4];
         for array in arrays {
-            for (k, v) in array.iter().enumerate() {
-                worst[k % 4] = v.beyond(limit, worst[k % 4]);
-            }
+            four_by_four!(array.len(), |i, k| worst[k] = array[i].beyond(limit, worst[k]));
         }
         let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
         ((worst[0] + worst[1]) + (worst[2] + worst[3])).store(&mut lanes);

@@ -97,6 +97,8 @@ pub trait Scalar: Pod + Send + Sync + std::fmt::Debug {
 pub trait Lanes: Number {
     /// What is in a lane.
     type Scalar: Scalar;
+    /// Lanes of f64, for sums.
+    type Wide: Lanes<Scalar = f64, Context = Self::Context>;
     /// How many lanes.
     const LANES: usize;
     /// From the first `LANES` values of a slice.
@@ -177,6 +179,7 @@ macro_rules! lanes {
 
         impl<S: Isa> Lanes for $name<S> {
             type Scalar = $scalar;
+            type Wide = F64<S>;
             const LANES: usize = S::$count;
             #[inline(always)]
             fn load(simd: S, from: &[$scalar]) -> Self {

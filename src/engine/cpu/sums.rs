@@ -1,6 +1,6 @@
 //! Sums over the members of one block, in an order that no number of lanes, threads or chunks can change.
 
-use super::lanes::Scalar;
+use super::lanes::{Lanes, Scalar};
 use crate::engine::{BLOCK, Moments};
 
 /// What one block of members leaves for its moments. Site-major, member fastest.
@@ -29,7 +29,12 @@ impl<T: Scalar> Block<T> {
 
     /// Sums over the members `range` of the block; `moments` arrays are `[control]`.
     #[inline(always)]
-    pub fn sum_into(&mut self, range: std::ops::Range<usize>, moments: &mut Moments) {
+    pub fn sum_into<W: Lanes<Scalar = f64>>(
+        &mut self,
+        context: W::Context,
+        range: std::ops::Range<usize>,
+        moments: &mut Moments,
+    ) {
         let control = self.gradient.len() / BLOCK;
         let diverged = self.diverged[range.clone()].iter().filter(|d| **d).count();
         if diverged > 0 {
@@ -48,7 +53,7 @@ impl<T: Scalar> Block<T> {
             .sum();
         for i in 0..control {
             let row = i * BLOCK + range.start..i * BLOCK + range.end;
-            let sums = products(&self.gradient[row.clone()], &self.epsilon[row]);
+            let sums = products::<T, W>(context, &self.gradient[row.clone()], &self.epsilon[row]);
             [
                 moments.gradient[i],
                 moments.gradient_squared[i],
@@ -101,9 +106,9 @@ fn sum<T: Scalar>(values: &[T]) -> f64 {
     fold(parts)
 }
 
-/// Sums of g, g^2, e, e^2 and g e.
+/// Sums of g, g^2, e, e^2 and g e: a vector's width of parts at a time, so that the running sums stay in registers.
 #[inline(always)]
-fn products<T: Scalar>(g: &[T], e: &[T]) -> [f64; 5] {
+fn products<T: Scalar, W: Lanes<Scalar = f64>>(context: W::Context, g: &[T], e: &[T]) -> [f64; 5] {
     let mut parts = [[0.0; PARTS]; 5];
     let ((g, g_rest), (e, e_rest)) = (g.as_chunks::<PARTS>(), e.as_chunks::<PARTS>());
     for (k, (g, e)) in g_rest.iter().zip(e_rest).enumerate() {
@@ -112,16 +117,32 @@ fn products<T: Scalar>(g: &[T], e: &[T]) -> [f64; 5] {
             part[k] += product;
         }
     }
-    for (g, e) in g.iter().zip(e) {
-        for k in 0..PARTS {
-            let (g, e) = (g[k].to_f64(), e[k].to_f64());
-            parts[0][k] += g;
-            parts[1][k] += g * g;
-            parts[2][k] += e;
-            parts[3][k] += e * e;
-            parts[4][k] += g * e;
+    for first in (0..PARTS).step_by(W::LANES) {
+        let [a, b, c, d, f] = &mut parts;
+        let load = |part: &[f64; PARTS]| W::load(context, &part[first..]);
+        let (mut sa, mut sb, mut sc, mut sd, mut sf) = (load(a), load(b), load(c), load(d), load(f));
+        for (g, e) in g.iter().zip(e) {
+            let (g, e) = (widen::<T, W>(context, &g[first..]), widen::<T, W>(context, &e[first..]));
+            sa = sa + g;
+            sb = sb + g * g;
+            sc = sc + e;
+            sd = sd + e * e;
+            sf = sf + g * e;
+        }
+        for (part, sum) in [a, b, c, d, f].into_iter().zip([sa, sb, sc, sd, sf]) {
+            sum.store(&mut part[first..]);
         }
     }
     let [a, b, c, d, e] = parts;
     [fold(a), fold(b), fold(c), fold(d), fold(e)]
+}
+
+/// The first values of a slice, widened.
+#[inline(always)]
+fn widen<T: Scalar, W: Lanes<Scalar = f64>>(context: W::Context, values: &[T]) -> W {
+    let mut wide = [0.0; PARTS];
+    for (to, v) in wide.iter_mut().zip(&values[..W::LANES]) {
+        *to = v.to_f64();
+    }
+    W::load(context, &wide)
 }

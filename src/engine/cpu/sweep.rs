@@ -173,6 +173,27 @@ impl<V: Lanes> Sweep<V> {
     }
 }
 
+/// Does the body for each i below n, with k = i modulo 4: four values k run side by side, in registers, because a constant
+/// names each.
+macro_rules! four_by_four {
+    ($n:expr, |$i:ident, $k:ident| $body:expr) => {{
+        let n = $n;
+        for first in (0..n / 4 * 4).step_by(4) {
+            for $k in 0..4 {
+                let $i = first + $k;
+                $body;
+            }
+        }
+        for $k in 0..3 {
+            let $i = n / 4 * 4 + $k;
+            if $i < n {
+                $body;
+            }
+        }
+    }};
+}
+pub(super) use four_by_four;
+
 /// A point-wise function h of the observation operator, on lanes.
 pub trait Point {
     fn value<V: Lanes>(x: V) -> V;
@@ -431,13 +452,21 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
             && let (Some(mean), Some(precision)) =
                 (self.source.shared(&self.data.mean, 0..n), self.source.shared(precision, 0..n))
         {
-            for i in 0..n {
-                let d = x0[i] - V::fill(self.context, mean[i]);
-                let gradient = V::fill(self.context, precision[i]) * d;
-                sums[i % 4] = d.mul_add(gradient, sums[i % 4]);
-                if let Some(w) = w.as_deref_mut() {
-                    w[i] = w[i] + gradient;
+            let (mean, precision) = (&mean[..n], &precision[..n]);
+            match w {
+                Some(w) => {
+                    let w = &mut w[..n];
+                    four_by_four!(n, |i, k| {
+                        let d = x0[i] - V::fill(self.context, mean[i]);
+                        let gradient = V::fill(self.context, precision[i]) * d;
+                        sums[k] = d.mul_add(gradient, sums[k]);
+                        w[i] = w[i] + gradient;
+                    });
                 }
+                None => four_by_four!(n, |i, k| {
+                    let d = x0[i] - V::fill(self.context, mean[i]);
+                    sums[k] = d.mul_add(V::fill(self.context, precision[i]) * d, sums[k]);
+                }),
             }
             return half_sum(self.context, sums);
         }
