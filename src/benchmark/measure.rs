@@ -181,7 +181,7 @@ fn fill(row: &mut Row, case: &Case, samples: &[f64], kernels: &mut [f64]) {
     row.gflops = per_second(work.flops, inner);
     row.gflops_end_to_end = per_second(work.flops, row.seconds);
     row.gbytes_per_second = per_second(work.bytes, inner);
-    let instructions = work.instructions * members as f64 / ceilings.instructions();
+    let instructions = work.instruction_seconds(ceilings) * members as f64;
     let memory = work.bytes * members as f64 / ceilings.bytes;
     let (bound, limit) =
         if instructions >= memory { (instructions, Limit::Instructions) } else { (memory, Limit::Memory) };
@@ -192,6 +192,7 @@ fn fill(row: &mut Row, case: &Case, samples: &[f64], kernels: &mut [f64]) {
         }
         _ => (bound / inner, limit),
     };
+    row.fraction_of_multiply_adds = work.instructions() * members as f64 / (ceilings.flops / 2.0) / inner;
     // What comparisons with other programs count in.
     let scale = if operation == Operation::Vi { FIT as f64 } else { 1.0 };
     row.samples = samples.iter().map(|s| s * scale).collect();

@@ -167,10 +167,10 @@ struct Size {
 const MOST_VALUES: usize = 1 << 24;
 /// Bytes of arrays on the host at most.
 const MOST_HOST_BYTES: f64 = 4.0 * (1u64 << 30) as f64;
-/// The RK4 step, and the longest window: a window of many steps has shorter ones, or chaos leaves f32 and f64 nothing in
-/// common. What a step costs does not depend on its length.
+/// The RK4 step, and the longest window in model time units: a window of many steps has shorter ones, or chaos leaves f32 and
+/// f64 nothing in common. What a step costs does not depend on its length.
 const STEP: f64 = 0.05;
-const LONGEST: f64 = 2.0;
+const LONGEST: f64 = 1.2;
 
 impl Size {
     /// RK4 steps of the window.

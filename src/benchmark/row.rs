@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
-    /// Vector instructions at the rate of multiply-adds.
+    /// Vector instructions: those that multiply at the rate of multiply-adds, or all at that of multiply-adds and additions.
     Instructions,
     /// Bytes at the rate of a copy.
     Memory,
@@ -48,6 +48,9 @@ pub struct Row {
     pub fraction_of_limit: f64,
     /// The nearer bound.
     pub limit: Limit,
+    /// All counted instructions at the measured rate of multiply-adds, over the time taken: above 1 where a processor adds
+    /// beside multiplying.
+    pub fraction_of_multiply_adds: f64,
     /// The kernels alone: the median likewise.
     pub kernel_seconds: f64,
     /// Lower and upper quartile of `seconds`.
@@ -95,6 +98,7 @@ impl Row {
             gbytes_per_second: f64::NAN,
             fraction_of_limit: f64::NAN,
             limit: Limit::Instructions,
+            fraction_of_multiply_adds: f64::NAN,
             kernel_seconds: f64::NAN,
             spread: [f64::NAN; 2],
             compile_seconds: f64::NAN,

@@ -10,8 +10,12 @@ pub fn heading(hardware: &Hardware, ceilings: &Ceilings) -> String {
         0.0 => String::new(),
         seconds => format!(", readback {}", time(seconds)),
     };
+    // A processor that adds beside multiplying has two limits.
+    let beside = ceilings.instructions / (ceilings.flops / 2.0);
+    let mixed =
+        if beside < 1.05 { String::new() } else { format!(" ({beside:.1} x as many instructions with additions)") };
     format!(
-        "{hardware}{software}\nlimits measured here: {} GFLOP/s of multiply-adds, {} GB/s copied{readback}\n{}",
+        "{hardware}{software}\nlimits measured here: {} GFLOP/s of multiply-adds{mixed}, {} GB/s copied{readback}\n{}",
         short(ceilings.flops * 1e-9),
         short(ceilings.bytes * 1e-9),
         columns([
@@ -128,7 +132,8 @@ mod tests {
             precision: Precision::F32,
             software: false,
         };
-        let ceilings = Ceilings { flops: 6.7e13, bytes: 3.35e12, readback: Duration::from_micros(41) };
+        let ceilings =
+            Ceilings { flops: 6.7e13, instructions: 3.35e13, bytes: 3.35e12, readback: Duration::from_micros(41) };
         let heading = heading(&hardware, &ceilings);
         assert!(heading.contains("67000 GFLOP/s") && heading.contains("3350 GB/s") && heading.contains("41.0 us"));
         let size = Size { operator: PointFunction::Softplus, sites: 4096, times: 1000, steps_per_time: 10 };

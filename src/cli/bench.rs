@@ -152,8 +152,8 @@ impl Options {
 pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command).after_help(
         "A row is a median with its quartiles (+-), end to end and of the kernels alone. \"of limit\" is the time that the \
-         nearer bound allows over the time taken: counted vector instructions at the measured rate of multiply-adds, or \
-         counted bytes at the measured rate of a copy; of vi with a readback. A row whose numbers are not those of the CPU \
+         nearer bound allows over the time taken: counted vector instructions at the measured rates of multiply-adds and \
+         additions, or counted bytes at the measured rate of a copy; of vi with a readback. A row whose numbers are not those of the CPU \
          engine in f64 is not timed, and the exit code is 1.",
     )
 }

@@ -13,17 +13,13 @@ pub struct Ceilings {
     /// Floating-point operations per second, two for each multiply-add: independent chains of multiply-adds in
     /// registers, on all threads or the whole GPU.
     pub flops: f64,
+    /// Vector instructions per second and lane, multiply-adds and additions in equal parts: half of `flops` where one unit does
+    /// both, up to twice as many on a processor that adds beside multiplying. Of a GPU, half of `flops`.
+    pub instructions: f64,
     /// Bytes per second of a copy between two buffers that no cache holds, each byte counted once read and once written.
     pub bytes: f64,
     /// Submitting a copy of 128 numbers to the host and waiting for it; zero on a CPU, which has nothing to bring back.
     pub readback: Duration,
-}
-
-impl Ceilings {
-    /// Fused multiply-adds per second and lane: what instructions of any kind are counted against.
-    pub fn instructions(&self) -> f64 {
-        self.flops / 2.0
-    }
 }
 
 impl Engine {

@@ -27,7 +27,9 @@ const READBACKS: usize = 50;
 
 impl GpuEngine {
     pub(in crate::engine) fn ceilings(&self) -> Result<Ceilings> {
-        Ok(Ceilings { flops: self.flops()?, bytes: self.copied_bytes()?, readback: self.readback()? })
+        let flops = self.flops()?;
+        let (bytes, readback) = (self.copied_bytes()?, self.readback()?);
+        Ok(Ceilings { flops, instructions: flops / 2.0, bytes, readback })
     }
 
     fn flops(&self) -> Result<f64> {
