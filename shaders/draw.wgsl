@@ -1,5 +1,5 @@
 // Draws members from the affine map x0 = m + s eps: one invocation per member and four sites. Writes x0 into the first
-// slot, and eps into the slot `epsilon` where something reads it (EPSILON). CPU: src/engine/cpu/batch.rs, `Group::load_initial_state`.
+// slot, and eps into the slot `epsilon` where something reads it (EPSILON). CPU: src/engine/cpu/group.rs, `Group::load_initial_state`.
 
 //% include "member.wgsl"
 //% include "random.wgsl"

@@ -16,9 +16,9 @@
 //! | perturbed observation, site and time | 27 | 29 + 26 | a draw, scaled and added |
 //! | Adam, site | 14 | 7 + 4 | a root and a division among them |
 //!
-//! 28 and 40 in 42 together, 8 for a square and 5 for the background: reference.md, section 9, which counts a gradient at 16
-//! sites and 12 times as 13,600 operations in about 8,900 instructions. Observation terms are counted unfused there and here,
-//! because each also needs its value and its weight.
+//! Together 68 operations in 42 instructions for a step and site, 8 for a square, 5 for the background: a gradient at 16 sites and
+//! 12 times is 13,600 operations in about 8,900 instructions. Kernels may do more: `shaders/README.md` counts them as they are.
+//! Observation terms are counted unfused, because each also needs its value and its weight.
 //!
 //! Bytes on a CPU are what goes in and out of a call, in f64: states stay in the cache. On a GPU they are what passes device
 //! memory, in the engine's type: what comes in and goes out of kernels, and for a sweep back the trajectory, written once and

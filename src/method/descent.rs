@@ -7,6 +7,7 @@
 
 use super::resident::{self, Course};
 use super::samples::standard_normals;
+use super::starts::Starts;
 use crate::engine::{Engine, Listed, LoadedProblem, Members, Precision, Row, Terms};
 use crate::error::Result;
 use crate::optimizer::{
@@ -81,20 +82,6 @@ pub(super) struct Windows<'a> {
 enum Root {
     Diagonal(Array1<f64>),
     Full(Array2<f64>),
-}
-
-/// Members to minimise.
-#[derive(Clone, Copy)]
-pub(super) struct Starts<'a> {
-    /// Whose each is, in ascending order of problems.
-    pub rows: &'a [Row],
-    /// Each one's background: `[rows, sites]`.
-    pub backgrounds: ArrayView2<'a, f64>,
-    /// Amplitude of the perturbation of the observations.
-    pub amplitude: f64,
-    /// S of each problem, if L-BFGS is to move v in z = start + S v: where S S' is about the inverse Hessian, it sees a
-    /// function of curvature 1. Gradient norms are then those of v.
-    pub roots: Option<&'a [Array2<f64>]>,
 }
 
 /// Where a member came to rest.

@@ -4,9 +4,10 @@
 //! Member k of a problem has xb^k = xb + a L eps and y^k = y + a R^1/2 eps' with amplitude a, standard normal draws of
 //! its own and L L' = B. All members of all problems move in lockstep; those that have come to rest cost nothing more.
 
-use super::descent::{Descent, Minimiser, Rest, Starts, Windows, tolerances};
+use super::descent::{Descent, Minimiser, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian};
 use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
+use super::starts::Starts;
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };

@@ -9,6 +9,7 @@ mod prior;
 pub mod reference;
 mod resident;
 mod samples;
+mod starts;
 pub mod vi;
 
 pub use abc::Settings as AbcSettings;

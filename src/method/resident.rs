@@ -1,6 +1,6 @@
 //! Adam on members that stay on the device: nothing but a look at where they stand comes back, every so many steps.
 
-use super::descent::Starts;
+use super::starts::Starts;
 use crate::engine::{AdamStep, Listed, LoadedProblem, Terms};
 use crate::error::Result;
 use crate::optimizer::{AdamSettings, Minimum, Reason, Watch};

@@ -5,6 +5,7 @@
 //! Jacobian of every step and multiplies by it or by its transpose. It is generic over the number type: f64 is the
 //! truth, and f32 is the plain evaluation whose loss bounds what an f32 engine may lose.
 
+use crate::model::Model;
 use crate::problem::{BackgroundError, PointFunction, Problem};
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -97,6 +98,10 @@ pub struct Split<V> {
 impl<T: Real> Oracle<T> {
     /// Reads problem `p` of the set.
     pub fn new(problem: &Problem, p: usize) -> Self {
+        // `tendency` and `jacobian_times` are those of one model.
+        match problem.model {
+            Model::Lorenz96 => {}
+        }
         let row = |rows: usize| if rows == 1 { 0 } else { p };
         let sites = problem.background.mean.ncols();
         let window = problem.window;

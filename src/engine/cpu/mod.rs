@@ -3,6 +3,7 @@
 mod batch;
 mod ceiling;
 mod data;
+mod group;
 mod lanes;
 mod normals;
 mod perturbed;

@@ -1,8 +1,9 @@
 //! Resident members on the CPU: a group of lanes takes all its Adam steps before the next group begins.
 
 use super::LoadedCpu;
-use super::batch::{Batch, Group, Owners, Workspace};
+use super::batch::{Batch, Workspace};
 use super::data::MOST_LANES;
+use super::group::{Group, Owners};
 use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::sweep::Sweep;
 use crate::engine::operation::Operation;

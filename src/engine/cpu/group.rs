@@ -1,0 +1,474 @@
+//! A group of rows, one per lane: whose they are, where their members come from and what becomes of them.
+
+use super::data::{MOST_LANES, Source};
+use super::lanes::{Lanes, Scalar};
+use super::normals::{Addresses, normals};
+use super::perturbed::PerturbedTerms;
+use super::sums::Block;
+use super::sweep::{AtTimes, CostTerms, Sweep, four_by_four};
+use super::tile::Tile;
+use crate::engine::operation::Operation;
+use crate::engine::prepared::{Field, Prepared};
+use crate::engine::schedule::Segments;
+use crate::engine::selection::BlockSelection;
+use crate::engine::{AffineMap, BLOCK, DIVERGED, Draw, Moments, Row, Scale, Terms};
+use crate::model::Dynamics;
+use ndarray::{Array, Axis, Dimension};
+use pulp::NullaryFnOnce;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Bytes of states that one group of lanes may keep: twice a second-level cache of 1 MiB, because streaming
+/// from the next level costs less than integrating twice.
+const CACHE_BUDGET: usize = 2 << 20;
+
+/// An operation with what it takes beside its members.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub operation: Operation,
+    /// Directions `[members, control]` or a forcing `[members, times, sites]`.
+    pub input: &'a [f64],
+    /// The largest criterion that a selection may still keep: `[P]`.
+    pub bounds: &'a [f64],
+}
+
+/// Whose the members of a batch are.
+#[derive(Clone, Copy)]
+pub enum Owners<'a, T> {
+    /// Each problem has as many.
+    Even { per_problem: usize },
+    /// A list says so, and how far observations are perturbed.
+    Listed { rows: &'a [Row], amplitude: T },
+}
+
+impl<T> Owners<'_, T> {
+    /// The problem of each lane whose row is in `rows`, and the member's number in it.
+    #[inline(always)]
+    fn of(&self, rows: &[usize; MOST_LANES]) -> ([usize; MOST_LANES], [u32; MOST_LANES]) {
+        let (mut problem, mut member) = ([0; MOST_LANES], [0; MOST_LANES]);
+        match self {
+            Self::Even { per_problem } => {
+                // One division: rows increase by one at most.
+                let (mut p, mut k) = (rows[0] / per_problem, rows[0] % per_problem);
+                for l in 0..MOST_LANES {
+                    if l > 0 {
+                        k += rows[l] - rows[l - 1];
+                        if k == *per_problem {
+                            (p, k) = (p + 1, 0);
+                        }
+                    }
+                    (problem[l], member[l]) = (p, k as u32);
+                }
+            }
+            Self::Listed { rows: list, .. } => {
+                for l in 0..MOST_LANES {
+                    let row = list[rows[l]];
+                    (problem[l], member[l]) = (row.problem as usize, row.member);
+                }
+            }
+        }
+        (problem, member)
+    }
+}
+
+/// The members of a batch as the lanes read them.
+#[derive(Clone, Copy)]
+pub enum Rows<'a, T> {
+    /// `[rows, control]`
+    Given(&'a [f64]),
+    Drawn(&'a Draw, &'a Map<T>),
+}
+
+/// An affine map in the number type T.
+pub struct Map<T> {
+    /// `[P, control]`
+    mean: Field<T>,
+    /// The diagonal `[P, control]`, or `[1 | P, control, control]`.
+    scale: Field<T>,
+    /// Whether the scale is lower triangular.
+    lower: bool,
+}
+
+impl<T: Scalar> Map<T> {
+    pub fn new(map: &AffineMap) -> Self {
+        fn field<T: Scalar, D: Dimension>(array: &Array<f64, D>) -> Field<T> {
+            let rows = array.len_of(Axis(0));
+            let values = array.iter().map(|v| T::from_f64(*v)).collect();
+            Field { values, stride: if rows == 1 { 0 } else { array.len() / rows } }
+        }
+        let (scale, lower) = match &map.scale {
+            Scale::Diagonal(scale) => (field(scale), false),
+            Scale::Lower(scale) => (field(scale), true),
+        };
+        Self { mean: field(&map.mean), scale, lower }
+    }
+}
+
+/// A run of rows that one thread takes at a time, with the places of its results (empty where a job has none).
+pub struct Item<'a> {
+    pub rows: Range<usize>,
+    pub costs: [&'a mut [f64]; 2],
+    pub diverged: &'a mut [bool],
+    /// Whatever the job returns per row.
+    pub values: &'a mut [f64],
+    /// One per problem in the rows.
+    pub moments: &'a mut [Moments],
+    /// Likewise.
+    pub selections: &'a mut [BlockSelection],
+}
+
+impl Item<'_> {
+    /// Rows that leave nothing yet.
+    pub fn of(rows: Range<usize>) -> Self {
+        let costs: [&mut [f64]; 2] = [&mut [], &mut []];
+        Self { rows, costs, diverged: &mut [], values: &mut [], moments: &mut [], selections: &mut [] }
+    }
+}
+
+/// The segments of a reverse sweep over `steps`. They depend on the state size alone, never on the lanes.
+pub fn segments<T>(data: &Prepared<T>, steps: usize) -> Segments {
+    let state = data.sites * MOST_LANES * size_of::<f32>();
+    Segments::choose(steps, 4 * state, state, CACHE_BUDGET, usize::MAX)
+}
+
+/// A group of rows, one per lane.
+pub struct Group<'a, V: Lanes> {
+    data: &'a Prepared<V::Scalar>,
+    context: V::Context,
+    owners: Owners<'a, V::Scalar>,
+    /// Lanes in use.
+    pub lanes: usize,
+    /// Row and problem of each lane.
+    pub row: [usize; MOST_LANES],
+    pub problem: [usize; MOST_LANES],
+    /// The member's number in its problem.
+    member: [u32; MOST_LANES],
+}
+
+impl<'a, V: Lanes> Group<'a, V> {
+    /// The `lanes` rows from `first` on. Spare lanes repeat the last row; their results are dropped.
+    #[inline(always)]
+    pub fn new(
+        data: &'a Prepared<V::Scalar>,
+        context: V::Context,
+        owners: Owners<'a, V::Scalar>,
+        first: usize,
+        lanes: usize,
+    ) -> Self {
+        let mut row = [0; MOST_LANES];
+        for l in 0..MOST_LANES {
+            row[l] = first + l.min(lanes - 1);
+        }
+        let (problem, member) = owners.of(&row);
+        Self { data, context, owners, lanes, row, problem, member }
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Source<'_, V::Context> {
+        Source::new::<V>(self.context, &self.problem)
+    }
+
+    #[inline(always)]
+    pub fn load_parameters(&self, sweep: &mut Sweep<V>) {
+        for (k, parameter) in sweep.parameters.iter_mut().enumerate() {
+            *parameter = self.source().read(&self.data.parameters, k);
+        }
+    }
+
+    /// The amplitude of the perturbations, where there are any.
+    #[inline(always)]
+    fn amplitude(&self) -> Option<V::Scalar> {
+        match self.owners {
+            Owners::Listed { amplitude, .. } if amplitude.to_f64() != 0.0 => Some(amplitude),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn addresses(&self) -> Addresses {
+        let mut seed = [0; MOST_LANES];
+        for l in 0..MOST_LANES {
+            seed[l] = self.data.seeds[self.problem[l]];
+        }
+        Addresses { seed, member: self.member }
+    }
+
+    /// J_b and J_o at `sweep.x0`; leaves the last state in `sweep.x`.
+    #[inline(always)]
+    fn cost<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
+        let data = self.data;
+        let mut terms = CostTerms::new(data, self.source(), self.context);
+        let zero = V::splat(self.context, 0.0);
+        let background =
+            if wanted.background { terms.background(&sweep.x0, &sweep.own_background, None) } else { zero };
+        sweep.x.copy_from_slice(&sweep.x0);
+        if !wanted.observation {
+            return [background, zero];
+        }
+        let (steps, last) = (0..data.assimilated_steps(), data.assimilated - 1);
+        if let Some(amplitude) = self.amplitude() {
+            let mut terms = PerturbedTerms::<V, false>::new(terms, self.addresses(), amplitude);
+            sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+            terms.forward(last, &sweep.x);
+            return [background, terms.observation()];
+        }
+        sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+        terms.forward(last, &sweep.x);
+        [background, terms.observation()]
+    }
+
+    /// The same, leaving dJ/dcontrol in `sweep.w`.
+    pub fn gradient<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
+        V::apart(self.context, Gradient { group: self, wanted, sweep, model: PhantomData::<M> })
+    }
+
+    #[inline(always)]
+    pub fn run<M: Dynamics>(&self, job: Job, item: &mut Item, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>) {
+        let data = self.data;
+        let offset = self.row[0] - item.rows.start;
+        let per_time = data.steps_per_time;
+        let input = job.input;
+        match job.operation {
+            Operation::Forecast => {
+                sweep.x.copy_from_slice(&sweep.x0);
+                let mut trajectory = Trajectory { group: self, offset, values: item.values };
+                sweep.forward::<M>(0..data.stored_steps(), per_time, &mut trajectory);
+                trajectory.forward(data.times - 1, &sweep.x);
+            }
+            Operation::Tangent => {
+                sweep.x.copy_from_slice(&sweep.x0);
+                self.load(input, V::Scalar::from_f64, &mut sweep.w);
+                let mut trajectory = Trajectory { group: self, offset, values: item.values };
+                sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory);
+            }
+            Operation::Adjoint => {
+                let segments = segments(data, data.stored_steps());
+                sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
+                self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.sites);
+            }
+            Operation::Cost(wanted) | Operation::Select(wanted, _) => {
+                let costs = self.cost::<M>(wanted, sweep);
+                let diverged = self.diverged([&costs, &sweep.x, &[]]);
+                if let Operation::Cost(_) = job.operation {
+                    self.store_costs(costs, &diverged, offset, item);
+                } else {
+                    self.leave_costs(costs, &diverged, offset, block);
+                }
+            }
+            Operation::Gradient(wanted) | Operation::Moments(wanted) => {
+                let costs = self.gradient::<M>(wanted, sweep);
+                let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
+                if let Operation::Gradient(_) = job.operation {
+                    self.store_costs(costs, &diverged, offset, item);
+                    self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.sites);
+                } else {
+                    self.leave_costs(costs, &diverged, offset, block);
+                    for (i, w) in sweep.w.iter().enumerate() {
+                        w.store(&mut block.gradient[i * BLOCK + offset..]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// x0 of each lane, drawn or given. Draws of a moments job stay in the block.
+    #[inline(always)]
+    pub fn load_initial_state(
+        &self,
+        rows: Rows<V::Scalar>,
+        job: Job,
+        sweep: &mut Sweep<V>,
+        block: &mut Block<V::Scalar>,
+        offset: usize,
+    ) {
+        let (draw, map) = match rows {
+            Rows::Given(array) => return self.load(array, V::Scalar::from_f64, &mut sweep.x0),
+            Rows::Drawn(draw, map) => (draw, map),
+        };
+        let n = sweep.x0.len();
+        let lanes = self.addresses();
+        let source = self.source();
+        for quad in 0..n.div_ceil(4) {
+            let z: [V; 4] = normals(self.context, &lanes, draw.stream, draw.iteration, quad as u32);
+            for i in quad * 4..n.min(quad * 4 + 4) {
+                let epsilon = z[i - quad * 4];
+                if map.lower {
+                    // The cotangent's place is free until the sweep.
+                    sweep.w[i] = epsilon;
+                } else {
+                    sweep.x0[i] = source.read::<V>(&map.scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                }
+                if let Operation::Moments(_) = job.operation {
+                    epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
+                }
+            }
+        }
+        if map.lower {
+            for i in 0..n {
+                let mut sum = V::splat(self.context, 0.0);
+                for j in 0..=i {
+                    sum = source.read::<V>(&map.scale, i * n + j).mul_add(sweep.w[j], sum);
+                }
+                sweep.x0[i] = source.read::<V>(&map.mean, i) + sum;
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn gather(&self, value: impl Fn(usize) -> V::Scalar) -> V {
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        for l in 0..V::LANES {
+            lanes[l] = value(self.row[l]);
+        }
+        V::load(self.context, &lanes)
+    }
+
+    /// Each lane's row of `from: [rows, sites]`.
+    #[inline(always)]
+    pub fn load<X: Copy>(&self, from: &[X], convert: impl Fn(X) -> V::Scalar, to: &mut [V]) {
+        let n = to.len();
+        let mut tile = Tile::<V::Scalar>::new();
+        for (k, to) in to.chunks_mut(V::LANES).enumerate() {
+            for (row, lane) in self.row.iter().zip(tile.rows(V::LANES)) {
+                for (lane, v) in lane.iter_mut().zip(&from[row * n + k * V::LANES..][..to.len()]) {
+                    *lane = convert(*v);
+                }
+            }
+            tile.transpose(V::LANES);
+            for (to, lanes) in to.iter_mut().zip(tile.rows(V::LANES)) {
+                *to = V::load(self.context, lanes);
+            }
+        }
+    }
+
+    /// Writes each lane in use to the `sites` numbers of `to` that begin at `start(lane)`.
+    #[inline(always)]
+    pub fn store<X>(&self, from: &[V], convert: impl Fn(V::Scalar) -> X, to: &mut [X], start: impl Fn(usize) -> usize) {
+        let mut tile = Tile::<V::Scalar>::new();
+        for (k, from) in from.chunks(V::LANES).enumerate() {
+            for (v, lanes) in from.iter().zip(tile.rows(V::LANES)) {
+                v.store(lanes);
+            }
+            tile.transpose(V::LANES);
+            for (l, lane) in tile.rows(V::LANES).take(self.lanes).enumerate() {
+                for (to, v) in to[start(l) + k * V::LANES..][..from.len()].iter_mut().zip(lane) {
+                    *to = convert(*v);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, item: &mut Item) {
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        for (to, cost) in item.costs.iter_mut().zip(costs) {
+            cost.store(&mut lanes);
+            for l in 0..self.lanes {
+                to[offset + l] = lanes[l].to_f64();
+            }
+        }
+        item.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+    }
+
+    /// Leaves costs in the block. Spare lanes land beyond the item's rows, which nothing reads.
+    #[inline(always)]
+    fn leave_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, block: &mut Block<V::Scalar>) {
+        block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
+        for (to, cost) in block.cost.iter_mut().zip(costs) {
+            cost.store(&mut to[offset..]);
+        }
+    }
+
+    /// Which lanes hold a number out of range anywhere.
+    #[inline(always)]
+    pub fn diverged(&self, arrays: [&[V]; 3]) -> [bool; MOST_LANES] {
+        let limit = V::splat(self.context, DIVERGED);
+        let mut worst = [V::splat(self.context, 0.0); 4];
+        for array in arrays {
+            four_by_four!(array.len(), |i, k| worst[k] = array[i].beyond(limit, worst[k]));
+        }
+        let mut lanes = [V::Scalar::from_f32(0.0); MOST_LANES];
+        ((worst[0] + worst[1]) + (worst[2] + worst[3])).store(&mut lanes);
+        let mut diverged = [false; MOST_LANES];
+        for (diverged, lane) in diverged.iter_mut().zip(lanes).take(V::LANES) {
+            *diverged = !lane.in_range();
+        }
+        diverged
+    }
+}
+
+/// [`Group::gradient`].
+struct Gradient<'s, 'a, V: Lanes, M> {
+    group: &'s Group<'a, V>,
+    wanted: Terms,
+    sweep: &'s mut Sweep<V>,
+    model: PhantomData<M>,
+}
+
+impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
+    type Output = [V; 2];
+
+    #[inline(always)]
+    fn call(self) -> [V; 2] {
+        let Self { group, wanted, sweep, .. } = self;
+        let data = group.data;
+        let zero = V::splat(group.context, 0.0);
+        let mut terms = CostTerms::new(data, group.source(), group.context);
+        let observation = if wanted.observation {
+            let segments = segments(data, data.assimilated_steps());
+            if let Some(amplitude) = group.amplitude() {
+                let mut terms = PerturbedTerms::<V, true>::new(terms, group.addresses(), amplitude);
+                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                terms.observation()
+            } else {
+                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                terms.observation()
+            }
+        } else {
+            sweep.x.copy_from_slice(&sweep.x0);
+            sweep.w.fill(zero);
+            zero
+        };
+        let background = if wanted.background {
+            terms.background(&sweep.x0, &sweep.own_background, Some(&mut sweep.w))
+        } else {
+            zero
+        };
+        [background, observation]
+    }
+}
+
+/// Writes each lane's slices of a trajectory.
+struct Trajectory<'a, 'g, V: Lanes> {
+    group: &'g Group<'g, V>,
+    offset: usize,
+    values: &'a mut [f64],
+}
+
+impl<V: Lanes> AtTimes<V> for Trajectory<'_, '_, V> {
+    #[inline(always)]
+    fn forward(&mut self, t: usize, x: &[V]) {
+        let (times, n) = (self.group.data.times, x.len());
+        self.group.store(x, V::Scalar::to_f64, self.values, |l| ((self.offset + l) * times + t) * n);
+    }
+}
+
+/// Forces an adjoint by an array `[rows, times, sites]`.
+struct GivenForcing<'g, V: Lanes> {
+    group: &'g Group<'g, V>,
+    forcing: &'g [f64],
+}
+
+impl<V: Lanes> AtTimes<V> for GivenForcing<'_, V> {
+    #[inline(always)]
+    fn forward(&mut self, _: usize, _: &[V]) {}
+
+    #[inline(always)]
+    fn backward(&mut self, t: usize, _: &[V], w: &mut [V]) {
+        let data = self.group.data;
+        for (i, w) in w.iter_mut().enumerate() {
+            *w = *w
+                + self.group.gather(|row| V::Scalar::from_f64(self.forcing[(row * data.times + t) * data.sites + i]));
+        }
+    }
+}
