@@ -168,6 +168,9 @@ fn fill(row: &mut Row, case: &Case, samples: &[f64], kernels: &mut [f64]) {
     sorted.sort_by(f64::total_cmp);
     kernels.sort_by(f64::total_cmp);
     row.seconds = quantile(&sorted, 0.5);
+    row.ceiling_gflops = ceilings.flops * 1e-9;
+    row.ceiling_gbytes_per_second = ceilings.bytes * 1e-9;
+    row.readback_seconds = ceilings.readback.as_secs_f64();
     row.spread = [quantile(&sorted, 0.25), quantile(&sorted, 0.75)];
     row.members_per_second = members as f64 / row.seconds;
     // A device that cannot tell is not one that takes no time.

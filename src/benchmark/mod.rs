@@ -370,6 +370,11 @@ impl Settings {
             }
             let there = adapters();
             if self.adapter.is_none() && there.iter().all(|a| a.kind == "software") {
+                if self.kernel != EngineSettings::default().kernel || self.shaders.is_some() {
+                    let found = "neither a real GPU nor --backend gpu";
+                    let help = "add --backend gpu, or leave both out";
+                    return Err(Error::invalid("--kernel or --shaders", "a GPU to use them on", found, help));
+                }
                 let found = if there.is_empty() { "no GPU" } else { "no GPU but a software rasteriser" };
                 observer(Event::Note(&format!("{found} here: the CPU engine alone (--backend gpu asks for it)")))?;
                 return Ok(engines);

@@ -70,6 +70,13 @@ pub struct Row {
     pub kernel: Option<String>,
     /// Whether the adapter is a software rasteriser.
     pub software: bool,
+    /// The device's limits, measured in the same run: 10^9 operations of multiply-adds and 10^9 bytes of a copy a second, and
+    /// the seconds of a readback of 128 numbers.
+    pub ceiling_gflops: f64,
+    /// See `ceiling_gflops`.
+    pub ceiling_gbytes_per_second: f64,
+    /// See `ceiling_gflops`.
+    pub readback_seconds: f64,
     /// Seconds of each measurement, and the units of work in one: members, or one whole fit of 1,500 iterations of `vi`.
     pub samples: Vec<f64>,
     /// See `samples`.
@@ -108,6 +115,9 @@ impl Row {
             driver: driver.clone(),
             kernel: None,
             software: *software,
+            ceiling_gflops: f64::NAN,
+            ceiling_gbytes_per_second: f64::NAN,
+            readback_seconds: f64::NAN,
             samples: Vec::new(),
             per_run: members,
             error: None,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use vi4dvar::benchmark::{self, Event, Operation, Row};
 use vi4dvar::engine::{Backend, Precision};
 use vi4dvar::error::{Error, Result};
-use vi4dvar::output::{check_figure, throughput, write_figure, write_text};
+use vi4dvar::output::{check_figure, throughput, write_or_clear_figure, write_text};
 use vi4dvar::problem::PointFunction;
 
 #[derive(Args, Serialize)]
@@ -183,6 +183,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     };
     let mut lines = String::new();
     let mut engines = 0;
+    let mut kernel = None;
     let rows = settings.run(&mut |event| match event {
         Event::Begin(row, of, name) => {
             bar.set_length(of as u64);
@@ -203,7 +204,13 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         Event::Row(row) => {
             let json = serde_json::to_string(row).expect("a row is plain numbers and names") + "\n";
             lines += &json;
+            // The variant of a GPU's kernels, above the first row that it ran.
+            let variant = row.kernel.clone().filter(|k| row.backend == "gpu" && kernel.as_ref() != Some(k));
+            kernel = row.kernel.clone().or(kernel.take());
             bar.suspend(|| {
+                if let Some(variant) = variant {
+                    show(&format!("kernel {variant}\n"))?;
+                }
                 show(&benchmark::line(row))?;
                 if options.json { print(&json) } else { Ok(()) }
             })
@@ -213,9 +220,11 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     if let (Some(out), Some(path)) = (&options.out, &lines_path) {
         write_text(path, &lines, force)?;
         output::save_settings(path, &saved, force)?;
-        if let Some(figure) = throughput(&rows) {
-            write_figure(out, &figure, force)?;
+        let figure = throughput(&rows);
+        if figure.is_none() && !options.run.quiet {
+            eprintln!("note: no figure: it takes two batch sizes of one operation");
         }
+        write_or_clear_figure(out, "throughput", figure.as_ref(), force)?;
         if !options.run.quiet {
             eprintln!("in {}", out.display());
         }

@@ -3,6 +3,7 @@
 //! A configuration file is read as the flags that it stands for (`sites = 40` is `--sites=40`), so files and flags
 //! have one parser, one set of names and one set of messages. A flag wins over the file, the file over the preset.
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
 use std::path::Path;
@@ -32,6 +33,12 @@ impl Given {
     /// The text of a flag, or else of the file's key.
     pub(super) fn text(&self, id: &str) -> Option<&String> {
         self.flags.get_one(id).or_else(|| self.file.as_ref().and_then(|file| file.get_one(id)))
+    }
+
+    /// Whether a flag or the file gives it.
+    pub(super) fn has(&self, id: &str) -> bool {
+        let given = |matches: &ArgMatches| matches.value_source(id) == Some(ValueSource::CommandLine);
+        given(&self.flags) || self.file.as_ref().is_some_and(given)
     }
 
     /// `base` with the file laid over it, and the flags over that.

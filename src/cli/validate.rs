@@ -3,14 +3,13 @@
 use super::config::Given;
 use super::options::{HardwareOptions, RunOptions};
 use super::print;
-use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, Command};
 use std::fmt::Write;
 use std::path::PathBuf;
 use vi4dvar::engine::{Backend, EngineSettings, Hardware, Precision};
 use vi4dvar::error::{Error, Result};
-use vi4dvar::output::{check_figure, check_writable, growth_figure, write_figure, write_scores};
-use vi4dvar::validation::{Check, Growth, Validation, validate};
+use vi4dvar::output::{check_figure, check_writable, growth_figure, write_or_clear_figure, write_scores};
+use vi4dvar::validation::{Check, Growth, Validation, check_names, validate};
 
 #[derive(Args)]
 struct Options {
@@ -42,11 +41,17 @@ pub(super) fn flags(command: Command) -> Command {
 }
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-    let one_precision = flags.value_source("precision") == Some(ValueSource::CommandLine);
+    let given = Given::new::<Options>(flags)?;
+    let one_precision = given.has("precision");
     let hardware = HardwareOptions { backend: Backend::Gpu, ..HardwareOptions::default() };
     let options =
         Options { json: false, checks: vec![], shaders: None, out: None, hardware, run: RunOptions::default() };
-    let Options { json, checks, shaders, out, hardware, run } = Given::new::<Options>(flags)?.over(options);
+    let Options { json, mut checks, shaders, out, hardware, run } = given.over(options);
+    for name in &mut checks {
+        let trimmed = name.trim();
+        let known = check_names().into_iter().find(|known| known.eq_ignore_ascii_case(trimmed));
+        *name = known.unwrap_or(trimmed).to_owned();
+    }
     let mut settings = EngineSettings { shaders, ..hardware.settings() };
     if settings.backend == Backend::Auto {
         settings.backend = Backend::Gpu;
@@ -59,29 +64,31 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
     let precisions: &[Precision] =
         if one_precision { &[settings.precision] } else { &[Precision::F32, Precision::F64] };
-    if !json {
-        print(&format!("{:<22} {:4} {:>9} {:>9}\n", "check", "type", "figure", "at most"))?;
-    }
     // A row appears as soon as it is known: all of them take a minute on a software rasteriser.
+    let mut rows = 0;
     let validation = validate(&settings, precisions, &checks, |check| {
         if !json {
+            let heading = format!("{:<22} {:4} {:>9} {:>9}\n", "check", "type", "figure", "at most");
             // What cannot be printed now fails with the end.
-            let _ = print(&row(check));
+            let _ = print(&format!("{}{}", if rows == 0 { &heading } else { "" }, row(check)));
+            rows += 1;
         }
     })?;
     if json {
-        let text = serde_json::to_string(&record(&validation)).expect("plain numbers and names");
+        let text = serde_json::to_string(&record(&validation, &settings)).expect("plain numbers and names");
         print(&format!("{text}\n"))?;
     } else {
-        print(&closing(&validation))?;
+        print(&closing(&validation, &settings))?;
     }
     if let Some(out) = &out {
-        write_scores(out.join("validation.json"), &record(&validation), run.force)?;
-        if let Some(figure) = growth_figure(&validation.growth, &validation.hardware[0]) {
-            write_figure(out, &figure, run.force)?;
+        write_scores(out.join("validation.json"), &record(&validation, &settings), run.force)?;
+        let figure = growth_figure(&validation.growth, &validation.hardware[0]);
+        write_or_clear_figure(out, "error-growth", figure.as_ref(), run.force)?;
+        if !run.quiet {
+            eprintln!("in {}", out.display());
         }
     }
-    verdict(&validation)
+    verdict(&validation, &settings)
 }
 
 fn row(check: &Check) -> String {
@@ -99,7 +106,7 @@ fn row(check: &Check) -> String {
 }
 
 /// What follows the rows.
-fn closing(validation: &Validation) -> String {
+fn closing(validation: &Validation, settings: &EngineSettings) -> String {
     let mut text = String::from("\n");
     let mut line = |line: String| writeln!(text, "{line}").expect("strings take everything");
     if !validation.growth.is_empty() {
@@ -114,16 +121,19 @@ fn closing(validation: &Validation) -> String {
         line(String::new());
     }
     for (precision, reason) in &validation.missing {
-        line(format!("{} was not validated: {reason}", precision.name()));
+        line(format!("not validated in {}: {reason}", precision.name()));
     }
     let passed = validation.checks.iter().filter(|c| c.passed()).count();
     let Hardware { adapter, backend, driver, .. } = &validation.hardware[0];
     let driver = if driver.is_empty() { String::new() } else { format!(", {driver}") };
     line(format!("{passed} of {} rows pass on {adapter} ({backend}{driver})", validation.checks.len()));
+    if let Some(shaders) = &settings.shaders {
+        line(format!("with the templates of {}, not with those of this version", shaders.display()));
+    }
     text
 }
 
-fn record(validation: &Validation) -> serde_json::Value {
+fn record(validation: &Validation, settings: &EngineSettings) -> serde_json::Value {
     let rows: Vec<_> = validation
         .checks
         .iter()
@@ -136,6 +146,8 @@ fn record(validation: &Validation) -> serde_json::Value {
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "passed": validation.passed(),
+        "kernel": settings.kernel,
+        "shaders": settings.shaders,
         "hardware": validation.hardware,
         "missing": validation.missing,
         "checks": rows,
@@ -143,7 +155,7 @@ fn record(validation: &Validation) -> serde_json::Value {
     })
 }
 
-fn verdict(validation: &Validation) -> Result<()> {
+fn verdict(validation: &Validation, settings: &EngineSettings) -> Result<()> {
     let failed: Vec<_> = validation.checks.iter().filter(|c| !c.passed()).collect();
     let Some(first) = failed.first() else { return Ok(()) };
     Err(Error::Wrong {
@@ -153,6 +165,10 @@ fn verdict(validation: &Validation) -> Result<()> {
             validation.checks.len(),
             first.name
         ),
-        help: "do not trust this adapter: update its driver, or use --backend cpu, and report the table".into(),
+        help: match &settings.shaders {
+            Some(shaders) => format!("look at the templates in {}", shaders.display()),
+            None if settings.backend == Backend::Cpu => "do not trust the CPU engine here, and report the table".into(),
+            None => "do not trust this adapter: update its driver, or use --backend cpu, and report the table".into(),
+        },
     })
 }

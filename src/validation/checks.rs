@@ -6,7 +6,7 @@ use super::subject::{
     worse,
 };
 use crate::engine::{AffineMap, Draw, Engine, LoadedProblem, Members, Scale, Terms};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::TwinSettings;
 use crate::problem::{PointFunction, Problem};
 use crate::random::Stream;
@@ -44,13 +44,21 @@ fn twins(times: usize) -> Vec<TwinSettings> {
     twins
 }
 
-/// The worst figure over the twins.
+/// The worst figure over the twins, but those that the kernel does not take.
 fn worst(settings: Vec<TwinSettings>, mut figure: impl FnMut(&Problem) -> Result<f64>) -> Result<f64> {
-    let mut worst = 0.0;
+    let (mut worst, mut refused, mut ran) = (0.0, None, 0);
     for settings in settings {
-        worst = worse(figure(&problem(&settings)?)?, worst);
+        match figure(&problem(&settings)?) {
+            Ok(figure) => (worst, ran) = (worse(figure, worst), ran + 1),
+            // A kernel asked for by name takes some sizes.
+            Err(error @ Error::Invalid { .. }) => refused = Some(error),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(worst)
+    match refused {
+        Some(error) if ran == 0 || !matches!(&error, Error::Invalid { what, .. } if what == "kernel") => Err(error),
+        _ => Ok(worst),
+    }
 }
 
 fn trajectories(subject: &Subject, problem: &Problem) -> Result<f64> {

@@ -41,7 +41,7 @@ impl Check {
 pub struct Validation {
     /// What was validated, once per number type.
     pub hardware: Vec<Hardware>,
-    /// Number types that the adapter does not have, with the reason.
+    /// Number types that the adapter does not have, and rows that a kernel asked for by name does not take, with the reason.
     pub missing: Vec<(Precision, String)>,
     /// The rows, in their order.
     pub checks: Vec<Check>,
@@ -93,9 +93,13 @@ pub fn validate(
         validation.hardware.push(engine.hardware().clone());
         let subject = Subject { settings, engine };
         for (name, run) in checks::ALL.iter().filter(|(name, _)| wanted(name)) {
-            let check = subject.check(name, *run);
-            told(&check);
-            validation.checks.push(check);
+            match subject.check(name, *run) {
+                Ok(check) => {
+                    told(&check);
+                    validation.checks.push(check);
+                }
+                Err(reason) => validation.missing.push((precision, reason.to_string())),
+            }
         }
         if precision == Precision::F32 && wanted(growth::NAME) {
             let (growth, check) = growth::measure(&subject);

@@ -3,7 +3,7 @@
 use super::Check;
 use super::oracle::{self, Oracle, Real};
 use crate::engine::{AffineMap, Backend, Draw, Engine, EngineSettings, LoadedProblem, Moments, Precision, Scale};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::{TwinSettings, simulate};
 use crate::problem::{PointFunction, Problem};
 use crate::random::Stream;
@@ -33,17 +33,23 @@ pub(super) struct Subject {
 
 impl Subject {
     /// Runs a check. What cannot run has failed.
-    pub fn check(&self, name: &'static str, run: Run) -> Check {
+    ///
+    /// # Errors
+    /// A kernel asked for by name that does not take the check's problems: that says nothing about the adapter.
+    pub fn check(&self, name: &'static str, run: Run) -> Result<Check> {
         let precision = self.settings.precision;
-        match run(self) {
+        Ok(match run(self) {
             Ok(Measured { figure, threshold, meaning }) => {
                 Check { name, precision, figure, threshold, meaning, failure: None }
+            }
+            Err(Error::Invalid { what, expected, found, help }) if what == "kernel" => {
+                return Err(Error::Invalid { what: format!("{name}, kernel"), expected, found, help });
             }
             Err(error) => {
                 let failure = Some(error.to_string());
                 Check { name, precision, figure: f64::NAN, threshold: 0.0, meaning: "could not run".into(), failure }
             }
-        }
+        })
     }
 
     /// One of two bounds, by number type.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const COPY: usize = 256 << 20;
 /// How long an attempt lasts, about.
 const ATTEMPT: Duration = Duration::from_millis(25);
-const ATTEMPTS: usize = 6;
+const ATTEMPTS: usize = 10;
 
 impl CpuEngine {
     pub(in crate::engine) fn ceilings(&self) -> Ceilings {

@@ -365,10 +365,15 @@ impl FromStr for MemberLayout {
         };
         let mut lanes = None;
         let (mut group, mut halo, mut trajectory, mut stages) = (None, None, None, None);
+        let mut seen = Vec::new();
         for part in text.split(',') {
             let part = part.trim();
             let (key, value) =
                 part.split_once('=').ok_or_else(|| refuse("key=value, separated by commas".into(), part))?;
+            if seen.contains(&key) {
+                return Err(refuse(format!("{key} once"), text));
+            }
+            seen.push(key);
             let number = || {
                 let number = value.parse().ok().filter(|n| (1..=4096).contains(n));
                 number.ok_or_else(|| refuse(format!("a whole number from 1 to 4096 for {key}"), value))

@@ -138,14 +138,24 @@ pub fn check_figure(directory: impl AsRef<Path>, name: &str, overwrite: bool) ->
     there.into_iter().try_for_each(|target| check_writable(target, overwrite))
 }
 
-/// Writes one figure into a folder that is there: NAME.svg and NAME.png.
+/// Writes the figure of that name into a folder that is there: NAME.svg and NAME.png. Where there is none, nothing of an
+/// earlier run is left.
 ///
 /// # Errors
 /// As [`check_figures`], or a failing disk.
-pub fn write_figure(directory: impl AsRef<Path>, figure: &Figure, overwrite: bool) -> Result<()> {
-    let [svg, png] = targets(directory.as_ref(), figure.name);
-    write_text(svg, &figure.svg, overwrite)?;
-    write_bytes(png, &figure.png, overwrite)
+pub fn write_or_clear_figure(
+    directory: impl AsRef<Path>,
+    name: &str,
+    figure: Option<&Figure>,
+    overwrite: bool,
+) -> Result<()> {
+    let [svg, png] = targets(directory.as_ref(), name);
+    if let Some(figure) = figure {
+        write_text(svg, &figure.svg, overwrite)?;
+        return write_bytes(png, &figure.png, overwrite);
+    }
+    let remove = |stale: PathBuf| std::fs::remove_file(&stale).map_err(|reason| Error::Write { path: stale, reason });
+    [svg, png].into_iter().filter(|t| t.exists()).try_for_each(remove)
 }
 
 /// Writes figures into a folder, which is made where it is not there: NAME.svg and NAME.png each.
@@ -157,13 +167,9 @@ pub fn write_figures(directory: impl AsRef<Path>, figures: &[Figure], overwrite:
     check_figures(directory, overwrite)?;
     std::fs::create_dir_all(directory)
         .map_err(|e| Error::file(directory, format!("cannot be created: {e}"), "choose another directory"))?;
-    // Nothing of an earlier run is left among them.
-    for (name, _) in FIGURES.iter().filter(|(name, _)| figures.iter().all(|f| f.name != *name)) {
-        for stale in targets(directory, name).iter().filter(|t| t.exists()) {
-            std::fs::remove_file(stale).map_err(|reason| Error::Write { path: stale.clone(), reason })?;
-        }
-    }
-    figures.par_iter().try_for_each(|figure| write_figure(directory, figure, overwrite))
+    FIGURES.par_iter().try_for_each(|(name, _)| {
+        write_or_clear_figure(directory, name, figures.iter().find(|f| f.name == *name), overwrite)
+    })
 }
 
 fn targets(directory: &Path, name: &str) -> [PathBuf; 2] {
