@@ -104,6 +104,18 @@ fn a_wrong_constant_of_the_generator_fails_the_random_stream_alone() {
     assert_eq!(failing(d.path()), ["random stream"]);
 }
 
+/// A kernel asked for by name takes some sizes only: the rows of the others say nothing about the adapter.
+#[test]
+fn rows_that_a_kernel_does_not_take_are_left_out_and_named() {
+    if !adapter("rows_that_a_kernel_does_not_take_are_left_out_and_named") {
+        return;
+    }
+    let arguments = ["--kernel", "lanes=4", "--precision", "f32", "--json", "--checks", "One step, reductions"];
+    let result = json(validate(&arguments).assert().success().get_output());
+    assert_eq!(result["checks"].as_array().unwrap().len(), 1, "{result}");
+    assert!(result["missing"][0][1].as_str().unwrap().contains("reductions"), "{result}");
+}
+
 #[test]
 fn wrong_use_is_refused() {
     for (arguments, expected) in [

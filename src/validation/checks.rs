@@ -56,7 +56,9 @@ fn worst(settings: Vec<TwinSettings>, mut figure: impl FnMut(&Problem) -> Result
         }
     }
     match refused {
-        Some(error) if ran == 0 || !matches!(&error, Error::Invalid { what, .. } if what == "kernel") => Err(error),
+        Some(error) if ran == 0 || !matches!(&error, Error::Invalid { what, .. } if what.starts_with("kernel")) => {
+            Err(error)
+        }
         _ => Ok(worst),
     }
 }

@@ -109,8 +109,9 @@ pub fn validate(
         }
     }
     if validation.checks.is_empty() {
-        let help = "growth of the error is a row of f32 alone";
-        return Err(Error::invalid("checks", "rows that this number type has", "none", help));
+        let help = "growth of the error is a row of f32 alone, and a kernel by name takes some sizes only";
+        let found = validation.missing.first().map_or("none".into(), |(_, reason)| format!("none ({reason})"));
+        return Err(Error::invalid("checks", "rows that this number type and this kernel have", found, help));
     }
     Ok(validation)
 }

@@ -42,7 +42,7 @@ impl Subject {
             Ok(Measured { figure, threshold, meaning }) => {
                 Check { name, precision, figure, threshold, meaning, failure: None }
             }
-            Err(Error::Invalid { what, expected, found, help }) if what == "kernel" => {
+            Err(Error::Invalid { what, expected, found, help }) if what.starts_with("kernel") => {
                 return Err(Error::Invalid { what: format!("{name}, kernel"), expected, found, help });
             }
             Err(error) => {
