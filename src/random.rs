@@ -6,8 +6,10 @@
 //!
 //! Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 
+use ndarray::{Array2, Axis};
 use rand::TryRng;
 use std::convert::Infallible;
+use std::ops::Range;
 
 /// The purposes that draw random numbers, each from a stream of its own under the one seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +29,8 @@ pub enum Stream {
     BackgroundPerturbation = 5,
     /// Trials of ABC rejection, from N(xb, B).
     Abc = 6,
+    /// Importance draws from a fitted posterior.
+    Importance = 7,
     /// The particles of the reference posterior at the prior.
     Particles = 8,
     /// Momenta of HMC moves.
@@ -37,6 +41,8 @@ pub enum Stream {
     Resampling = 11,
     /// The chains of NUTS.
     Nuts = 12,
+    /// Which component of a mixture a draw is from; `iteration` is the stream whose draws it serves.
+    Component = 13,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.
@@ -76,6 +82,18 @@ pub fn normals(seed: u64, stream: Stream, iteration: u32, member: u32, quad: u32
     let (a, b) = box_muller(bits[0], bits[1]);
     let (c, d) = box_muller(bits[2], bits[3]);
     [a, b, c, d]
+}
+
+/// Standard normals of the members `members` of a stream, as an engine draws them for `iteration`: `[members, n]`.
+pub fn standard_normals(seed: u64, stream: Stream, iteration: u32, members: Range<usize>, n: usize) -> Array2<f64> {
+    let mut out = Array2::zeros((members.len(), n));
+    for (member, mut row) in members.zip(out.outer_iter_mut()) {
+        for (quad, mut chunk) in row.axis_chunks_iter_mut(Axis(0), 4).enumerate() {
+            let z = normals(seed, stream, iteration, member as u32, quad as u32);
+            chunk.iter_mut().zip(z).for_each(|(c, z)| *c = f64::from(z));
+        }
+    }
+    out
 }
 
 /// Two normals from two random words, from 24 bits of each: u in (0, 1] under the logarithm, so never log(0), and
@@ -181,6 +199,13 @@ impl TryRng for StreamRng {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn normals_do_not_depend_on_where_a_batch_starts() {
+        let all = standard_normals(7, Stream::Posterior, 0, 0..5, 6);
+        assert_eq!(all.row(3), standard_normals(7, Stream::Posterior, 0, 3..4, 6).row(0));
+        assert_eq!(all[[2, 5]], f64::from(normals(7, Stream::Posterior, 0, 2, 1)[1]));
+    }
 
     /// Known answers of the Random123 distribution (philox4x32-10).
     #[test]

@@ -6,14 +6,14 @@
 //! The likelihood is known, so the kept trials can be weighted by exp(-J_o). Then the answer is the posterior cut off at
 //! the threshold, whichever the criterion; it is the posterior itself where what was left out has no weight.
 
-use super::samples::{MAX_DIVERGED_SHARE, Spread, standard_normals};
+use super::samples::{MAX_DIVERGED_SHARE, Spread};
 use super::{Analysis, MOST_MEMBERS, Record, check_count, check_positive, check_share};
 use crate::engine::{
     AffineMap, CostHistogram, DIVERGED, Draw, Engine, Keep, LoadedProblem, Members, Scale, Selection, Terms,
 };
 use crate::error::{Error, Result};
 use crate::problem::{BackgroundError, Problem};
-use crate::random::Stream;
+use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Array3, Axis, s};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -314,7 +314,7 @@ fn draw_again(problem: &Problem, p: usize, trials: &[u32]) -> Array2<f64> {
     let mut states = Array2::zeros((trials.len(), problem.sites()));
     let mean = problem.background.mean_of(p);
     for (trial, mut state) in trials.iter().zip(states.outer_iter_mut()) {
-        let epsilon = standard_normals(problem.seeds[p], Stream::Abc, *trial as usize, 1, problem.sites());
+        let epsilon = standard_normals(problem.seeds[p], Stream::Abc, 0, *trial as usize..*trial as usize + 1, problem.sites());
         state.assign(&(&mean + &problem.background.square_root(p, epsilon.row(0))));
     }
     states

@@ -6,7 +6,6 @@
 //! as J is convex, so |dJ/dz| bounds the distance to the minimum in background deviations.
 
 use super::resident::{self, Course};
-use super::samples::standard_normals;
 use super::starts::Starts;
 use crate::engine::{Engine, Listed, LoadedProblem, Members, Precision, Row, Terms};
 use crate::error::Result;
@@ -14,7 +13,7 @@ use crate::optimizer::{
     AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Watch, minimise_adam, minimise_lbfgs,
 };
 use crate::problem::{BackgroundError, Problem};
-use crate::random::Stream;
+use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -154,7 +153,7 @@ impl<'a> Windows<'a> {
         for (p, &seed) in problem.seeds.iter().enumerate() {
             rows.extend((0..starts).map(|k| Row { problem: p as u32, member: k as u32 }));
             from.push(vec![0.0; n]);
-            from.extend(standard_normals(seed, Stream::Starts, 1, starts - 1, n).outer_iter().map(|z| z.to_vec()));
+            from.extend(standard_normals(seed, Stream::Starts, 0, 1..starts, n).outer_iter().map(|z| z.to_vec()));
         }
         let backgrounds =
             Array2::from_shape_fn((rows.len(), n), |(k, i)| problem.background.mean_of(rows[k].problem as usize)[i]);

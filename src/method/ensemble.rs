@@ -6,7 +6,7 @@
 
 use super::descent::{Descent, Minimiser, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian};
-use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
+use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::starts::Starts;
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
@@ -15,7 +15,7 @@ use crate::engine::{Engine, Precision, Row};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Minimum, Reason, Schedule};
 use crate::problem::Problem;
-use crate::random::Stream;
+use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -228,7 +228,7 @@ impl Settings {
         for (rows, mut states) in rows.chunks(group).zip(states.axis_chunks_iter_mut(Axis(0), group)) {
             let draw = |row: &Row| {
                 let seed = problem.seeds[row.problem as usize];
-                standard_normals(seed, Stream::BackgroundPerturbation, row.member as usize, 1, n).row(0).to_owned()
+                standard_normals(seed, Stream::BackgroundPerturbation, 0, row.member as usize..row.member as usize + 1, n).row(0).to_owned()
             };
             let draws: Vec<Array1<f64>> = rows.iter().map(|row| draw(row) * a).collect();
             let mut backgrounds = Array2::zeros((rows.len(), n));

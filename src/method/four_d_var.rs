@@ -4,7 +4,7 @@
 
 use super::descent::{Descent, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian, Laplace};
-use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
+use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
@@ -12,7 +12,7 @@ use crate::engine::{Engine, Members, Precision};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Schedule};
 use crate::problem::Problem;
-use crate::random::Stream;
+use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -122,7 +122,7 @@ impl Settings {
         // The minimum and its samples are one batch: row 0 of each problem, then the samples.
         let mut members = Vec::with_capacity(2 * problem.count());
         for (p, laplace) in laplaces.iter().enumerate() {
-            let normals = standard_normals(problem.seeds[p], Stream::Posterior, 0, self.samples, n);
+            let normals = standard_normals(problem.seeds[p], Stream::Posterior, 0, 0..self.samples, n);
             members.push(best.slice(s![p..p + 1, ..]).to_owned());
             members.push(laplace::draw(best.row(p), &laplace.square_root, &normals));
         }
@@ -151,7 +151,12 @@ impl Settings {
     }
 
     /// The minimum of each start of each problem, problem by problem, in the control z.
-    fn minimise(&self, windows: &mut Windows, precision: Precision, observer: &mut dyn Observer) -> Result<Vec<Rest>> {
+    pub(super) fn minimise(
+        &self,
+        windows: &mut Windows,
+        precision: Precision,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Rest>> {
         let mut stopped = false;
         let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
             let lowest: Vec<f64> =
@@ -161,8 +166,14 @@ impl Settings {
             stopped |= observer.progress(&progress).is_break();
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
+        let descent = self.descent(precision);
+        windows.unperturbed(&descent, self.starts, &mut watch)
+    }
+
+    /// The minimiser with its constants.
+    pub(super) fn descent(&self, precision: Precision) -> Descent {
         let (gradient, cost) = tolerances(precision);
-        let descent = Descent {
+        Descent {
             minimiser: self.minimiser,
             lbfgs: LbfgsSettings {
                 history: self.history,
@@ -178,8 +189,7 @@ impl Settings {
                 ..AdamSettings::default()
             },
             look: None,
-        };
-        windows.unperturbed(&descent, self.starts, &mut watch)
+        }
     }
 
     fn records(

@@ -1,11 +1,11 @@
 //! The prior: what the background says before any observation, and what every method has to beat.
 
-use super::samples::{MAX_DIVERGED_SHARE, Samples, standard_normals};
+use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{Analysis, MOST_MEMBERS, Record, check_count, check_share};
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
-use crate::random::Stream;
+use crate::random::{Stream, standard_normals};
 use ndarray::{Array2, Axis, s};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -53,7 +53,7 @@ impl Settings {
         for (p, mut own) in states.axis_chunks_iter_mut(Axis(0), members).enumerate() {
             let mean = problem.background.mean_of(p);
             own.row_mut(0).assign(&mean);
-            let epsilon = standard_normals(problem.seeds[p], Stream::Background, 0, self.samples, problem.sites());
+            let epsilon = standard_normals(problem.seeds[p], Stream::Background, 0, 0..self.samples, problem.sites());
             for (epsilon, mut state) in epsilon.outer_iter().zip(own.outer_iter_mut().skip(1)) {
                 state.assign(&(&mean + &problem.background.square_root(p, epsilon)));
             }

@@ -2,23 +2,10 @@
 
 use crate::engine::DIVERGED;
 use crate::error::{Error, Result};
-use crate::random::{Stream, normals};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
 
 /// Share of diverged members from which on an answer means nothing: the default of every method.
 pub(super) const MAX_DIVERGED_SHARE: f64 = 0.5;
-
-/// Standard normals of members `first .. first + count` of a stream, as an engine would draw them: `[count, n]`.
-pub(super) fn standard_normals(seed: u64, stream: Stream, first: usize, count: usize, n: usize) -> Array2<f64> {
-    let mut out = Array2::zeros((count, n));
-    for (member, mut row) in (first..).zip(out.outer_iter_mut()) {
-        for (block, mut chunk) in row.axis_chunks_iter_mut(Axis(0), 4).enumerate() {
-            let z = normals(seed, stream, 0, member as u32, block as u32);
-            chunk.iter_mut().zip(z).for_each(|(c, z)| *c = f64::from(z));
-        }
-    }
-    out
-}
 
 /// Trajectories sampled from a posterior.
 pub(super) struct Samples {
@@ -128,12 +115,5 @@ mod tests {
         // The same sum of squares, over 4 - 6/4 and not over 3.
         let ratio = (3.0f64 / 2.5).sqrt();
         assert!((weighted.std() - &want.std * ratio).iter().all(|d| d.abs() < 1e-14));
-    }
-
-    #[test]
-    fn normals_do_not_depend_on_where_a_batch_starts() {
-        let all = standard_normals(7, Stream::Posterior, 0, 5, 6);
-        assert_eq!(all.row(3), standard_normals(7, Stream::Posterior, 3, 1, 6).row(0));
-        assert_eq!(all[[2, 5]], f64::from(normals(7, Stream::Posterior, 0, 2, 1)[1]));
     }
 }

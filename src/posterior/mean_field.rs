@@ -1,23 +1,17 @@
-//! The mean-field Gaussian q = N(mu, diag sigma^2), c = mu + sigma eps, theta = (mu, log sigma).
-//!
-//! The ELBO of q under the posterior p(x0 | y), up to log p(y), is
-//!
-//! ELBO = E_q[log p(y, x0)] - E_q[log q] = log_normalizer - E_q[J] + entropy(q) <= log p(y),
-//!
-//! with J the cost (its 1/2 in both terms) and [`log_normalizer`](super::log_normalizer) what J leaves out of log p(y, x0). The entropy is
-//! known in closed form, so Monte Carlo is needed for E_q[J] alone (Ranganath et al. 2014; Kingma & Welling 2014).
+//! The mean-field Gaussian q = N(mu, diag sigma^2), c = mu + sigma eps, theta = (mu, log sigma) (Ranganath et al. 2014).
 
-use super::Elbo;
+use super::{Estimator, Gaussian, Normal};
 use crate::engine::{AffineMap, Moments, Scale};
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView1, ArrayViewMut1, Zip, s};
-use std::f64::consts::TAU;
 
 /// One mean-field Gaussian for each of P problems.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeanField {
     /// mu, then log sigma: `[P, 2 control]`.
     theta: Array2<f64>,
+    /// What a step of mu is counted in: `[P, control]`.
+    units: Array2<f64>,
 }
 
 impl MeanField {
@@ -42,17 +36,7 @@ impl MeanField {
         let (problems, n) = mean.dim();
         let theta =
             Array2::from_shape_fn((problems, 2 * n), |(p, i)| if i < n { mean[[p, i]] } else { std[[p, i - n]].ln() });
-        Ok(Self { theta })
-    }
-
-    /// P.
-    pub fn problems(&self) -> usize {
-        self.theta.nrows()
-    }
-
-    /// Length of a control vector.
-    pub fn control(&self) -> usize {
-        self.theta.ncols() / 2
+        Ok(Self { theta, units: Array2::ones((problems, n)) })
     }
 
     /// mu of problem `p`: `[control]`.
@@ -65,23 +49,43 @@ impl MeanField {
         self.theta.slice(s![p, self.control()..])
     }
 
-    /// All parameters in one row for an optimiser: for each problem mu, then log sigma: `[P * 2 control]`.
-    pub fn parameters(&mut self) -> &mut [f64] {
+    /// The same, with steps of mu counted in `units: [P, control]`.
+    ///
+    /// # Panics
+    /// Units of another shape.
+    pub fn in_units(self, units: Array2<f64>) -> Self {
+        assert_eq!(units.dim(), self.units.dim(), "one unit for each mean");
+        Self { units, ..self }
+    }
+}
+
+impl Gaussian for MeanField {
+    fn problems(&self) -> usize {
+        self.theta.nrows()
+    }
+
+    fn control(&self) -> usize {
+        self.theta.ncols() / 2
+    }
+
+    fn parameters(&mut self) -> &mut [f64] {
         self.theta.as_slice_mut().expect("theta is contiguous")
     }
 
-    /// The parameters of problem `p`: `[2 control]`.
-    pub fn row(&self, p: usize) -> ArrayView1<'_, f64> {
+    fn row(&self, p: usize) -> ArrayView1<'_, f64> {
         self.theta.row(p)
     }
 
-    /// The parameters of problem `p`, to be changed: `[2 control]`.
-    pub fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64> {
+    fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64> {
         self.theta.row_mut(p)
     }
 
-    /// The map c = mu + sigma eps.
-    pub fn to_map(&self) -> AffineMap {
+    fn units(&self) -> Vec<f64> {
+        // log sigma has no unit.
+        self.units.outer_iter().flat_map(|u| u.to_vec().into_iter().chain(vec![1.0; u.len()])).collect()
+    }
+
+    fn to_map(&self) -> AffineMap {
         let n = self.control();
         AffineMap {
             mean: self.theta.slice(s![.., ..n]).to_owned(),
@@ -89,8 +93,8 @@ impl MeanField {
         }
     }
 
-    /// [`Self::to_map`] into a map that it made before, which allocates nothing.
-    pub fn write_map(&self, map: &mut AffineMap) {
+    /// Allocates nothing.
+    fn write_map(&self, map: &mut AffineMap) {
         let n = self.control();
         map.mean.assign(&self.theta.slice(s![.., ..n]));
         let Scale::Diagonal(std) = &mut map.scale else {
@@ -100,18 +104,13 @@ impl MeanField {
         Zip::from(std).and(self.theta.slice(s![.., n..])).for_each(|s, l| *s = l.exp());
     }
 
-    /// Entropy of problem `p`'s q: sum log sigma + control / 2 log(2 pi e).
-    pub fn entropy(&self, p: usize) -> f64 {
-        self.log_std(p).sum() + 0.5 * self.control() as f64 * (TAU.ln() + 1.0)
+    fn log_det(&self, p: usize) -> f64 {
+        self.log_std(p).sum()
     }
 
-    /// d(-ELBO)/dtheta from one draw's moments: `moments: [P]`, `gradient: [P * 2 control]`, laid out as
-    /// [`Self::parameters`]. Allocates nothing.
-    ///
-    /// With respect to mu it is `E[g]`, with respect to log sigma `E[g eps] sigma - 1`, g = dJ/dx0 (reference: Kingma &
-    /// Welling 2014, the entropy in closed form). Means are over the draws that did not diverge; where all did, the
-    /// gradient is zero.
-    pub fn pull_back(&self, moments: &[Moments], gradient: &mut [f64]) {
+    /// With respect to mu it is `E[g]`, with respect to log sigma `E[g eps] sigma`, g = dJ/dx0; the plain entropy adds -1 to
+    /// the latter, the path estimator takes g - eps / sigma for g. Allocates nothing.
+    fn pull_back(&self, moments: &[Moments], estimator: Estimator, gradient: &mut [f64]) {
         let n = self.control();
         for ((theta, m), out) in self.theta.outer_iter().zip(moments).zip(gradient.chunks_exact_mut(2 * n)) {
             let (d_mean, d_log_std) = out.split_at_mut(n);
@@ -122,26 +121,28 @@ impl MeanField {
                 continue;
             }
             let scale = 1.0 / kept as f64;
-            for (d, g) in d_mean.iter_mut().zip(&m.gradient) {
-                *d = g * scale;
-            }
-            for ((d, ge), log_std) in d_log_std.iter_mut().zip(&m.gradient_epsilon).zip(theta.slice(s![n..])) {
-                *d = ge * scale * log_std.exp() - 1.0;
+            for i in 0..n {
+                let std = theta[n + i].exp();
+                let (mean, spread) = (m.gradient[i] * scale, m.gradient_epsilon[i] * scale * std);
+                (d_mean[i], d_log_std[i]) = match estimator {
+                    Estimator::Plain => (mean, spread - 1.0),
+                    Estimator::Path => (mean - m.epsilon[i] * scale / std, spread - m.epsilon_squared[i] * scale),
+                };
             }
         }
     }
 
-    /// The ELBO of problem `p` relative to the cost alone, `entropy(q) - E_q[J]`, from one draw's moments. Add
-    /// [`log_normalizer`](super::log_normalizer) to make it a bound on log p(y).
-    pub fn elbo(&self, p: usize, moments: &Moments) -> Elbo {
-        Elbo::new(self.entropy(p), moments)
+    fn normal(&self, p: usize) -> Normal {
+        Normal::diagonal(self.mean(p).to_owned(), self.log_std(p).mapv(f64::exp))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::PatternSums;
     use ndarray::array;
+    use std::f64::consts::TAU;
 
     fn moments() -> Moments {
         Moments {
@@ -155,6 +156,7 @@ mod tests {
             epsilon: vec![0.0; 2],
             epsilon_squared: vec![0.0; 2],
             gradient_epsilon: vec![1.5, 9.0],
+            pattern: PatternSums::Diagonal,
         }
     }
 
@@ -176,10 +178,10 @@ mod tests {
     fn mean_field_gradient_is_the_mean_over_the_draws_that_did_not_diverge() {
         let q = MeanField::new(&array![[1.0, 2.0]], &array![[0.5, 2.0]]).unwrap();
         let mut gradient = [f64::NAN; 4];
-        q.pull_back(&[moments()], &mut gradient);
+        q.pull_back(&[moments()], Estimator::Plain, &mut gradient);
         let expected = [1.0, -2.0, 0.5 * 0.5 - 1.0, 3.0 * 2.0 - 1.0];
         assert!(gradient.iter().zip(expected).all(|(g, e)| (g - e).abs() < 1e-14), "{gradient:?}");
-        q.pull_back(&[Moments { diverged: 4, ..moments() }], &mut gradient);
+        q.pull_back(&[Moments { diverged: 4, ..moments() }], Estimator::Plain, &mut gradient);
         assert_eq!(gradient, [0.0; 4]);
     }
 

@@ -186,7 +186,7 @@ pub(super) fn share_beyond(own: ArrayView2<f64>, others: ArrayView2<f64>) -> f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::samples::standard_normals;
+    use crate::random::standard_normals;
     use crate::random::Stream;
     use ndarray::Array2;
 
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn errors_of_independent_particles_are_those_of_textbooks_and_grow_with_the_families() {
-        let states = standard_normals(3, Stream::Particles, 0, 4000, 3);
+        let states = standard_normals(3, Stream::Particles, 0, 0..4000, 3);
         let alone = Estimate::of_particles(&particles(states.clone(), (0..4000).collect()));
         for i in 0..3 {
             assert!((alone.mean_error[i] * 4000f64.sqrt() / alone.std[i] - 1.0).abs() < 1e-3);
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn equal_posteriors_agree_and_others_do_not() {
         let estimate = |seed: u64, shift: f64, scale: f64| {
-            let states = standard_normals(seed, Stream::Particles, 0, 2000, 8) * scale + shift;
+            let states = standard_normals(seed, Stream::Particles, 0, 0..2000, 8) * scale + shift;
             Estimate::of_particles(&particles(states, (0..2000).collect()))
         };
         let reason = |shift, scale| Gap::new(["A", "B"], &estimate(1, 0.0, 1.0), &estimate(2, shift, scale)).reason;
@@ -231,15 +231,15 @@ mod tests {
         assert!(reason(0.0, 1.5).unwrap().contains("A and B have sd"));
         assert!(reason(f64::NAN, 1.0).is_some());
         // Forty particles of one family each know nothing, so they agree with nothing.
-        let few = particles(standard_normals(1, Stream::Particles, 0, 40, 8), (0..40).collect());
+        let few = particles(standard_normals(1, Stream::Particles, 0, 0..40, 8), (0..40).collect());
         let few = Estimate::of_particles(&few);
         assert!(Gap::new(["A", "B"], &few, &few).reason.unwrap().contains("A knows the mean"));
     }
 
     #[test]
     fn share_beyond_counts_another_mode() {
-        let own = standard_normals(1, Stream::Particles, 0, 1000, 2);
-        let mut others = standard_normals(2, Stream::Particles, 0, 1000, 2);
+        let own = standard_normals(1, Stream::Particles, 0, 0..1000, 2);
+        let mut others = standard_normals(2, Stream::Particles, 0, 0..1000, 2);
         assert!(share_beyond(own.view(), others.view()) < 0.01);
         others.slice_mut(ndarray::s![..300, 0]).mapv_inplace(|x| x + 20.0);
         assert!((share_beyond(own.view(), others.view()) - 0.3).abs() < 0.01);

@@ -1,0 +1,150 @@
+//! The Adam loop that raises the ELBO of any Gaussian family.
+//!
+//! One iteration: theta becomes an affine map, the engine draws a batch from it and returns the sums of the adjoint
+//! gradients, the posterior turns them into the gradient of -ELBO, Adam moves theta of every problem at once. Its steps do
+//! not change if the cost is multiplied by a constant (but for its epsilon), so the division of the loss by J(xb) in the
+//! slides' code has no counterpart.
+
+use super::track::{Fallback, Step, Track};
+use super::{Course, NAME};
+use crate::engine::{Draw, Engine, LoadedProblem, Terms};
+use crate::error::{Error, Result};
+use crate::method::{Observer, Progress};
+use crate::optimizer::{Adam, AdamSettings, norm};
+use crate::posterior::{Elbo, Gaussian, log_normalizer};
+use crate::problem::Problem;
+use crate::random::Stream;
+use ndarray::Array1;
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stop {
+    Iterations,
+    Tolerance,
+    Caller,
+}
+
+/// What the loop leaves behind, beside the family's parameters.
+pub(super) struct Ascent {
+    pub tracks: Vec<Track>,
+    pub stop: Stop,
+    /// Of each problem, where its fit is that of an earlier window.
+    pub fallbacks: Vec<Option<Fallback>>,
+}
+
+/// The power of the likelihood at the first of several levels.
+const COLDEST: f64 = 0.01;
+
+/// The powers to which the likelihood is raised, level by level: from a hundredth to 1 by a constant factor.
+pub(super) fn tempers(levels: usize) -> Vec<f64> {
+    (0..levels).map(|k| COLDEST.powf((levels - 1 - k) as f64 / (levels - 1).max(1) as f64)).collect()
+}
+
+/// The problem at each power, which the time weights carry into the engine.
+///
+/// # Errors
+/// What [`Engine::load`] refuses.
+pub(super) fn load(problem: &Problem, engine: &Engine, tempers: &[f64]) -> Result<Vec<LoadedProblem>> {
+    let level = |temper: &f64| {
+        let mut tempered = problem.clone();
+        tempered.weights.mapv_inplace(|w| w * temper);
+        engine.load(&tempered)
+    };
+    tempers.iter().map(level).collect()
+}
+
+/// Raises the ELBO of `q` under the problem that is `loaded` at each of `tempers`, the last of which is 1. Where there are several, the first half of the iterations passes through all but the
+/// last; the ELBO that is noted is always that of the whole likelihood.
+///
+/// # Errors
+/// An engine's; too many diverged draws; parameters that overflow.
+pub(super) fn raise(
+    course: &Course,
+    problem: &Problem,
+    tempers: &[f64],
+    loaded: &mut [LoadedProblem],
+    q: &mut dyn Gaussian,
+    observer: &mut dyn Observer,
+) -> Result<Ascent> {
+    let Course { iterations, batch, window, .. } = *course;
+    let settings = AdamSettings {
+        learning_rate: course.learning_rate,
+        schedule: course.schedule,
+        ..AdamSettings::default()
+    };
+    let units = q.units();
+    let per_problem = units.len() / problem.count();
+    let mut gradient = vec![0.0; units.len()];
+    let mut adam = Adam::new(settings, units, iterations);
+    let mut draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: batch };
+    let mut tracks: Vec<_> =
+        (0..problem.count()).map(|p| Track::new(iterations, batch, log_normalizer(problem, p))).collect();
+    let mut best: Vec<Option<Array1<f64>>> = vec![None; problem.count()];
+    let mut stop = Stop::Iterations;
+    let annealing = if tempers.len() > 1 { iterations / 2 } else { 0 };
+    for iteration in 0..iterations {
+        let last = tempers.len() - 1;
+        let level = if iteration < annealing { iteration * last / annealing } else { last };
+        let temper = tempers[level];
+        draw.iteration = iteration as u32;
+        let mut moments = loaded[level].moments(&draw, Terms::ALL)?;
+        q.pull_back(&moments, course.estimator, &mut gradient);
+        for (p, track) in tracks.iter_mut().enumerate() {
+            let m = &mut moments[p];
+            m.cost_observation /= temper;
+            let kept = (m.count - m.diverged) as f64;
+            let entropy = q.entropy(p);
+            let mut elbo = Elbo::new(entropy, m);
+            if temper < 1.0 {
+                // The spread that came back is that of the tempered cost.
+                elbo.error = f64::NAN;
+            }
+            track.push(Step {
+                elbo,
+                entropy,
+                cost_background: m.cost_background / kept,
+                cost_observation: m.cost_observation / kept,
+                gradient_norm: norm(&gradient[p * per_problem..(p + 1) * per_problem]),
+                diverged: m.diverged,
+            });
+            track.check_divergence(batch, course.max_diverged_share)?;
+        }
+        adam.step(q.parameters(), &gradient);
+        q.write_map(&mut draw.map);
+        if !draw.map.is_finite() {
+            let what = format!("VI-4DVAR, whose mean or scale overflowed at iteration {}", iteration + 1);
+            return Err(Error::Diverged { what, diverged: batch, members: batch });
+        }
+
+        let done = iteration + 1;
+        if done.is_multiple_of(window) && done >= annealing + window {
+            let mut settled = true;
+            for (p, track) in tracks.iter_mut().enumerate() {
+                let closed = track.close_window(window, course.tolerance);
+                settled &= closed.settled;
+                if closed.best {
+                    best[p] = Some(q.row(p).to_owned());
+                }
+            }
+            if settled {
+                stop = Stop::Tolerance;
+                break;
+            }
+        }
+        let elbo = tracks.iter().map(|t| t.elbo[iteration]).sum::<f64>() / tracks.len() as f64;
+        let figures = [("ELBO", elbo), ("|gradient|", norm(&gradient))];
+        let progress = Progress { method: NAME, iteration: done, iterations, figures: &figures };
+        if observer.progress(&progress).is_break() {
+            stop = Stop::Caller;
+            break;
+        }
+    }
+    let mut fallbacks = vec![None; problem.count()];
+    for (p, (track, best)) in tracks.iter().zip(best).enumerate() {
+        if let (Some(fallback), Some(best)) = (track.fallback(window), best) {
+            q.row_mut(p).assign(&best);
+            fallbacks[p] = Some(fallback);
+        }
+    }
+    Ok(Ascent { tracks, stop, fallbacks })
+}

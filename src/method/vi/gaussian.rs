@@ -1,0 +1,151 @@
+//! The Gaussian families: where their fit starts, and how it runs.
+
+use super::minima::{self, Minima};
+use super::{Fitted, InitialFit, Settings, Units, ascent};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::method::laplace::Laplace;
+use crate::method::{Observer, Record};
+use crate::posterior::{Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Mixtures, Normal};
+use crate::problem::Problem;
+use nalgebra::{DMatrix, SymmetricEigen};
+use ndarray::{Array1, Array2, Array3, Axis};
+
+/// Starts from which the minimum of a Laplace start is sought.
+const STARTS: usize = 8;
+
+impl Settings {
+    /// Fits one Gaussian per problem.
+    pub(super) fn fit_gaussian(
+        &self,
+        minima: &mut Minima,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<Fitted> {
+        let problem = minima.problem;
+        let plain = if self.family == Family::MeanField { InitialFit::Background } else { InitialFit::Laplace };
+        let mut q = match self.start.unwrap_or(plain) {
+            InitialFit::Background => self.from_background(problem)?,
+            InitialFit::Laplace => {
+                let all = minima.from_prior(STARTS, observer)?;
+                let n = problem.sites();
+                let mut states = Array2::zeros((problem.count(), n));
+                for (p, own) in all.iter().enumerate() {
+                    let lowest = minima::lowest(own);
+                    if lowest.cost.is_infinite() {
+                        let what = "the minimisations that VI-4DVAR was to start from".into();
+                        return Err(Error::Diverged { what, diverged: STARTS, members: STARTS });
+                    }
+                    states.row_mut(p).assign(&lowest.state);
+                }
+                let laplaces = minima.laplace(&states)?;
+                self.from_laplace(problem, &states, &laplaces)?
+            }
+        };
+        let tempers = ascent::tempers(self.tempering);
+        let mut loaded = ascent::load(problem, engine, &tempers)?;
+        let ascent = ascent::raise(&self.course(), problem, &tempers, &mut loaded, q.as_mut(), observer)?;
+        let normals: Vec<Normal> = (0..problem.count()).map(|p| q.normal(p)).collect();
+        let records = normals.iter().map(|normal| records(normal, self.family)).collect();
+        let posterior: Mixtures = normals.into_iter().map(Mixture::from).collect();
+        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes: vec![String::new(); problem.count()] })
+    }
+
+    /// Around x_b, with the initial deviation.
+    pub(super) fn from_background(&self, problem: &Problem) -> Result<Box<dyn Gaussian>> {
+        let shape = (problem.count(), problem.sites());
+        let mean = Array2::from_shape_fn(shape, |(p, i)| problem.background.mean_of(p)[i]);
+        let units = match self.units {
+            Units::Physical => Array2::ones(shape),
+            Units::Background => {
+                let std: Vec<_> = (0..shape.0).map(|p| problem.background.std_of(p)).collect();
+                Array2::from_shape_fn(shape, |(p, i)| std[p][i])
+            }
+        };
+        let std = &units * self.initial_std;
+        Ok(match self.family {
+            Family::LowRank => {
+                // Directions that are all alike would stay alike: start from distinct ones, of little weight.
+                let rank = self.rank.min(shape.1);
+                let factor = Array3::from_shape_fn((shape.0, shape.1, rank), |(_, i, k)| {
+                    if i % rank == k { 0.1 } else { 0.0 }
+                });
+                Box::new(LowRank::new(&mean, &std, &factor, units)?)
+            }
+            Family::FullRank => {
+                let lower: Vec<_> = std.outer_iter().map(|s| Array2::from_diag(&s)).collect();
+                let views: Vec<_> = lower.iter().map(|l| l.view()).collect();
+                Box::new(FullRank::new(mean, ndarray::stack(Axis(0), &views).expect("matrices of one size"))?)
+            }
+            _ => Box::new(MeanField::new(&mean, &std)?.in_units(units)),
+        })
+    }
+
+    /// The member of the family closest to the Laplace approximation: `states: [P, sites]`.
+    pub(super) fn from_laplace(
+        &self,
+        problem: &Problem,
+        states: &Array2<f64>,
+        laplaces: &[Laplace],
+    ) -> Result<Box<dyn Gaussian>> {
+        let (problems, n) = states.dim();
+        let stack = |matrices: Vec<Array2<f64>>| {
+            let views: Vec<_> = matrices.iter().map(|m| m.view()).collect();
+            ndarray::stack(Axis(0), &views).expect("matrices of one size")
+        };
+        let rows = |rows: Vec<Array1<f64>>| {
+            let views: Vec<_> = rows.iter().map(|r| r.view()).collect();
+            ndarray::stack(Axis(0), &views).expect("rows of one length")
+        };
+        let stds = rows(laplaces.iter().map(|l| l.covariance.diag().mapv(f64::sqrt)).collect());
+        Ok(match self.family {
+            Family::MeanField => {
+                // A mean field's best deviations are those given all other sites.
+                let std = rows(laplaces.iter().map(|l| l.hessian.diag().mapv(|h| h.sqrt().recip())).collect());
+                let units = match self.units {
+                    Units::Physical => Array2::ones((problems, n)),
+                    Units::Background => rows((0..problems).map(|p| problem.background.std_of(p)).collect()),
+                };
+                Box::new(MeanField::new(states, &std)?.in_units(units))
+            }
+            Family::LowRank => {
+                let rank = self.rank.min(n);
+                let diagonal = rows((0..problems).map(|p| problem.background.std_of(p)).collect());
+                let factors = laplaces.iter().zip(diagonal.outer_iter());
+                let factor = stack(factors.map(|(l, d)| leading_directions(&l.hessian, &d.to_owned(), rank)).collect());
+                Box::new(LowRank::new(states, &diagonal, &factor, stds)?)
+            }
+            _ => {
+                let lower = laplaces.iter().map(|l| Normal::lower_root(l.covariance.view()));
+                Box::new(FullRank::new(states.clone(), stack(lower.collect::<Result<_>>()?))?)
+            }
+        })
+    }
+}
+
+/// U of `rank` columns with I + U U' the closest to a precision in units of `scale`: its leading eigenvectors, as long as
+/// their eigenvalue is above 1. Exact where the precision is B^-1 + H'R^-1 H with a diagonal B and few observed directions.
+fn leading_directions(precision: &Array2<f64>, scale: &Array1<f64>, rank: usize) -> Array2<f64> {
+    let n = scale.len();
+    let whitened = DMatrix::from_fn(n, n, |i, j| precision[[i, j]] * scale[i] * scale[j]);
+    let eigen = SymmetricEigen::new(whitened);
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| eigen.eigenvalues[*b].total_cmp(&eigen.eigenvalues[*a]));
+    // No direction may start at nothing, where its gradient vanishes.
+    Array2::from_shape_fn((n, rank), |(i, k)| {
+        eigen.eigenvectors[(i, order[k])] * (eigen.eigenvalues[order[k]] - 1.0).max(1e-4).sqrt()
+    })
+}
+
+/// What is kept of a fitted Gaussian.
+fn records(normal: &Normal, family: Family) -> Vec<Record> {
+    let mut records = vec![
+        Record::new("variational_mean", "mean of the fitted Gaussian", &["site"], normal.mean().to_owned()),
+        Record::new("variational_std", "standard deviation of the fitted Gaussian", &["site"], normal.std()),
+    ];
+    if family != Family::MeanField {
+        let name = "covariance of the fitted Gaussian";
+        records.push(Record::new("variational_covariance", name, &["site", "site_2"], normal.covariance()));
+    }
+    records
+}

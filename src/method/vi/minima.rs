@@ -1,0 +1,95 @@
+//! 4DVAR's minima, for fits that start there and for the question whether a fit sits in the best of them.
+
+use crate::engine::{Engine, LoadedProblem, Precision, Row};
+use crate::error::Result;
+use crate::method::descent::{Rest, Windows};
+use crate::method::laplace::{self, Hessian, Laplace};
+use crate::method::starts::Starts;
+use crate::method::{FourDVarSettings, Observer};
+use crate::problem::Problem;
+use ndarray::{Array1, Array2};
+use std::ops::ControlFlow;
+
+/// A minimum of J.
+#[derive(Clone, Debug)]
+pub(super) struct Minimum {
+    /// J there; infinite where the minimisation diverged.
+    pub cost: f64,
+    /// x0 there: `[sites]`.
+    pub state: Array1<f64>,
+}
+
+/// A problem set in which to look for minima.
+pub(super) struct Minima<'a> {
+    pub problem: &'a Problem,
+    windows: Windows<'a>,
+    precision: Precision,
+    settings: FourDVarSettings,
+}
+
+impl<'a> Minima<'a> {
+    /// # Errors
+    /// What [`Engine::load`] refuses.
+    pub fn new(problem: &'a Problem, engine: &Engine) -> Result<Self> {
+        let settings = FourDVarSettings::default();
+        let windows = Windows::new(problem, engine, settings.stages)?;
+        Ok(Self { problem, windows, precision: engine.hardware().precision, settings })
+    }
+
+    /// The problem set on its engine.
+    pub fn whole(&mut self) -> &mut LoadedProblem {
+        self.windows.whole()
+    }
+
+    /// The minima of each problem from xb and `starts - 1` draws from N(xb, B): `[P][starts]`.
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn from_prior(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<Minimum>>> {
+        let settings = FourDVarSettings { starts, ..self.settings };
+        let rests = settings.minimise(&mut self.windows, self.precision, observer)?;
+        Ok(rests
+            .chunks(starts)
+            .enumerate()
+            .map(|(p, rests)| rests.iter().map(|rest| self.minimum(p, rest)).collect())
+            .collect())
+    }
+
+    /// The minimum that each problem's state leads down to: `states: [P, sites]`.
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn from_states(&mut self, states: &Array2<f64>) -> Result<Vec<Minimum>> {
+        let (problem, n) = (self.problem, self.problem.sites());
+        let rows: Vec<_> = (0..problem.count()).map(|p| Row { problem: p as u32, member: 0 }).collect();
+        let backgrounds = Array2::from_shape_fn((rows.len(), n), |(p, i)| problem.background.mean_of(p)[i]);
+        let whiten = |p: usize| problem.background.whiten(p, (&states.row(p) - &backgrounds.row(p)).view()).to_vec();
+        let from = (0..rows.len()).map(whiten).collect();
+        let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0, roots: None };
+        let descent = self.settings.descent(self.precision);
+        let watch = &mut |_: usize, _: &[f64]| ControlFlow::Continue(());
+        let rests = self.windows.minimise(&descent, starts, from, false, watch)?;
+        Ok(rests.iter().enumerate().map(|(p, rest)| self.minimum(p, rest)).collect())
+    }
+
+    /// The Laplace approximation of each problem at a minimum: `states: [P, sites]`.
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn laplace(&mut self, states: &Array2<f64>) -> Result<Vec<Laplace>> {
+        laplace::laplace(self.problem, self.windows.whole(), states.view(), Hessian::GaussNewton, self.precision)
+    }
+
+    fn minimum(&self, p: usize, rest: &Rest) -> Minimum {
+        let background = self.problem.background.mean_of(p);
+        Minimum {
+            cost: rest.minimum.cost,
+            state: self.windows.initial_state(p, background, &rest.minimum.point),
+        }
+    }
+}
+
+/// The lowest of some minima.
+pub(super) fn lowest(minima: &[Minimum]) -> &Minimum {
+    minima.iter().min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("at least one start")
+}
