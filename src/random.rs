@@ -43,6 +43,8 @@ pub enum Stream {
     Nuts = 12,
     /// Which component of a mixture a draw is from; `iteration` is the stream whose draws it serves.
     Component = 13,
+    /// Draws by which the components of a mixture are weighed.
+    Evidence = 14,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

@@ -4,15 +4,16 @@
 use super::Settings;
 use super::minima::{Minima, Minimum, lowest};
 use crate::diagnostics::{Psis, elbo, log_evidence};
-use crate::engine::{Listed, LoadedProblem, Members, Row, Terms};
+use crate::engine::{DIVERGED, Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::Result;
 use crate::method::{Record, Silent};
-use crate::posterior::{Posterior, log_normalizer};
+use crate::posterior::{Draws, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::{Stream, StreamRng};
 use ndarray::{Array2, Axis, concatenate, s};
 use rand::RngExt;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Numbers of a batch of draws on the host.
 const NUMBERS: usize = 1 << 22;
@@ -37,16 +38,16 @@ pub(super) struct Weights {
     pub log: Vec<f64>,
 }
 
-/// Draws from problem `p`'s q, weighed on the engine.
+/// Draws from a q of problem `p`, given by their numbers, weighed on the engine.
 ///
 /// # Errors
 /// An engine's.
 pub(super) fn draw(
     problem: &Problem,
     loaded: &mut LoadedProblem,
-    q: &dyn Posterior,
     p: usize,
     draws: usize,
+    q: &(dyn Fn(Range<usize>) -> Draws + Sync),
 ) -> Result<Weights> {
     let n = problem.sites();
     let normalizer = log_normalizer(problem, p);
@@ -58,20 +59,12 @@ pub(super) fn draw(
         let parts: Vec<_> = (first..end)
             .into_par_iter()
             .step_by(GRAIN)
-            .map(|start| q.draw(p, problem.seeds[p], Stream::Importance, start..(start + GRAIN).min(end)))
+            .map(|start| q(start..(start + GRAIN).min(end)))
             .collect();
         let views: Vec<_> = parts.iter().map(|d| d.states.view()).collect();
         let drawn = concatenate(Axis(0), &views).expect("rows of one length");
-        // A draw that overflowed in q itself has no weight either.
-        let sound = |row: ndarray::ArrayView1<f64>| row.iter().all(|x| x.is_finite());
-        let given = match drawn.outer_iter().all(sound) {
-            true => drawn,
-            false => {
-                let mut drawn = drawn;
-                drawn.outer_iter_mut().filter(|r| !sound(r.view())).for_each(|mut r| r.fill(f64::MAX.sqrt()));
-                drawn
-            }
-        };
+        // What overflowed in q itself diverges on the engine, which takes finite numbers alone.
+        let given = drawn.mapv_into(|x| if x.is_finite() { x } else { DIVERGED });
         let rows: Vec<_> = (first..end).map(|k| Row { problem: p as u32, member: k as u32 }).collect();
         let listed = Listed { states: given.view(), rows: &rows, amplitude: 0.0 };
         let costs = loaded.cost(Members::Listed(listed), Terms::ALL)?;

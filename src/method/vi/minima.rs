@@ -25,6 +25,8 @@ pub(super) struct Minima<'a> {
     windows: Windows<'a>,
     precision: Precision,
     settings: FourDVarSettings,
+    /// Member-gradients that each problem's minimisations took so far: `[P]`.
+    pub evaluations: Vec<usize>,
 }
 
 impl<'a> Minima<'a> {
@@ -33,7 +35,7 @@ impl<'a> Minima<'a> {
     pub fn new(problem: &'a Problem, engine: &Engine) -> Result<Self> {
         let settings = FourDVarSettings::default();
         let windows = Windows::new(problem, engine, settings.stages)?;
-        Ok(Self { problem, windows, precision: engine.hardware().precision, settings })
+        Ok(Self { problem, windows, precision: engine.hardware().precision, settings, evaluations: vec![0; problem.count()] })
     }
 
     /// The problem set on its engine.
@@ -48,11 +50,8 @@ impl<'a> Minima<'a> {
     pub fn from_prior(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<Minimum>>> {
         let settings = FourDVarSettings { starts, ..self.settings };
         let rests = settings.minimise(&mut self.windows, self.precision, observer)?;
-        Ok(rests
-            .chunks(starts)
-            .enumerate()
-            .map(|(p, rests)| rests.iter().map(|rest| self.minimum(p, rest)).collect())
-            .collect())
+        let minima = |(p, rests): (usize, &[Rest])| rests.iter().map(|rest| self.minimum(p, rest)).collect();
+        Ok(rests.chunks(starts).enumerate().map(minima).collect())
     }
 
     /// The minimum that each problem's state leads down to: `states: [P, sites]`.
@@ -80,7 +79,8 @@ impl<'a> Minima<'a> {
         laplace::laplace(self.problem, self.windows.whole(), states.view(), Hessian::GaussNewton, self.precision)
     }
 
-    fn minimum(&self, p: usize, rest: &Rest) -> Minimum {
+    fn minimum(&mut self, p: usize, rest: &Rest) -> Minimum {
+        self.evaluations[p] += rest.evaluations;
         let background = self.problem.background.mean_of(p);
         Minimum {
             cost: rest.minimum.cost,
