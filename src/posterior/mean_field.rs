@@ -155,6 +155,7 @@ mod tests {
             epsilon: vec![0.0; 2],
             epsilon_squared: vec![0.0; 2],
             gradient_epsilon: vec![1.5, 9.0],
+            ..Moments::default()
         }
     }
 
