@@ -4,7 +4,8 @@
 use vi4dvar::experiment::Reference;
 use vi4dvar::optimizer::Schedule;
 use vi4dvar::{
-    Engine, EngineSettings, Method, MethodSettings, Result, ScoreTable, Silent, TwinSettings, ViSettings, simulate,
+    Engine, EngineSettings, Family, Method, MethodSettings, Result, ScoreTable, Silent, TwinSettings, ViSettings,
+    simulate,
 };
 
 fn main() -> Result<()> {
@@ -13,9 +14,10 @@ fn main() -> Result<()> {
     let engine = Engine::new(&EngineSettings::default())?;
 
     // VI with enough draws, and a learning rate that falls to zero, comes to rest.
-    let vi = ViSettings { batch: 64, learning_rate: 0.03, schedule: Schedule::Cosine, ..ViSettings::default() };
+    let vi =
+        ViSettings { batch: Some(64), learning_rate: 0.03, schedule: Some(Schedule::Cosine), ..ViSettings::default() };
     let settings = MethodSettings { vi, ..MethodSettings::default() };
-    let methods = [Method::FourDVar, Method::Ensemble, Method::Vi, Method::Reference];
+    let methods = [Method::FourDVar, Method::Ensemble, Method::Vi(Family::MeanField), Method::Reference];
     let run = |method: &Method| settings.run(*method, &problem, &engine, &mut Silent);
     let analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
 

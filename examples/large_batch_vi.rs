@@ -12,11 +12,11 @@ fn main() -> Result<()> {
     println!("  batch   seconds   |noise of dELBO|       ELBO       +-   RMSE at t = 0");
     for batch in (0..).map(|k| 4usize.pow(k)).take_while(|b| *b <= largest) {
         let settings = ViSettings {
-            batch,
+            batch: Some(batch),
             iterations: 500,
             // Large enough to arrive, falling to zero so that the mean comes to rest.
             learning_rate: 0.05,
-            schedule: Schedule::Cosine,
+            schedule: Some(Schedule::Cosine),
             ..ViSettings::default()
         };
         let vi = settings.run(&problem, &engine, &mut Silent)?.remove(0);

@@ -16,7 +16,7 @@ fn main() -> vi4dvar::error::Result<()> {
     let preset = Preset::from_name("isda-16")?;
     let seeds: Vec<u64> = (1..=20).collect();
     let preset = Preset {
-        methods: MethodSettings { vi: ViSettings { batch: 64, ..preset.methods.vi }, ..preset.methods },
+        methods: MethodSettings { vi: ViSettings { batch: Some(64), ..preset.methods.vi }, ..preset.methods },
         ..preset
     };
     let problem = &simulate_set(&preset.twin, &seeds)?;
@@ -25,7 +25,7 @@ fn main() -> vi4dvar::error::Result<()> {
     let four_d_var = &preset.methods.four_d_var.run(problem, &engine, &mut Silent)?;
     // The slides' 1500 iterations at a constant rate end before the deviations have settled; these do not.
     let settled =
-        ViSettings { iterations: 10_000, learning_rate: 0.02, schedule: Schedule::Cosine, ..preset.methods.vi };
+        ViSettings { iterations: 10_000, learning_rate: 0.02, schedule: Some(Schedule::Cosine), ..preset.methods.vi };
     let vi = &settled.run(problem, &engine, &mut Silent)?;
     println!("Below: VI with 10,000 iterations, learning rate 0.02 falling to zero; 4DVAR with 8 starts.");
     println!("seed   RMSE at t = 0       sd   sd sqrt(H_ii)       J from   lowest J of  starts of 64");

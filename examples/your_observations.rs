@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     // A real GPU where there is one, else the CPU.
     let engine = Engine::new(&EngineSettings::default())?;
     let map = FourDVarSettings::default().run(&problem, &engine, &mut Silent)?.remove(0);
-    let vi = ViSettings { batch: 256, ..ViSettings::default() }.run(&problem, &engine, &mut Silent)?.remove(0);
+    let vi = ViSettings { batch: Some(256), ..ViSettings::default() }.run(&problem, &engine, &mut Silent)?.remove(0);
 
     println!("on {}", engine.hardware());
     for analysis in [&map, &vi] {

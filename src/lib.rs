@@ -15,7 +15,7 @@
 //!
 //! // Two of the methods, each one analysis per problem of the set: here one.
 //! let map = FourDVarSettings { starts: 16, ..FourDVarSettings::default() }.run(&problem, &engine, &mut Silent)?;
-//! let vi = ViSettings { batch: 64, ..ViSettings::default() }.run(&problem, &engine, &mut Silent)?;
+//! let vi = ViSettings { batch: Some(64), ..ViSettings::default() }.run(&problem, &engine, &mut Silent)?;
 //!
 //! let truth = problem.truth_of(0).expect("a twin knows its truth");
 //! for analysis in [&map[0], &vi[0]] {
@@ -67,16 +67,19 @@ pub use engine::{
 // Random numbers, by address.
 pub use random::{Stream, StreamRng, normals, philox};
 
-// How parameters move, and the family that is fitted.
+// How parameters move, and the families that are fitted.
 pub use optimizer::{
     Adam, AdamSettings, AdamSteps, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs,
 };
-pub use posterior::{Elbo, MeanField, log_normalizer, log_observation_normalizer};
+pub use posterior::{
+    Draws, Elbo, Estimator, Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Normal, Posterior, log_normalizer,
+    log_observation_normalizer,
+};
 
 // Methods: settings whose `run` gives one analysis per problem.
 pub use method::abc::Criterion;
 pub use method::ensemble::{Start, Status};
-pub use method::vi::Units;
+pub use method::vi::{InitialFit, Units};
 pub use method::{
     AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer,
     PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,

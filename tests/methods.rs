@@ -1,8 +1,11 @@
 //! The methods against exact posteriors, in their limits, and against the defects of the slides' code.
 
+#[path = "common/gaussian.rs"]
+mod gaussian;
+
+use gaussian::{exact, gap, linear, noise, number, record, ring_covariance};
 use nalgebra::{DMatrix, DVector};
-use ndarray::{Array1, Array2, Array3, ArrayD, array, s};
-use rand_distr::{Distribution, StandardNormal};
+use ndarray::{Array1, Array2, Array3, array, s};
 use std::ops::ControlFlow;
 use vi4dvar::engine::{Draw, Engine, Members, Precision, Terms};
 use vi4dvar::error::Error;
@@ -22,52 +25,6 @@ use vi4dvar::random::{Stream, StreamRng, normals};
 
 fn cpu(precision: Precision) -> Engine {
     Engine::cpu(precision).unwrap()
-}
-
-fn noise(seed: u64, stream: Stream) -> impl FnMut() -> f64 {
-    let mut rng = StreamRng::new(seed, stream);
-    move || StandardNormal.sample(&mut rng)
-}
-
-/// A covariance on a ring: variances between 0.5 and 1.5, correlation 0.5^distance.
-fn ring_covariance(n: usize) -> Array2<f64> {
-    Array2::from_shape_fn((n, n), |(i, j)| {
-        let distance = i.abs_diff(j).min(n - i.abs_diff(j));
-        let variance = |i: usize| 1.0 + 0.5 * (i as f64).sin();
-        (variance(i) * variance(j)).sqrt() * 0.5f64.powi(distance as i32)
-    })
-}
-
-/// Identity observations of one time, so that the posterior is Gaussian: a quarter of them missing.
-fn linear(n: usize, block_size: usize, full: bool) -> Problem {
-    let mut draw = noise(5, Stream::ObservationNoise);
-    let error = if full {
-        BackgroundError::Full(CovarianceFactor::new(ring_covariance(n)).unwrap())
-    } else {
-        BackgroundError::Diagonal(ring_covariance(n).diag().mapv(f64::sqrt).insert_axis(ndarray::Axis(0)))
-    };
-    let observed = n / block_size;
-    Problem {
-        model: Model::Lorenz96,
-        parameters: array![[8.0]],
-        window: Window { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
-        background: Background {
-            mean: Array2::from_shape_fn((1, n), |(_, i)| 3.0 + i as f64 % 3.0),
-            error,
-            scale: array![1.0],
-        },
-        operator: ObservationOperator { function: PointFunction::Identity, block_size },
-        observations: Array3::from_shape_fn(
-            (1, 1, observed),
-            |(_, _, j)| {
-                if j % 4 == 3 { f64::NAN } else { 3.5 + draw() }
-            },
-        ),
-        observation_std: Array3::from_shape_fn((1, 1, observed), |(_, _, j)| 0.3 + 0.2 * (j % 3) as f64),
-        weights: array![[0.7]],
-        seeds: vec![11],
-        truth: None,
-    }
 }
 
 /// A window of Lorenz-96 with observations of a true trajectory: xb off by one deviation, a third missing.
@@ -116,42 +73,6 @@ fn three(mut problem: Problem) -> Problem {
 // Exact answers, with no code of the crate but the problem's own arrays
 // ---------------------------------------------------------------------------------------------------------------
 
-struct Exact {
-    mean: DVector<f64>,
-    precision: DMatrix<f64>,
-    covariance: DMatrix<f64>,
-    log_evidence: f64,
-}
-
-/// The posterior of a linear-Gaussian problem of one time, from the textbook formulae.
-fn exact(problem: &Problem) -> Exact {
-    let n = problem.background.mean.ncols();
-    let b = match &problem.background.error {
-        BackgroundError::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
-        BackgroundError::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
-    } * problem.background.scale[0];
-    let xb = DVector::from_fn(n, |i, _| problem.background.mean[[0, i]]);
-    let block = problem.operator.block_size;
-    let rows: Vec<usize> = (0..n / block).filter(|j| !problem.observations[[0, 0, *j]].is_nan()).collect();
-    let h = DMatrix::from_fn(rows.len(), n, |r, i| if i / block == rows[r] { 1.0 / block as f64 } else { 0.0 });
-    let y = DVector::from_fn(rows.len(), |r, _| problem.observations[[0, 0, rows[r]]]);
-    let r = DMatrix::from_diagonal(&DVector::from_fn(rows.len(), |r, _| {
-        problem.observation_std[[0, 0, rows[r]]].powi(2) / problem.weights[[0, 0]]
-    }));
-    let precision = b.clone().try_inverse().unwrap() + h.transpose() * r.clone().try_inverse().unwrap() * &h;
-    let covariance = precision.clone().try_inverse().unwrap();
-    let innovation = &y - &h * &xb;
-    let mean = &xb + &covariance * h.transpose() * r.clone().try_inverse().unwrap() * &innovation;
-    let s = &h * b * h.transpose() + r;
-    let log_evidence = if rows.is_empty() {
-        0.0
-    } else {
-        -0.5 * (innovation.transpose() * s.clone().try_inverse().unwrap() * &innovation)[(0, 0)]
-            - 0.5 * (s * std::f64::consts::TAU).determinant().ln()
-    };
-    Exact { mean, precision, covariance, log_evidence }
-}
-
 /// B^-1 + sum_t M_t' H' R^-1 H M_t at `x` for a diagonal B and one observation per site, with M_t by central
 /// differences of the model.
 fn gauss_newton(problem: &Problem, x: &[f64]) -> DMatrix<f64> {
@@ -183,36 +104,13 @@ fn gauss_newton(problem: &Problem, x: &[f64]) -> DMatrix<f64> {
     hessian
 }
 
-fn record(analysis: &Analysis, name: &str) -> ArrayD<f64> {
-    let found = analysis.records.iter().find(|r| r.name == name);
-    found.unwrap_or_else(|| panic!("no record {name}")).values.clone()
-}
-
-fn number(analysis: &Analysis, name: &str) -> f64 {
-    *record(analysis, name).first().unwrap()
-}
-
-/// Largest |a - b| / scale; what is not finite is refused.
-fn gap<'a>(a: impl IntoIterator<Item = &'a f64>, b: impl IntoIterator<Item = f64>, scale: f64) -> f64 {
-    let (mut worst, mut count) = (0.0f64, 0);
-    let mut b = b.into_iter();
-    for a in a {
-        let b = b.next().expect("as many expected values");
-        assert!(a.is_finite() && b.is_finite(), "{a} against {b}");
-        worst = worst.max((a - b).abs() / scale);
-        count += 1;
-    }
-    assert!(count > 0 && b.next().is_none());
-    worst
-}
-
 /// Enough for the mean field to come to rest: the cosine schedule takes Adam's noise to nothing.
 fn careful_vi() -> ViSettings {
     ViSettings {
         iterations: 2000,
-        batch: 1024,
+        batch: Some(1024),
         learning_rate: 0.03,
-        schedule: Schedule::Cosine,
+        schedule: Some(Schedule::Cosine),
         samples: 20_000,
         ..ViSettings::default()
     }
@@ -339,8 +237,13 @@ fn small_errors_give_the_gauss_newton_posterior() {
         assert!(off < 1e-2, "{function:?}: full covariance off by {off:e}");
 
         // sigma starts near its end: Adam remembers a large first gradient for some thousand iterations.
-        let vi =
-            ViSettings { units: Units::Background, initial_std: 0.1, batch: 256, iterations: 3000, ..careful_vi() };
+        let vi = ViSettings {
+            units: Units::Background,
+            initial_std: 0.1,
+            batch: Some(256),
+            iterations: 3000,
+            ..careful_vi()
+        };
         let b = vi.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
         for i in 0..8 {
             let sd = precision[(i, i)].sqrt().recip();
@@ -556,7 +459,7 @@ fn problem_set_equals_its_problems_one_by_one() {
     let set = three(window(8, 6, PointFunction::Square, 0.5, 0.5));
     let engine = cpu(Precision::F32);
     let four = FourDVarSettings { starts: 4, samples: 50, ..FourDVarSettings::default() };
-    let vi = ViSettings { iterations: 40, batch: 3, samples: 50, elbo_draws: 100, ..ViSettings::default() };
+    let vi = ViSettings { iterations: 40, batch: Some(3), samples: 50, importance_draws: 100, ..ViSettings::default() };
     let (fours, vis) = (four.run(&set, &engine, &mut Silent).unwrap(), vi.run(&set, &engine, &mut Silent).unwrap());
     for p in 0..3 {
         let single = set.single(p);
@@ -613,11 +516,13 @@ fn diverged_starts_are_counted_and_left_out() {
 fn diverged_draws_are_an_error_beyond_their_share_and_no_bound_below() {
     let settings = ViSettings { initial_std: 3000.0, ..ViSettings::default() };
     for batch in [1, 64] {
-        let error = ViSettings { batch, ..settings }.run(&explosive(), &cpu(Precision::F64), &mut Silent).unwrap_err();
+        let error = ViSettings { batch: Some(batch), ..settings }
+            .run(&explosive(), &cpu(Precision::F64), &mut Silent)
+            .unwrap_err();
         assert!(matches!(error, Error::Diverged { .. }), "{error}");
     }
     // A deviation of 6 loses some draws, and those draws' iterations have no bound.
-    let some = ViSettings { initial_std: 6.0, batch: 64, iterations: 5, samples: 50, ..settings };
+    let some = ViSettings { initial_std: 6.0, batch: Some(64), iterations: 5, samples: 50, ..settings };
     let a = some.run(&explosive(), &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
     let (elbo, diverged) = (record(&a, "elbo"), record(&a, "diverged"));
     assert!(diverged.iter().any(|d| *d > 0.0), "{diverged}");
@@ -657,7 +562,7 @@ fn observer_ends_a_run_and_what_was_found_is_kept() {
 #[test]
 fn vi_stops_when_the_elbo_no_longer_rises() {
     let problem = linear(8, 1, false);
-    let settings = ViSettings { tolerance: Some(1e-3), batch: 256, ..ViSettings::default() };
+    let settings = ViSettings { tolerance: Some(1e-3), batch: Some(256), ..ViSettings::default() };
     let a = settings.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
     let done = record(&a, "elbo").len();
     assert!((200..1500).contains(&done) && done.is_multiple_of(100), "{done}");
@@ -669,7 +574,7 @@ fn vi_stops_when_the_elbo_no_longer_rises() {
 fn vi_batch_of_one_has_no_monte_carlo_error() {
     let problem = linear(8, 1, false);
     let run = |batch| {
-        let settings = ViSettings { iterations: 3, batch, ..ViSettings::default() };
+        let settings = ViSettings { iterations: 3, batch: Some(batch), ..ViSettings::default() };
         record(&settings.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap()[0], "elbo_error")
     };
     assert!(run(1).iter().all(|e| e.is_nan()));
@@ -692,7 +597,7 @@ fn log_normalizer_by_hand() {
 #[test]
 fn settings_defaults_and_refusals() {
     let vi = ViSettings::default();
-    assert_eq!((vi.iterations, vi.batch, vi.samples, vi.elbo_draws, vi.window), (1500, 1, 1000, 4096, 100));
+    assert_eq!((vi.iterations, vi.batch, vi.samples, vi.importance_draws, vi.window), (1500, None, 1000, 100_000, 100));
     assert_eq!((vi.learning_rate, vi.initial_std, vi.max_diverged_share), (0.01, 1.0, 0.5));
     assert_eq!((vi.schedule, vi.tolerance, vi.units), (Schedule::Constant, None, Units::Physical));
     let four = FourDVarSettings::default();
@@ -708,7 +613,7 @@ fn settings_defaults_and_refusals() {
     assert_eq!((parsed.hessian, parsed.minimiser), (Hessian::Full, Minimiser::Adam));
 
     for bad in [
-        ViSettings { batch: 0, ..vi },
+        ViSettings { batch: Some(0), ..vi },
         ViSettings { iterations: 0, ..vi },
         ViSettings { samples: 1, ..vi },
         ViSettings { learning_rate: f64::NAN, ..vi },

@@ -153,7 +153,7 @@ fn reference_is_the_exact_posterior_where_that_is_gaussian() {
     assert_eq!(analysis.samples.dim(), (1000, 2, 5));
 
     // An ELBO bounds the evidence, constants included.
-    let vi = ViSettings { batch: 64, ..ViSettings::default() };
+    let vi = ViSettings { batch: Some(64), ..ViSettings::default() };
     let vi = &vi.run(&problem, &cpu(Precision::F32, None), &mut Silent).unwrap()[0];
     let elbo = number(vi, "final_elbo");
     assert!(elbo < found + 0.1 && elbo > found - 5.0, "ELBO {elbo}, log evidence {found}");

@@ -85,7 +85,7 @@ impl<'a> Task<'a> {
             }
             _ => None,
         };
-        let vi = ViSettings { batch: members, ..ViSettings::default() };
+        let vi = ViSettings { batch: Some(members), ..ViSettings::default() };
         Ok(Self { operation, problem, loaded, states, draw, resident, vi, iterations: 1 })
     }
 

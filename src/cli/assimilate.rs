@@ -59,6 +59,11 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let expected = format!("one of {}", Method::ALL.map(Method::name).join(", "));
         return Err(Error::invalid("--method", expected, "nothing", "choose a method"));
     };
+    let &[method] = &options.methods.methods(&[method])[..] else {
+        let found = format!("{} families", options.methods.family.len());
+        return Err(Error::invalid("--family", "one family", found, "name one, or use twin"));
+    };
+    options.method = Some(method);
     let (out, force) = (&options.out, options.run.force);
     output::check(out, &[&options.problem], force)?;
     let mut problem = Problem::read(&options.problem)?;

@@ -8,12 +8,13 @@ use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
 use vi4dvar::method::abc::Criterion;
 use vi4dvar::method::ensemble::Start;
-use vi4dvar::method::vi::Units;
+use vi4dvar::method::vi::{InitialFit, Units};
 use vi4dvar::method::{
-    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, MethodSettings, Minimiser, PriorSettings,
+    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, PriorSettings,
     ReferenceSettings, ViSettings,
 };
 use vi4dvar::optimizer::Schedule;
+use vi4dvar::posterior::{Estimator, Family};
 
 /// Where and how to compute.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -161,19 +162,42 @@ pub(super) struct MethodOptions {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     pub keep_spurious: bool,
-    /// VI: Monte Carlo draws per iteration. Default: 1
+    /// VI: the families that the method "vi" stands for. Default: mean-field
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
+    #[serde(skip)]
+    pub family: Vec<Family>,
+    /// VI: Monte Carlo draws per iteration. Default: 1 for a mean field, 256 for other families
     #[arg(long, value_name = "N")]
-    pub batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
     /// VI: what learning rate and initial deviation are counted in. Default: physical
     #[arg(long, value_name = "NAME")]
     pub units: Units,
     /// VI: Adam's learning rate. Default: 0.01
     #[arg(long, value_name = "RATE")]
     pub learning_rate: f64,
-    /// VI: Adam's schedule. Default: constant
+    /// VI: Adam's schedule. Default: constant for a mean field, cosine for other families
     #[arg(long, value_name = "NAME")]
-    pub schedule: Schedule,
-    /// VI: standard deviation at the start. Default: 1
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// VI: how the ELBO's gradient is estimated. Default: plain for a mean field, path for other families
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimator: Option<Estimator>,
+    /// VI: where a fit starts. Default: background for a mean field, laplace for other families
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vi_start: Option<InitialFit>,
+    /// VI: columns of the low-rank family's factor. Default: 8
+    #[arg(long, value_name = "N")]
+    pub rank: usize,
+    /// VI: powers of the likelihood that a fit passes through. Default: 1, the whole likelihood
+    #[arg(long, value_name = "N")]
+    pub tempering: usize,
+    /// VI: minimisations on whose minima a mixture is built. Default: 32
+    #[arg(long, value_name = "N")]
+    pub mixture_starts: usize,
+    /// VI: standard deviation of a fit that starts at the background. Default: 1
     #[arg(long, value_name = "STD")]
     pub initial_std: f64,
     /// VI: stop when the smoothed ELBO gains less than this share. Default: never
@@ -183,9 +207,13 @@ pub(super) struct MethodOptions {
     /// VI: iterations over which the ELBO is smoothed for that. Default: 100
     #[arg(long, value_name = "N")]
     pub smoothing_window: usize,
-    /// VI: fresh draws for the ELBO of the result. Default: 4096
+    /// VI: fresh draws that weigh the result: its ELBO, IWAE bound, k-hat and verdict. Default: 100000
     #[arg(long, value_name = "N")]
-    pub elbo_draws: usize,
+    pub importance_draws: usize,
+    /// VI: resample the samples from those draws by their importance weights. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub corrected: bool,
     /// Reference: particles of each SMC run. Default: 2048
     #[arg(long, value_name = "N")]
     pub particles: usize,
@@ -246,14 +274,21 @@ impl MethodOptions {
             perturbation: e.perturbation,
             ensemble_start: e.start,
             keep_spurious: e.keep_spurious,
+            family: vec![v.family],
             batch: v.batch,
             units: v.units,
             learning_rate: v.learning_rate,
             schedule: v.schedule,
+            estimator: v.estimator,
+            vi_start: v.start,
+            rank: v.rank,
+            tempering: v.tempering,
+            mixture_starts: v.mixture_starts,
             initial_std: v.initial_std,
             tolerance: v.tolerance,
             smoothing_window: v.window,
-            elbo_draws: v.elbo_draws,
+            importance_draws: v.importance_draws,
+            corrected: v.corrected,
             particles: r.particles,
             runs: r.runs,
             ess_share: r.ess_share,
@@ -265,6 +300,20 @@ impl MethodOptions {
             nuts_draws: r.nuts_draws,
             nuts_tune: r.nuts_tune,
         }
+    }
+
+    /// Some methods, "vi" by its families.
+    pub(super) fn methods(&self, named: &[Method]) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for method in named {
+            match method {
+                Method::Vi(Family::MeanField) => methods.extend(self.family.iter().map(|f| Method::Vi(*f))),
+                _ => methods.push(*method),
+            }
+        }
+        methods.sort_unstable();
+        methods.dedup();
+        methods
     }
 
     /// The settings of every method.
@@ -311,16 +360,23 @@ impl MethodOptions {
                 max_diverged_share,
             },
             vi: ViSettings {
+                family: Family::default(),
                 iterations: self.iterations,
                 batch: self.batch,
                 units: self.units,
                 learning_rate: self.learning_rate,
                 schedule: self.schedule,
+                estimator: self.estimator,
+                start: self.vi_start,
+                rank: self.rank,
+                tempering: self.tempering,
+                mixture_starts: self.mixture_starts,
                 initial_std: self.initial_std,
                 tolerance: self.tolerance,
                 window: self.smoothing_window,
                 samples,
-                elbo_draws: self.elbo_draws,
+                importance_draws: self.importance_draws,
+                corrected: self.corrected,
                 max_diverged_share,
             },
             reference: ReferenceSettings {

@@ -64,7 +64,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = preset(&given)? else { return Ok(()) };
     let mut options = given.over(Options {
-        methods: Method::ALL.to_vec(),
+        methods: Method::CASE_STUDY.to_vec(),
         repeat: 1,
         twin: preset.twin.clone(),
         settings: MethodOptions::new(&preset),
@@ -72,8 +72,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output: Output { preset: None, out: Path::new("out").join(preset.name) },
         run: RunOptions::default(),
     });
-    options.methods.sort_unstable();
-    options.methods.dedup();
+    // The settings that are saved name the families among the methods.
+    options.methods = options.settings.methods(&options.methods);
     let changed = TwinSettings { seed: options.twin.seed, ..preset.twin.clone() } != options.twin;
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
     let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);

@@ -9,6 +9,7 @@ mod ceilings;
 mod cpu;
 mod gpu;
 mod listed;
+mod moments;
 mod operation;
 mod prepared;
 mod resident;
@@ -19,6 +20,7 @@ pub use ceilings::Ceilings;
 pub use cpu::CpuEngine;
 pub use gpu::{AdapterDescription, GpuEngine, adapters};
 pub use listed::{Listed, Row};
+pub use moments::{Moments, PatternSums};
 pub use resident::{AdamStep, Inspection, Resident};
 pub use selection::{CostHistogram, Keep, MOST_KEPT, Selection};
 
@@ -162,6 +164,15 @@ pub enum Scale {
     Diagonal(Array2<f64>),
     /// A lower triangular S: `[1 | P, control, control]`.
     Lower(Array3<f64>),
+    /// S = diag(d) + W Z'.
+    LowRank {
+        /// d: `[P, control]`.
+        diagonal: Array2<f64>,
+        /// W: `[P, control, rank]`, rank 1 to control.
+        left: Array3<f64>,
+        /// Z: `[P, control, rank]`.
+        right: Array3<f64>,
+    },
 }
 
 impl AffineMap {
@@ -170,6 +181,7 @@ impl AffineMap {
         let scale = match &self.scale {
             Scale::Diagonal(scale) => scale.iter().all(|v| v.is_finite()),
             Scale::Lower(scale) => scale.iter().all(|v| v.is_finite()),
+            Scale::LowRank { diagonal, left, right } => diagonal.iter().chain(left).chain(right).all(|v| v.is_finite()),
         };
         scale && self.mean.iter().all(|v| v.is_finite())
     }
@@ -244,68 +256,6 @@ pub struct Gradients {
     pub costs: Costs,
     /// dJ/dcontrol: `[P * M, control]`.
     pub gradient: Array2<f64>,
-}
-
-/// Sums over the drawn members of one problem, the diverged ones left out. Arrays are `[control]`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
-    /// Members drawn.
-    pub count: usize,
-    /// Members that diverged.
-    pub diverged: usize,
-    /// Sum of J_b.
-    pub cost_background: f64,
-    /// Sum of J_o.
-    pub cost_observation: f64,
-    /// Sum of (J - mean of J)^2.
-    pub cost_deviation: f64,
-    /// Sum of g = dJ/dcontrol.
-    pub gradient: Vec<f64>,
-    /// Sum of g^2.
-    pub gradient_squared: Vec<f64>,
-    /// Sum of eps.
-    pub epsilon: Vec<f64>,
-    /// Sum of eps^2.
-    pub epsilon_squared: Vec<f64>,
-    /// Sum of g eps, the pattern of a diagonal S.
-    pub gradient_epsilon: Vec<f64>,
-}
-
-impl Moments {
-    /// Sums over no members yet.
-    pub(crate) fn zeros(control: usize) -> Self {
-        let zeros = || vec![0.0; control];
-        Self {
-            gradient: zeros(),
-            gradient_squared: zeros(),
-            epsilon: zeros(),
-            epsilon_squared: zeros(),
-            gradient_epsilon: zeros(),
-            ..Self::default()
-        }
-    }
-
-    /// Adds another block's sums. Blocks are merged in their order, so that a result has one value.
-    pub(crate) fn merge(&mut self, block: &Moments) {
-        let valid = |m: &Moments| (m.count - m.diverged) as f64;
-        let (a, b) = (valid(self), valid(block));
-        if a > 0.0 && b > 0.0 {
-            let mean = |m: &Moments, n: f64| (m.cost_background + m.cost_observation) / n;
-            let gap = mean(block, b) - mean(self, a);
-            self.cost_deviation += gap * gap * a * b / (a + b);
-        }
-        self.cost_deviation += block.cost_deviation;
-        self.count += block.count;
-        self.diverged += block.diverged;
-        self.cost_background += block.cost_background;
-        self.cost_observation += block.cost_observation;
-        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-        add(&mut self.gradient, &block.gradient);
-        add(&mut self.gradient_squared, &block.gradient_squared);
-        add(&mut self.epsilon, &block.epsilon);
-        add(&mut self.epsilon_squared, &block.epsilon_squared);
-        add(&mut self.gradient_epsilon, &block.gradient_epsilon);
-    }
 }
 
 /// Work done since the problem was loaded.
@@ -499,22 +449,14 @@ impl LoadedProblem {
         on_engine!(self, e => e.gradient(members, terms))
     }
 
-    /// The sums that an ELBO gradient needs, over members drawn on the device: one result per problem. Nothing
-    /// else comes back from the device.
+    /// The sums that an ELBO gradient needs, over members drawn on the device, those of g eps' on S's pattern among them
+    /// ([`Moments::pattern`]): one result per problem. Nothing else comes back from the device.
     ///
     /// # Errors
-    /// A map of the wrong shape or not finite, or no diagonal one; a device failure. Diverged members are no error
-    /// here.
+    /// A map of the wrong shape or not finite; sums that are too many for the device; a device failure. Diverged members
+    /// are no error here.
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
         self.layout.check_members(Members::Drawn(draw))?;
-        if let Scale::Lower(_) = draw.map.scale {
-            return Err(Error::invalid(
-                "scale of the draws",
-                "a diagonal one, whose sums moments returns",
-                "a lower triangular one",
-                "use gradient, which returns the numbers of each member",
-            ));
-        }
         on_engine!(self, e => e.moments(draw, terms))
     }
 
@@ -635,6 +577,19 @@ impl Layout {
                         if let Some(((_, i, j), v)) = scale.indexed_iter().find(|((_, i, j), v)| j > i && **v != 0.0) {
                             let found = format!("{v} in row {i}, column {j}");
                             return Err(Error::invalid(what, "a lower triangular matrix", found, "put 0 there"));
+                        }
+                    }
+                    Scale::LowRank { diagonal, left, right } => {
+                        self.check_array("diagonal of the scale", diagonal.shape(), &shape, diagonal.iter())?;
+                        let rank = left.len_of(Axis(2));
+                        if !(1..=self.control).contains(&rank) {
+                            let expected = format!("1 to {}, the length of a control", self.control);
+                            return Err(Error::invalid("rank of the scale", expected, rank.to_string(), "change it"));
+                        }
+                        let shape = [self.problems, self.control, rank];
+                        for (what, factor) in [("left factor of the scale", left), ("right factor of the scale", right)]
+                        {
+                            self.check_array(what, factor.shape(), &shape, factor.iter())?;
                         }
                     }
                 }

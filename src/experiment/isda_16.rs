@@ -24,7 +24,7 @@ pub(super) fn preset() -> Preset {
         about: "the case study of the slides: Lorenz-96, 16 sites, half of the squared observations dropped",
         twin: TwinSettings::default(),
         methods: MethodSettings {
-            vi: ViSettings { iterations: 1500, learning_rate: 0.01, batch: 1, samples: 1000, ..ViSettings::default() },
+            vi: ViSettings { iterations: 1500, learning_rate: 0.01, samples: 1000, ..ViSettings::default() },
             ..MethodSettings::default()
         },
     }

@@ -314,7 +314,8 @@ fn draw_again(problem: &Problem, p: usize, trials: &[u32]) -> Array2<f64> {
     let mut states = Array2::zeros((trials.len(), problem.sites()));
     let mean = problem.background.mean_of(p);
     for (trial, mut state) in trials.iter().zip(states.outer_iter_mut()) {
-        let epsilon = standard_normals(problem.seeds[p], Stream::Abc, 0, *trial as usize..*trial as usize + 1, problem.sites());
+        let epsilon =
+            standard_normals(problem.seeds[p], Stream::Abc, 0, *trial as usize..*trial as usize + 1, problem.sites());
         state.assign(&(&mean + &problem.background.square_root(p, epsilon.row(0))));
     }
     states

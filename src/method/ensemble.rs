@@ -228,7 +228,15 @@ impl Settings {
         for (rows, mut states) in rows.chunks(group).zip(states.axis_chunks_iter_mut(Axis(0), group)) {
             let draw = |row: &Row| {
                 let seed = problem.seeds[row.problem as usize];
-                standard_normals(seed, Stream::BackgroundPerturbation, 0, row.member as usize..row.member as usize + 1, n).row(0).to_owned()
+                standard_normals(
+                    seed,
+                    Stream::BackgroundPerturbation,
+                    0,
+                    row.member as usize..row.member as usize + 1,
+                    n,
+                )
+                .row(0)
+                .to_owned()
             };
             let draws: Vec<Array1<f64>> = rows.iter().map(|row| draw(row) * a).collect();
             let mut backgrounds = Array2::zeros((rows.len(), n));

@@ -19,55 +19,67 @@ pub use four_d_var::Settings as FourDVarSettings;
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
 pub use reference::Settings as ReferenceSettings;
-pub use vi::{Settings as ViSettings, Units};
+pub use vi::{InitialFit, Settings as ViSettings, Units};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::posterior::Family;
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayD, Dimension};
 use serde::{Deserialize, Serialize};
 
-/// Every method by name, in the order in which tables show them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+/// Every method, in the order in which tables show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Method {
-    /// The prior N(xb, B), before any observation
-    #[serde(rename = "prior")]
-    #[value(name = "prior")]
+    /// The prior N(xb, B), before any observation.
     Prior,
-    /// 4DVAR: the most probable initial state, with a Laplace covariance
-    #[serde(rename = "4dvar")]
-    #[value(name = "4dvar")]
+    /// 4DVAR: the most probable initial state, with a Laplace covariance.
     FourDVar,
-    /// ABC rejection: the trials of the prior that are closest to the observations
-    #[serde(rename = "abc")]
-    #[value(name = "abc")]
+    /// ABC rejection: the trials of the prior that are closest to the observations.
     Abc,
-    /// Ensemble of 4DVAR: one minimisation for each perturbation of background and observations
-    #[serde(rename = "ensemble")]
-    #[value(name = "ensemble")]
+    /// Ensemble of 4DVAR: one minimisation for each perturbation of background and observations.
     Ensemble,
-    /// VI-4DVAR: the mean-field Gaussian of largest ELBO
-    #[serde(rename = "vi")]
-    #[value(name = "vi")]
-    Vi,
-    /// The posterior itself, by tempered SMC, checked by NUTS
-    #[serde(rename = "reference")]
-    #[value(name = "reference")]
+    /// VI-4DVAR: the distribution of largest ELBO in a family.
+    Vi(Family),
+    /// The posterior itself, by tempered SMC, checked by NUTS.
     Reference,
 }
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 6] = [Self::Prior, Self::FourDVar, Self::Abc, Self::Ensemble, Self::Vi, Self::Reference];
+    pub const ALL: [Self; 12] = [
+        Self::Prior,
+        Self::FourDVar,
+        Self::Abc,
+        Self::Ensemble,
+        Self::Vi(Family::MeanField),
+        Self::Vi(Family::LowRank),
+        Self::Vi(Family::FullRank),
+        Self::Vi(Family::Mixture),
+        Self::Vi(Family::Planar),
+        Self::Vi(Family::RealNvp),
+        Self::Vi(Family::Spline),
+        Self::Reference,
+    ];
 
-    /// The name on the command line and of result files: "4dvar".
+    /// Those of the slides' case study, with what they are measured against.
+    pub const CASE_STUDY: [Self; 6] =
+        [Self::Prior, Self::FourDVar, Self::Abc, Self::Ensemble, Self::Vi(Family::MeanField), Self::Reference];
+
+    /// The name on the command line and of result files: "4dvar", "vi" for the mean field, "vi-full-rank".
     pub fn name(self) -> &'static str {
         match self {
             Self::Prior => "prior",
             Self::FourDVar => "4dvar",
             Self::Abc => "abc",
             Self::Ensemble => "ensemble",
-            Self::Vi => "vi",
+            Self::Vi(Family::MeanField) => "vi",
+            Self::Vi(Family::LowRank) => "vi-low-rank",
+            Self::Vi(Family::FullRank) => "vi-full-rank",
+            Self::Vi(Family::Mixture) => "vi-mixture",
+            Self::Vi(Family::Planar) => "vi-planar",
+            Self::Vi(Family::RealNvp) => "vi-realnvp",
+            Self::Vi(Family::Spline) => "vi-spline",
             Self::Reference => "reference",
         }
     }
@@ -79,9 +91,47 @@ impl Method {
             Self::FourDVar => four_d_var::NAME,
             Self::Abc => abc::NAME,
             Self::Ensemble => ensemble::NAME,
-            Self::Vi => vi::NAME,
+            Self::Vi(family) => family.title(),
             Self::Reference => reference::NAME,
         }
+    }
+
+    /// One line for people.
+    fn about(self) -> &'static str {
+        match self {
+            Self::Prior => "The prior N(xb, B), before any observation",
+            Self::FourDVar => "4DVAR: the most probable initial state, with a Laplace covariance",
+            Self::Abc => "ABC rejection: the trials of the prior that are closest to the observations",
+            Self::Ensemble => {
+                "Ensemble of 4DVAR: one minimisation for each perturbation of background and observations"
+            }
+            Self::Vi(Family::MeanField) => {
+                "VI-4DVAR: the family of largest ELBO, a mean-field Gaussian if not said otherwise"
+            }
+            Self::Vi(Family::LowRank) => "VI-4DVAR by a Gaussian whose precision is a diagonal plus a low rank",
+            Self::Vi(Family::FullRank) => "VI-4DVAR by a Gaussian with any covariance",
+            Self::Vi(Family::Mixture) => "VI-4DVAR by Gaussians around several minima",
+            Self::Vi(Family::Planar) => "VI-4DVAR by a planar flow",
+            Self::Vi(Family::RealNvp) => "VI-4DVAR by a flow of affine couplings",
+            Self::Vi(Family::Spline) => "VI-4DVAR by a flow of spline couplings",
+            Self::Reference => "The posterior itself, by tempered SMC, checked by NUTS",
+        }
+    }
+}
+
+impl clap::ValueEnum for Method {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()).help(self.about()))
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -97,7 +147,7 @@ pub struct MethodSettings {
     pub abc: AbcSettings,
     /// The ensemble's.
     pub ensemble: EnsembleSettings,
-    /// VI-4DVAR's.
+    /// VI-4DVAR's, of any family.
     pub vi: ViSettings,
     /// The reference posterior's.
     pub reference: ReferenceSettings,
@@ -114,7 +164,7 @@ impl MethodSettings {
             Method::FourDVar => self.four_d_var.check(),
             Method::Abc => self.abc.check(),
             Method::Ensemble => self.ensemble.check(),
-            Method::Vi => self.vi.check(),
+            Method::Vi(family) => ViSettings { family, ..self.vi }.check(),
             Method::Reference => self.reference.check(),
         }
     }
@@ -126,7 +176,7 @@ impl MethodSettings {
             Method::FourDVar => self.four_d_var.samples,
             Method::Abc => self.abc.samples,
             Method::Ensemble => self.ensemble.members,
-            Method::Vi => self.vi.samples,
+            Method::Vi(_) => self.vi.samples,
             Method::Reference => self.reference.samples,
         }
     }
@@ -147,7 +197,7 @@ impl MethodSettings {
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
             Method::Abc => self.abc.run(problem, engine),
             Method::Ensemble => self.ensemble.run(problem, engine, observer),
-            Method::Vi => self.vi.run(problem, engine, observer),
+            Method::Vi(family) => ViSettings { family, ..self.vi }.run(problem, engine, observer),
             Method::Reference => self.reference.run(problem, engine, observer),
         }
     }

@@ -178,7 +178,6 @@ impl Gaussian for LowRank {
     /// U' diag(a) G U through K(U'U). The plain entropy adds -1 and U (I + U'U)^-1; the path estimator takes g - S^-T eps
     /// for g, S^-T = diag(a)^-1 (I + U L U'), L = (I + C)^1/2 less 1, over C.
     fn pull_back(&self, moments: &[Moments], estimator: Estimator, gradient: &mut [f64]) {
-        let n = self.control();
         for (p, (m, out)) in moments.iter().zip(gradient.chunks_exact_mut(self.theta.ncols())).enumerate() {
             out.fill(0.0);
             let kept = m.count - m.diverged;

@@ -5,8 +5,10 @@
 //! Jacobian of every step and multiplies by it or by its transpose. It is generic over the number type: f64 is the
 //! truth, and f32 is the plain evaluation whose loss bounds what an f32 engine may lose.
 
+use crate::engine::Scale;
 use crate::model::Model;
 use crate::problem::{BackgroundError, PointFunction, Problem};
+use ndarray::Array3;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
@@ -440,6 +442,51 @@ pub fn sums(costs: &[(f64, f64)], gradients: &[Vec<f64>], epsilons: &[Vec<f64>])
         epsilon: over_members(&|k, i| epsilons[k][i]),
         epsilon_squared: over_members(&|k, i| epsilons[k][i].powi(2)),
         gradient_epsilon: over_members(&|k, i| gradients[k][i] * epsilons[k][i]),
+    }
+}
+
+/// A sum over members of the outer products of two vectors of each, a b'.
+#[derive(Clone, Debug)]
+pub struct OuterSum {
+    /// The matrix by rows.
+    pub values: Vec<f64>,
+    /// The most that any of its numbers could be, by Cauchy and Schwarz: what an error is measured by.
+    pub most: f64,
+}
+
+impl OuterSum {
+    fn new(a: &[Vec<f64>], b: &[Vec<f64>], kept: impl Fn(usize, usize) -> bool) -> Self {
+        let square = |of: &[Vec<f64>], i: usize| of.iter().map(|v| v[i] * v[i]).sum::<f64>();
+        let largest = |of: &[Vec<f64>]| (0..of[0].len()).map(|i| square(of, i)).fold(0.0, f64::max);
+        let mut values = Vec::new();
+        for i in 0..a[0].len() {
+            for j in 0..b[0].len() {
+                values.push(if kept(i, j) { (0..a.len()).map(|k| a[k][i] * b[k][j]).sum() } else { 0.0 });
+            }
+        }
+        Self { values, most: (largest(a) * largest(b)).sqrt() }
+    }
+}
+
+/// The sums on the pattern of problem `p`'s S over members with these gradients and normals, as
+/// [`PatternSums`](crate::engine::PatternSums) lists them.
+pub fn pattern_sums(scale: &Scale, p: usize, gradients: &[Vec<f64>], epsilons: &[Vec<f64>]) -> Vec<OuterSum> {
+    match scale {
+        Scale::Diagonal(_) => Vec::new(),
+        Scale::Lower(_) => {
+            vec![OuterSum::new(gradients, epsilons, |i, j| i >= j), OuterSum::new(epsilons, epsilons, |i, j| i >= j)]
+        }
+        Scale::LowRank { left, right, .. } => {
+            // F'v
+            let on = |factor: &Array3<f64>, vectors: &[Vec<f64>]| -> Vec<Vec<f64>> {
+                let column = |v: &[f64], c: usize| v.iter().enumerate().map(|(i, v)| factor[[p, i, c]] * v).sum();
+                vectors.iter().map(|v| (0..factor.shape()[2]).map(|c| column(v, c)).collect()).collect()
+            };
+            let (left, right) = (on(left, gradients), on(right, epsilons));
+            [(gradients, &right), (epsilons, &left), (epsilons, &right)]
+                .map(|(a, b)| OuterSum::new(a, b, |_, _| true))
+                .into()
+        }
     }
 }
 

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// Items at a time where each leaves something beside its rows: bounds the memory of that.
 const WAVE: usize = 1024;
 
+/// Numbers on the patterns of scales that the items of a wave leave, where they are few enough with one for each thread.
+const MOST_SUMS: usize = 8 << 20;
+
 /// A problem set in the number type T, with the scratch of each thread.
 #[derive(Debug)]
 pub struct Batch<T> {
@@ -108,14 +111,21 @@ impl<T: Scalar> Batch<T> {
         let operation = Operation::Moments(terms);
         let (control, problems) = (self.sites(), self.problems());
         let count = problems * draw.count;
-        let mut totals = vec![Moments::zeros(control); problems];
+        let zeros = || Moments::zeros(control, &draw.map.scale);
+        let mut totals = vec![zeros(); problems];
         let mut blocks = std::mem::take(&mut self.blocks);
+        let shape = |m: &Moments| m.pattern.arrays().iter().map(|a| a.dim()).collect::<Vec<_>>();
+        if blocks.first().is_some_and(|block| shape(block) != shape(&totals[0])) {
+            blocks.clear();
+        }
+        let numbers = totals[0].pattern.arrays().iter().map(|a| a.len()).sum::<usize>() * (BLOCK / draw.count).max(1);
+        let items = (MOST_SUMS / numbers.max(1)).clamp(self.threads.count(), WAVE);
         let mut ranges = self.ranges(count, draw.count).peekable();
         while ranges.peek().is_some() {
-            let wave: Vec<_> = ranges.by_ref().take(WAVE).collect();
+            let wave: Vec<_> = ranges.by_ref().take(items).collect();
             let sums = wave.iter().map(|rows| problems_in(rows, draw.count).len()).sum();
             if blocks.len() < sums {
-                blocks.resize_with(sums, || Moments::zeros(control));
+                blocks.resize_with(sums, zeros);
             }
             let mut rest = blocks.as_mut_slice();
             let items = wave.iter().map(|rows| {
@@ -279,7 +289,10 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             let end = ((p + 1) * per_problem).min(item.rows.end);
             let range = start - item.rows.start..end - item.rows.start;
             match job.operation {
-                Operation::Moments(_) => block.sum_into::<V::Wide>(context, range, &mut item.moments[q]),
+                Operation::Moments(_) => {
+                    let Rows::Drawn(draw, _) = rows else { unreachable!("moments are of drawn members") };
+                    block.sum_into::<V::Wide>(context, range, (&draw.map.scale, p), &mut item.moments[q]);
+                }
                 Operation::Select(..) => {
                     let first = start - p * per_problem;
                     block.select_into(range, first, job.bounds[p], &mut item.selections[q]);

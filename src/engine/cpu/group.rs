@@ -83,10 +83,14 @@ pub enum Rows<'a, T> {
 pub struct Map<T> {
     /// `[P, control]`
     mean: Field<T>,
-    /// The diagonal `[P, control]`, or `[1 | P, control, control]`.
-    scale: Field<T>,
-    /// Whether the scale is lower triangular.
-    lower: bool,
+    scale: Factors<T>,
+}
+
+/// [`Scale`] in the number type T.
+enum Factors<T> {
+    Diagonal(Field<T>),
+    Lower(Field<T>),
+    LowRank { diagonal: Field<T>, left: Field<T>, right: Field<T>, rank: usize },
 }
 
 impl<T: Scalar> Map<T> {
@@ -96,11 +100,17 @@ impl<T: Scalar> Map<T> {
             let values = array.iter().map(|v| T::from_f64(*v)).collect();
             Field { values, stride: if rows == 1 { 0 } else { array.len() / rows } }
         }
-        let (scale, lower) = match &map.scale {
-            Scale::Diagonal(scale) => (field(scale), false),
-            Scale::Lower(scale) => (field(scale), true),
+        let scale = match &map.scale {
+            Scale::Diagonal(scale) => Factors::Diagonal(field(scale)),
+            Scale::Lower(scale) => Factors::Lower(field(scale)),
+            Scale::LowRank { diagonal, left, right } => Factors::LowRank {
+                diagonal: field(diagonal),
+                left: field(left),
+                right: field(right),
+                rank: left.len_of(Axis(2)),
+            },
         };
-        Self { mean: field(&map.mean), scale, lower }
+        Self { mean: field(&map.mean), scale }
     }
 }
 
@@ -292,26 +302,42 @@ impl<'a, V: Lanes> Group<'a, V> {
             let z: [V; 4] = normals(self.context, &lanes, draw.stream, draw.iteration, quad as u32);
             for i in quad * 4..n.min(quad * 4 + 4) {
                 let epsilon = z[i - quad * 4];
-                if map.lower {
+                if let Factors::Diagonal(scale) = &map.scale {
+                    sweep.x0[i] = source.read::<V>(scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                } else {
                     // The cotangent's place is free until the sweep.
                     sweep.w[i] = epsilon;
-                } else {
-                    sweep.x0[i] = source.read::<V>(&map.scale, i).mul_add(epsilon, source.read(&map.mean, i));
                 }
                 if let Operation::Moments(_) = job.operation {
                     epsilon.store(&mut block.epsilon[i * BLOCK + offset..]);
                 }
             }
         }
-        if map.lower {
-            for i in 0..n {
-                let mut sum = V::splat(self.context, 0.0);
-                for j in 0..=i {
-                    sum = source.read::<V>(&map.scale, i * n + j).mul_add(sweep.w[j], sum);
-                }
-                sweep.x0[i] = source.read::<V>(&map.mean, i) + sum;
+        if !matches!(map.scale, Factors::Diagonal(_)) {
+            V::apart(self.context, Multiply { group: self, map, sweep });
+        }
+    }
+
+    /// M v of four lines of M, `first` and those after it (beyond the last one it repeats): lines begin `next` numbers apart,
+    /// and a line's numbers lie `step` apart. Side by side, since one sum alone would wait for its own additions.
+    #[inline(always)]
+    fn multiply(
+        &self,
+        matrix: &Field<V::Scalar>,
+        lines: usize,
+        [next, step]: [usize; 2],
+        first: usize,
+        v: &[V],
+    ) -> [V; 4] {
+        let source = self.source();
+        let start = [0, 1, 2, 3].map(|q| (first + q).min(lines - 1) * next);
+        let mut sums = [V::splat(self.context, 0.0); 4];
+        for (j, v) in v.iter().enumerate() {
+            for q in 0..4 {
+                sums[q] = source.read::<V>(matrix, start[q] + j * step).mul_add(*v, sums[q]);
             }
         }
+        sums
     }
 
     #[inline(always)]
@@ -394,6 +420,51 @@ impl<'a, V: Lanes> Group<'a, V> {
             *diverged = !lane.in_range();
         }
         diverged
+    }
+}
+
+/// Makes `sweep.x0` of the draws in `sweep.w` where S is no diagonal.
+struct Multiply<'s, 'a, V: Lanes> {
+    group: &'s Group<'a, V>,
+    map: &'s Map<V::Scalar>,
+    sweep: &'s mut Sweep<V>,
+}
+
+impl<V: Lanes> NullaryFnOnce for Multiply<'_, '_, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { group, map, sweep } = self;
+        let (source, n) = (group.source(), sweep.w.len());
+        let mean = |i: usize| source.read::<V>(&map.mean, i);
+        match &map.scale {
+            Factors::Diagonal(_) => {}
+            Factors::Lower(lower) => {
+                for first in (0..n).step_by(4) {
+                    // The last of four rows is the longest; what the others have there is 0.
+                    let sums = group.multiply(lower, n, [n, 1], first, &sweep.w[..(first + 4).min(n)]);
+                    for (i, sum) in (first..n).zip(sums) {
+                        sweep.x0[i] = mean(i) + sum;
+                    }
+                }
+            }
+            Factors::LowRank { diagonal, left, right, rank } => {
+                // Z' eps, in a place that is free until the sweep.
+                for first in (0..*rank).step_by(4) {
+                    let sums = group.multiply(right, *rank, [1, *rank], first, &sweep.w);
+                    for (k, sum) in (first..*rank).zip(sums) {
+                        sweep.x[k] = sum;
+                    }
+                }
+                for first in (0..n).step_by(4) {
+                    let sums = group.multiply(left, n, [*rank, 1], first, &sweep.x[..*rank]);
+                    for (i, sum) in (first..n).zip(sums) {
+                        sweep.x0[i] = source.read::<V>(diagonal, i).mul_add(sweep.w[i], mean(i)) + sum;
+                    }
+                }
+            }
+        }
     }
 }
 

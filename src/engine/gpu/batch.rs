@@ -133,6 +133,7 @@ impl LoadedGpu {
                 epsilon: array(2),
                 epsilon_squared: array(3),
                 gradient_epsilon: array(4),
+                ..Moments::default()
             }
         });
         let mut moments = Vec::with_capacity(self.uploaded.data.seeds.len());
@@ -264,6 +265,7 @@ impl LoadedGpu {
                 zeros = Array2::zeros(draw.map.mean.raw_dim());
                 &zeros
             }
+            Scale::LowRank { .. } => todo!(),
         };
         let rows = draw.map.mean.rows().into_iter().zip(diagonal.rows());
         let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));

@@ -36,6 +36,7 @@ impl Source {
             Members::Drawn(draw) => match &draw.map.scale {
                 Scale::Diagonal(_) => Self::Diagonal,
                 Scale::Lower(scale) => Self::Lower(scale.len_of(Axis(0))),
+                Scale::LowRank { .. } => todo!(),
             },
         }
     }

@@ -186,8 +186,8 @@ pub(super) fn share_beyond(own: ArrayView2<f64>, others: ArrayView2<f64>) -> f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::standard_normals;
     use crate::random::Stream;
+    use crate::random::standard_normals;
     use ndarray::Array2;
 
     fn particles(states: Array2<f64>, eves: Vec<u32>) -> Particles {

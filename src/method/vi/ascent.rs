@@ -67,11 +67,8 @@ pub(super) fn raise(
     observer: &mut dyn Observer,
 ) -> Result<Ascent> {
     let Course { iterations, batch, window, .. } = *course;
-    let settings = AdamSettings {
-        learning_rate: course.learning_rate,
-        schedule: course.schedule,
-        ..AdamSettings::default()
-    };
+    let settings =
+        AdamSettings { learning_rate: course.learning_rate, schedule: course.schedule, ..AdamSettings::default() };
     let units = q.units();
     let per_problem = units.len() / problem.count();
     let mut gradient = vec![0.0; units.len()];

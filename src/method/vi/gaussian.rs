@@ -67,9 +67,8 @@ impl Settings {
             Family::LowRank => {
                 // Directions that are all alike would stay alike: start from distinct ones, of little weight.
                 let rank = self.rank.min(shape.1);
-                let factor = Array3::from_shape_fn((shape.0, shape.1, rank), |(_, i, k)| {
-                    if i % rank == k { 0.1 } else { 0.0 }
-                });
+                let factor =
+                    Array3::from_shape_fn((shape.0, shape.1, rank), |(_, i, k)| if i % rank == k { 0.1 } else { 0.0 });
                 Box::new(LowRank::new(&mean, &std, &factor, units)?)
             }
             Family::FullRank => {

@@ -2,15 +2,15 @@
 //! the verdict.
 
 use super::Settings;
-use super::minima::{Minima, Minimum, lowest};
-use crate::diagnostics::{Psis, elbo, log_evidence};
+use super::minima::Minima;
+use crate::diagnostics::{Estimate, Psis, elbo, log_evidence};
 use crate::engine::{DIVERGED, Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::Result;
-use crate::method::{Record, Silent};
+use crate::method::Record;
 use crate::posterior::{Draws, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::{Stream, StreamRng};
-use ndarray::{Array2, Axis, concatenate, s};
+use ndarray::{Array2, Axis, concatenate};
 use rand::RngExt;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -56,11 +56,8 @@ pub(super) fn draw(
     let batch = (NUMBERS / n).clamp(1, draws);
     for first in (0..draws).step_by(batch) {
         let end = (first + batch).min(draws);
-        let parts: Vec<_> = (first..end)
-            .into_par_iter()
-            .step_by(GRAIN)
-            .map(|start| q(start..(start + GRAIN).min(end)))
-            .collect();
+        let parts: Vec<_> =
+            (first..end).into_par_iter().step_by(GRAIN).map(|start| q(start..(start + GRAIN).min(end))).collect();
         let views: Vec<_> = parts.iter().map(|d| d.states.view()).collect();
         let drawn = concatenate(Axis(0), &views).expect("rows of one length");
         // What overflowed in q itself diverges on the engine, which takes finite numbers alone.
@@ -77,4 +74,56 @@ pub(super) fn draw(
     }
     let views: Vec<_> = states.iter().map(|s| s.view()).collect();
     Ok(Weights { states: concatenate(Axis(0), &views).expect("rows of one length"), log })
+}
+
+/// Weighs every problem's fit.
+///
+/// # Errors
+/// An engine's.
+pub(super) fn weigh(
+    settings: &Settings,
+    problem: &Problem,
+    minima: &mut Minima,
+    q: &dyn Posterior,
+) -> Result<Vec<Weighed>> {
+    let mut all = Vec::with_capacity(problem.count());
+    for p in 0..problem.count() {
+        let seed = problem.seeds[p];
+        let from_q = |members| q.draw(p, seed, Stream::Importance, members);
+        let weights = draw(problem, minima.whole(), p, settings.importance_draws, &from_q)?;
+        let psis = Psis::new(&weights.log);
+        let bound = elbo(&weights.log).expect("at least 100 draws");
+        let evidence = log_evidence(&weights.log).expect("at least 100 draws");
+        let error = |estimate: &Estimate| estimate.standard_error.unwrap_or(f64::NAN);
+        let records = vec![
+            Record::scalar("final_elbo", "ELBO of the fit from fresh draws, a bound on log p(y)", bound.mean),
+            Record::scalar("final_elbo_error", "Monte Carlo standard error of final_elbo", error(&bound)),
+            Record::scalar("iwae", "log of the mean importance weight, a tighter bound on log p(y)", evidence.mean),
+            Record::scalar("iwae_error", "Monte Carlo standard error of iwae", error(&evidence)),
+            Record::scalar("k_hat", "Pareto shape of the largest importance weights", psis.k_hat),
+            Record::scalar("effective_draws", "effective number of importance draws", psis.effective_draws()),
+        ];
+        let sentence = format!("ELBO = {:.3} +- {:.3}", bound.mean, error(&bound));
+        let corrected = settings.corrected.then(|| resample(&weights, &psis, settings.samples, seed));
+        all.push(Weighed { records, sentence, corrected });
+    }
+    Ok(all)
+}
+
+/// Draws again, with replacement, each as often as its weight says (systematic resampling: Kitagawa 1996).
+fn resample(weights: &Weights, psis: &Psis, samples: usize, seed: u64) -> Array2<f64> {
+    let offset: f64 = StreamRng::new(seed, Stream::Importance).random();
+    let mut below = 0.0;
+    let mut next = 0;
+    let mut rows = Vec::with_capacity(samples);
+    for (k, weight) in psis.weights.iter().enumerate() {
+        below += weight * samples as f64;
+        while next < samples && next as f64 + offset < below {
+            rows.push(k);
+            next += 1;
+        }
+    }
+    // Rounding may leave the last one out.
+    rows.resize(samples, rows.last().copied().unwrap_or(0));
+    weights.states.select(Axis(0), &rows)
 }

@@ -35,7 +35,13 @@ impl<'a> Minima<'a> {
     pub fn new(problem: &'a Problem, engine: &Engine) -> Result<Self> {
         let settings = FourDVarSettings::default();
         let windows = Windows::new(problem, engine, settings.stages)?;
-        Ok(Self { problem, windows, precision: engine.hardware().precision, settings, evaluations: vec![0; problem.count()] })
+        Ok(Self {
+            problem,
+            windows,
+            precision: engine.hardware().precision,
+            settings,
+            evaluations: vec![0; problem.count()],
+        })
     }
 
     /// The problem set on its engine.
@@ -82,10 +88,7 @@ impl<'a> Minima<'a> {
     fn minimum(&mut self, p: usize, rest: &Rest) -> Minimum {
         self.evaluations[p] += rest.evaluations;
         let background = self.problem.background.mean_of(p);
-        Minimum {
-            cost: rest.minimum.cost,
-            state: self.windows.initial_state(p, background, &rest.minimum.point),
-        }
+        Minimum { cost: rest.minimum.cost, state: self.windows.initial_state(p, background, &rest.minimum.point) }
     }
 }
 

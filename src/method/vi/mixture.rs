@@ -117,13 +117,7 @@ struct Weighed {
 ///
 /// # Errors
 /// An engine's.
-fn weigh(
-    problem: &Problem,
-    loaded: &mut LoadedProblem,
-    p: usize,
-    normals: &[Normal],
-    draws: usize,
-) -> Result<Weighed> {
+fn weigh(problem: &Problem, loaded: &mut LoadedProblem, p: usize, normals: &[Normal], draws: usize) -> Result<Weighed> {
     let (seed, each) = (problem.seeds[p], draws.div_ceil(normals.len()));
     let mut evidence = Vec::with_capacity(normals.len());
     let (mut states, mut log_joint) = (Vec::new(), Vec::new());
@@ -182,7 +176,12 @@ fn components(minima: &[Minimum], normals: &[Normal], weighed: &Weighed) -> Vec<
             &axes[..1],
             row(&|k| weighed.evidence[k]),
         ),
-        Record::new("component_cost", "cost J of the minimum under each component", &axes[..1], row(&|k| minima[k].cost)),
+        Record::new(
+            "component_cost",
+            "cost J of the minimum under each component",
+            &axes[..1],
+            row(&|k| minima[k].cost),
+        ),
         Record::new("component_mean", "mean of each component", &axes, means),
         Record::new("component_std", "standard deviation of each component", &axes, stds),
     ]

@@ -8,9 +8,7 @@ mod mixture;
 mod track;
 
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
-use super::{
-    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, check_count, check_positive, check_share,
-};
+use super::{Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, check_count, check_positive, check_share};
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
 use crate::optimizer::Schedule;
@@ -210,7 +208,9 @@ impl Settings {
         let clock = Instant::now();
         let mut minima = minima::Minima::new(problem, engine)?;
         let fitted = match self.family {
-            Family::MeanField | Family::LowRank | Family::FullRank => self.fit_gaussian(&mut minima, engine, observer)?,
+            Family::MeanField | Family::LowRank | Family::FullRank => {
+                self.fit_gaussian(&mut minima, engine, observer)?
+            }
             Family::Mixture => self.fit_mixture(&mut minima, engine, observer)?,
             Family::Planar | Family::RealNvp | Family::Spline => unreachable!("checked"),
         };
