@@ -109,8 +109,13 @@ impl Normal {
 
     /// log q at each row: `[rows, control]` to `[rows]`.
     pub fn log_density(&self, states: ArrayView2<f64>) -> Array1<f64> {
+        self.log_density_of(&self.whiten(states))
+    }
+
+    /// S^-1 (x - m) of each row: `[rows, control]`. Its norm is the distance from m in standard deviations.
+    pub fn whiten(&self, states: ArrayView2<f64>) -> Array2<f64> {
         let departures = &states - &self.mean;
-        self.log_density_of(&match &self.root {
+        match &self.root {
             Root::Diagonal(std) => departures / std,
             Root::Dense(_, inverse) => departures.dot(&inverse.t()),
             Root::LowRank { diagonal, factor, stretch, .. } => {
@@ -118,7 +123,7 @@ impl Normal {
                 let stretched = scaled.dot(factor).dot(stretch).dot(&factor.t());
                 scaled + stretched
             }
-        })
+        }
     }
 
     /// log q where the standard normals behind the draws are known: `[rows, control]` to `[rows]`.

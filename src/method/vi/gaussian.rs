@@ -4,7 +4,7 @@ use super::minima::{self, Minima};
 use super::{Fitted, InitialFit, Settings, Units, ascent};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::laplace::Laplace;
+use crate::method::laplace::{Hessian, Laplace};
 use crate::method::{Observer, Record};
 use crate::posterior::{Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Mixtures, Normal};
 use crate::problem::Problem;
@@ -38,7 +38,7 @@ impl Settings {
                     }
                     states.row_mut(p).assign(&lowest.state);
                 }
-                let laplaces = minima.laplace(&states)?;
+                let laplaces = minima.laplace(&states, Hessian::GaussNewton)?;
                 self.from_laplace(problem, &states, &laplaces)?
             }
         };

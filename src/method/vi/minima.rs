@@ -81,8 +81,8 @@ impl<'a> Minima<'a> {
     ///
     /// # Errors
     /// An engine's.
-    pub fn laplace(&mut self, states: &Array2<f64>) -> Result<Vec<Laplace>> {
-        laplace::laplace(self.problem, self.windows.whole(), states.view(), Hessian::GaussNewton, self.precision)
+    pub fn laplace(&mut self, states: &Array2<f64>, hessian: Hessian) -> Result<Vec<Laplace>> {
+        laplace::laplace(self.problem, self.windows.whole(), states.view(), hessian, self.precision)
     }
 
     fn minimum(&mut self, p: usize, rest: &Rest) -> Minimum {
