@@ -11,9 +11,6 @@ use crate::problem::Problem;
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, Array3, Axis};
 
-/// Starts from which the minimum of a Laplace start is sought.
-const STARTS: usize = 8;
-
 impl Settings {
     /// Fits one Gaussian per problem.
     pub(super) fn fit_gaussian(
@@ -27,14 +24,14 @@ impl Settings {
         let mut q = match self.start.unwrap_or(plain) {
             InitialFit::Background => self.from_background(problem)?,
             InitialFit::Laplace => {
-                let all = minima.from_prior(STARTS, observer)?;
+                let all = minima.known(observer)?;
                 let n = problem.sites();
                 let mut states = Array2::zeros((problem.count(), n));
                 for (p, own) in all.iter().enumerate() {
                     let lowest = minima::lowest(own);
                     if lowest.cost.is_infinite() {
                         let what = "the minimisations that VI-4DVAR was to start from".into();
-                        return Err(Error::Diverged { what, diverged: STARTS, members: STARTS });
+                        return Err(Error::Diverged { what, diverged: own.len(), members: own.len() });
                     }
                     states.row_mut(p).assign(&lowest.state);
                 }

@@ -5,6 +5,7 @@
 
 mod abc;
 mod axis;
+mod batches;
 mod canvas;
 mod convergence;
 mod covariances;
@@ -22,6 +23,7 @@ mod svg;
 mod throughput;
 mod trajectories;
 
+pub use batches::batches;
 pub use growth::growth_figure;
 pub use throughput::throughput;
 
