@@ -173,8 +173,7 @@ fn variance(batch: usize, loaded: &mut LoadedProblem, q: &MeanField) -> Result<f
     let mut gradients = Array2::zeros((REPEATS, count));
     let mut gradient = vec![0.0; count];
     for (iteration, mut row) in gradients.outer_iter_mut().enumerate() {
-        let draw =
-            Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: iteration as u32, count: batch };
+        let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: iteration as u32, count: batch };
         q.pull_back(&loaded.moments(&draw, Terms::ALL)?, Estimator::Plain, &mut gradient);
         row.iter_mut().zip(&gradient).for_each(|(to, g)| *to = *g);
     }
