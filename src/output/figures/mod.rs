@@ -17,12 +17,14 @@ mod lead_time;
 mod panel;
 mod png;
 mod repeated;
+mod sbc;
 mod style;
 mod svg;
 mod throughput;
 mod trajectories;
 
 pub use growth::growth_figure;
+pub use sbc::sbc_figure;
 pub use throughput::throughput;
 
 use super::{check_writable, write_bytes, write_text};
