@@ -14,6 +14,7 @@ use vi4dvar::method::Method;
 use vi4dvar::output::{
     check_figure, check_size, check_writable, sbc_figure, write_or_clear_figure, write_scores, write_text,
 };
+use vi4dvar::posterior::Family;
 
 #[derive(Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -59,7 +60,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = preset(&given, Preset::from_name("isda-16-prior")?)? else { return Ok(()) };
     let mut options = given.over(Options {
-        methods: vec![Method::FourDVar, Method::Ensemble, Method::Vi],
+        methods: vec![Method::FourDVar, Method::Ensemble, Method::Vi(Family::default())],
         problems: 200,
         twin: preset.twin.clone(),
         settings: MethodOptions::new(&preset),
@@ -67,8 +68,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output: Output { preset: None, out: Path::new("out").join(format!("sbc-{}", preset.name)) },
         run: RunOptions::default(),
     });
-    options.methods.sort_unstable();
-    options.methods.dedup();
+    options.methods = options.settings.methods(&options.methods);
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
     let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
     let seeds = seeds(preset.twin.seed, options.problems, "--problems")?;
