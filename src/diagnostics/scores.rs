@@ -327,6 +327,7 @@ mod tests {
                 reference: Some(ScoreReference { mean: center.view(), std: std.view(), samples: other.view() }),
                 rank_site: k % SITES,
                 cost_fit: None,
+                fit: None,
                 verdict: Some(Trust::MeanAndSpread),
             })
         };
@@ -426,6 +427,7 @@ mod tests {
             reference: None,
             rank_site: 0,
             cost_fit: CostFit::new(3.0, 4),
+            fit: None,
             verdict: Some(Trust::MeanOnly),
         };
         let scores = Scores::new(&input);
@@ -469,6 +471,7 @@ mod tests {
             reference: None,
             rank_site: 2,
             cost_fit: None,
+            fit: None,
             verdict: None,
         });
         let column = |t: usize, i: usize| -> Array1<f64> { samples.slice(s![.., t, i]).to_owned() };
