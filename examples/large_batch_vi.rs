@@ -18,10 +18,16 @@ fn main() -> Result<()> {
             continue;
         };
         println!("on {}", engine.hardware());
-        println!("  batch   gradient variance   learning rate   iterations   seconds   to within {} of the best ELBO", study.within);
+        println!(
+            "  batch   gradient variance   learning rate   iterations   seconds   to within {} of the best ELBO",
+            study.within
+        );
         for row in study.run(&problem, &engine)? {
             let iterations = row.iterations.map_or("never".into(), |i| i.to_string());
-            println!("{:7} {:19.4} {:15} {iterations:>12} {:9.4}", row.batch, row.variance, row.learning_rate, row.seconds);
+            println!(
+                "{:7} {:19.4} {:15} {iterations:>12} {:9.4}",
+                row.batch, row.variance, row.learning_rate, row.seconds
+            );
             rows.push(row);
         }
     }

@@ -59,6 +59,19 @@ impl Trust {
         Self::ALL.into_iter().find(|trust| trust.number() == number)
     }
 
+    /// What can be trusted in truth of a q whose 90 % intervals hold this share of a reference posterior, and whose mean is
+    /// so far from that of the reference, in its deviations: both at t = 0, over all sites.
+    pub fn by_reference(coverage: f64, distance_of_mean: f64) -> Self {
+        let [low, high] = TRUSTED_COVERAGE;
+        if (low..=high).contains(&coverage) {
+            Self::MeanAndSpread
+        } else if distance_of_mean <= TRUSTED_MEAN_GAP {
+            Self::MeanOnly
+        } else {
+            Self::Neither
+        }
+    }
+
     /// "trust the mean only".
     pub fn words(self) -> &'static str {
         match self {
@@ -112,6 +125,59 @@ pub struct Verdict {
     pub coverage: f64,
     /// Its standard error.
     pub coverage_error: f64,
+}
+
+/// A verdict against what a reference posterior says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct JudgedVerdict {
+    /// The verdict.
+    pub said: Trust,
+    /// What can be trusted in truth; `None` without a reference.
+    pub truth: Option<Trust>,
+}
+
+/// [`JudgedVerdict`] over repeated twins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct VerdictSummary {
+    /// "Trust the mean and the spread".
+    pub mean_and_spread: VerdictCount,
+    /// "Trust the mean only".
+    pub mean_only: VerdictCount,
+    /// "Trust neither".
+    pub neither: VerdictCount,
+}
+
+/// How often a verdict was said, and how often rightly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct VerdictCount {
+    /// Twins of which it was said.
+    pub said: usize,
+    /// Of those the twins with a reference.
+    pub judged: usize,
+    /// Of those the twins of which it is true.
+    pub right: usize,
+    /// Twins of which it is true, whatever was said.
+    pub truth: usize,
+}
+
+impl VerdictSummary {
+    /// `None` where there are no verdicts.
+    pub fn new(verdicts: &[JudgedVerdict]) -> Option<Self> {
+        let count = |trust: Trust| {
+            let of = |f: &dyn Fn(&JudgedVerdict) -> bool| verdicts.iter().filter(|v| f(v)).count();
+            VerdictCount {
+                said: of(&|v| v.said == trust),
+                judged: of(&|v| v.said == trust && v.truth.is_some()),
+                right: of(&|v| v.said == trust && v.truth == Some(trust)),
+                truth: of(&|v| v.truth == Some(trust)),
+            }
+        };
+        (!verdicts.is_empty()).then(|| Self {
+            mean_and_spread: count(Trust::MeanAndSpread),
+            mean_only: count(Trust::MeanOnly),
+            neither: count(Trust::Neither),
+        })
+    }
 }
 
 /// The share of the posterior's mass beyond the largest of S weights that follow a Pareto law of shape k: S^(k - 1), from
@@ -321,6 +387,28 @@ mod tests {
             println!("s = {s}, shift {shift}, k-hat {:.2}: {}", psis.k_hat, verdict.sentence);
             assert_eq!(verdict.trust, expected, "s = {s}, shift {shift}: {}", verdict.sentence);
         }
+    }
+
+    #[test]
+    fn verdicts_are_counted_against_the_reference() {
+        use Trust::{MeanAndSpread, MeanOnly, Neither};
+        assert_eq!(
+            [(0.85, 9.0), (0.8, 0.3), (0.96, 0.4)].map(|(c, d)| Trust::by_reference(c, d)),
+            [MeanAndSpread, MeanOnly, Neither]
+        );
+        let judged = |said, truth| JudgedVerdict { said, truth };
+        let all = [
+            judged(MeanAndSpread, Some(MeanAndSpread)),
+            judged(MeanAndSpread, Some(MeanOnly)),
+            judged(MeanAndSpread, None),
+            judged(MeanOnly, Some(MeanAndSpread)),
+            judged(Neither, Some(Neither)),
+        ];
+        let summary = VerdictSummary::new(&all).unwrap();
+        let counts = |c: VerdictCount| [c.said, c.judged, c.right, c.truth];
+        assert_eq!(counts(summary.mean_and_spread), [3, 2, 1, 2]);
+        assert_eq!((counts(summary.mean_only), counts(summary.neither)), ([1, 1, 0, 1], [1, 1, 1, 1]));
+        assert_eq!(VerdictSummary::new(&[]), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod lead_time;
 mod panel;
 mod png;
 mod repeated;
+mod sbc;
 mod style;
 mod svg;
 mod throughput;
@@ -25,6 +26,7 @@ mod trajectories;
 
 pub use batches::batches;
 pub use growth::growth_figure;
+pub use sbc::sbc_figure;
 pub use throughput::throughput;
 
 use super::{check_writable, write_bytes, write_text};
