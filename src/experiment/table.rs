@@ -204,7 +204,7 @@ fn blocks(reference: &str) -> [(String, Vec<Group>); 4] {
             vec![
                 group("of the mean, in its sd", |s| s.distance_mean.as_ref()),
                 group("of log sd", |s| s.distance_std.as_ref()),
-                share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()),
+                Group { digits: 1, ..share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()) },
             ],
         ),
     ]
