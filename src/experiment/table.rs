@@ -211,7 +211,7 @@ fn blocks(reference: &str) -> [(String, Vec<Group>); 4] {
                 group("of the mean, in its sd", |s| s.distance_mean.as_ref()),
                 group("of log sd", |s| s.distance_std.as_ref()),
                 group("of the covariance", |s| s.distance_covariance.as_ref()),
-                share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()),
+                Group { digits: 1, ..share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()) },
             ],
         ),
     ]
@@ -278,7 +278,7 @@ impl Columns {
         };
         let heading = ["ELBO", "log p(y) - ELBO", "k-hat"].map(String::from).to_vec();
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
-        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "", cells })
+        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "ELBO <= log p(y)", cells })
     }
 
     /// One column of seconds; `None` where no method knows its own.
