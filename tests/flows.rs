@@ -87,7 +87,8 @@ fn a_density_has_mass_one_and_the_moments_of_its_draws() {
         let (mean, std) = (draws.mean_axis(Axis(0)).unwrap(), draws.std_axis(Axis(0), 1.0));
         let (points, reach) = (500, 9.0);
         let at = |k: usize, i: usize| mean[i] + std[i] * reach * (2.0 * (k as f64 + 0.5) / points as f64 - 1.0);
-        let grid = Array2::from_shape_fn((points * points, 2), |(k, i)| at(if i == 0 { k / points } else { k % points }, i));
+        let grid =
+            Array2::from_shape_fn((points * points, 2), |(k, i)| at(if i == 0 { k / points } else { k % points }, i));
         let cell = (2.0 * reach / points as f64).powi(2) * std.product();
         let weight = flow.log_density(0, grid.view()).mapv(f64::exp) * cell;
         assert!((weight.sum() - 1.0).abs() < 2e-3, "{family:?}: a mass of {}", weight.sum());
@@ -122,9 +123,11 @@ fn flows_refuse_what_cannot_work() {
     assert!(Flow::new(Family::RealNvp, &settings, bases(2, 4), &[1]).is_err());
     assert!(Flow::new(Family::RealNvp, &settings, bases(1, 1), &[1]).is_err());
     assert!(Flow::new(Family::RealNvp, &settings, Vec::new(), &[]).is_err());
-    for wrong in
-        [FlowSettings { layers: 0, ..settings }, FlowSettings { width: 0, ..settings }, FlowSettings { hidden: 17, ..settings }]
-    {
+    for wrong in [
+        FlowSettings { layers: 0, ..settings },
+        FlowSettings { width: 0, ..settings },
+        FlowSettings { hidden: 17, ..settings },
+    ] {
         assert!(Flow::new(Family::RealNvp, &wrong, bases(1, 4), &[1]).is_err());
         assert!(ViSettings { flow: wrong, ..ViSettings::default() }.check().is_err());
     }
@@ -153,7 +156,11 @@ fn reaches_the_evidence(family: Family, n: usize, settings: ViSettings) {
     let flow = settings.fit_flow_from(&problem, &engine, vec![base], &mut Silent).unwrap();
     let (after, error) = elbo(&flow, &problem, &engine, 0);
     let gap = exact.log_evidence - after;
-    eprintln!("{family:?}: gap {:.3} before, {gap:.4} +- {error:.4} after {:?}", exact.log_evidence - before, clock.elapsed());
+    eprintln!(
+        "{family:?}: gap {:.3} before, {gap:.4} +- {error:.4} after {:?}",
+        exact.log_evidence - before,
+        clock.elapsed()
+    );
     assert!(exact.log_evidence - before > 1.0, "the start is too good to tell");
     assert!(gap < 0.05 && gap > -4.0 * error, "{family:?}: {gap} +- {error} below the evidence");
 }

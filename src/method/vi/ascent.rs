@@ -145,7 +145,8 @@ pub(super) fn raise(
     let adam = Adam::new(course.adam(), units, course.iterations);
     let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: course.batch };
     let annealing = if tempers.len() > 1 { course.iterations / 2 } else { 0 };
-    let mut climber = GaussianClimber { tempers, annealing, loaded, estimator: course.estimator, q, draw, gradient, adam };
+    let mut climber =
+        GaussianClimber { tempers, annealing, loaded, estimator: course.estimator, q, draw, gradient, adam };
     climb(course, problem, annealing, &mut climber, observer)
 }
 

@@ -33,7 +33,12 @@ impl Settings {
         let (base, _) = gaussian.fit_normals(minima, engine, observer)?;
         let mut flow = Flow::new(self.family, &self.flow, base, &problem.seeds)?;
         let ascent = self.raise_flow(problem, minima.whole(), &mut flow, observer)?;
-        Ok(Fitted { posterior: Box::new(flow), ascent, records: vec![Vec::new(); problem.count()], notes: vec![String::new(); problem.count()] })
+        Ok(Fitted {
+            posterior: Box::new(flow),
+            ascent,
+            records: vec![Vec::new(); problem.count()],
+            notes: vec![String::new(); problem.count()],
+        })
     }
 
     /// Fits the flow of this family that starts as `base`, a Gaussian for each problem: the layers alone, by this batch,
@@ -64,7 +69,13 @@ impl Settings {
         let course = self.course();
         let units = flow.units();
         let adams = vec![Adam::new(course.adam(), units, course.iterations); problem.count()];
-        ascent::climb(&course, problem, 0, &mut FlowClimber { course, seeds: &problem.seeds, loaded, flow, adams }, observer)
+        ascent::climb(
+            &course,
+            problem,
+            0,
+            &mut FlowClimber { course, seeds: &problem.seeds, loaded, flow, adams },
+            observer,
+        )
     }
 }
 
@@ -102,7 +113,9 @@ impl FlowClimber<'_> {
             .collect();
         let passes: Vec<_> = pieces
             .par_iter()
-            .map(|(p, own)| flow.pass(*p, &standard_normals(self.seeds[*p], Stream::MonteCarlo, iteration, own.clone(), n)))
+            .map(|(p, own)| {
+                flow.pass(*p, &standard_normals(self.seeds[*p], Stream::MonteCarlo, iteration, own.clone(), n))
+            })
             .collect();
         let views: Vec<_> = passes.iter().map(|(_, draws)| draws.states.view()).collect();
         let states = concatenate(Axis(0), &views).expect("rows of one length");
@@ -117,7 +130,8 @@ impl FlowClimber<'_> {
             .map(|((p, own), (pass, draws))| {
                 let first = first_row(*p, own);
                 let rows = first..first + own.len();
-                let kept: Vec<bool> = rows.clone().zip(&draws.log_density).map(|(k, q)| !costs.diverged[k] && q.is_finite()).collect();
+                let kept: Vec<bool> =
+                    rows.clone().zip(&draws.log_density).map(|(k, q)| !costs.diverged[k] && q.is_finite()).collect();
                 let gradient = gradients.gradient.slice(s![rows.clone(), ..]);
                 let gradient = flow.pull_back(*p, pass, gradient, &kept, self.course.estimator);
                 (kept, draws.log_density, gradient)
@@ -154,14 +168,14 @@ impl Climber for FlowClimber<'_> {
             self.add(iteration as u32, first..(first + at_a_time).min(batch), &mut sums)?;
         }
         let steps = sums.iter_mut().map(|sums| sums.finish(batch)).collect();
-        self.flow.parameters().outer_iter_mut().into_par_iter().zip(&mut self.adams).zip(&sums).for_each(
-            |((mut row, adam), sums)| {
-                // A draw that overflowed on its way may have spoilt its problem's gradient: stay where we are.
-                if sums.gradient.iter().all(|g| g.is_finite()) {
-                    adam.step(row.as_slice_mut().expect("theta is contiguous"), &sums.gradient);
-                }
-            },
-        );
+        let parameters = self.flow.parameters();
+        let each = parameters.len() / problems;
+        parameters.par_chunks_exact_mut(each).zip(&mut self.adams).zip(&sums).for_each(|((own, adam), sums)| {
+            // A draw that overflowed on its way may have spoilt its problem's gradient: stay where we are.
+            if sums.gradient.iter().all(|g| g.is_finite()) {
+                adam.step(own, &sums.gradient);
+            }
+        });
         Ok(steps)
     }
 

@@ -1,7 +1,7 @@
 //! The Gaussian families: where their fit starts, and how it runs.
 
-use super::minima::{self, Minima};
 use super::ascent::{self, Ascent};
+use super::minima::{self, Minima};
 use super::{Fitted, InitialFit, Settings, Units};
 use crate::engine::Engine;
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::posterior::{Draws, Estimator, Family, Normal, Posterior};
 use crate::random::{Stream, standard_normals};
 use burn_tensor::{Device, Tensor, TensorData};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, concatenate};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, concatenate, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -77,9 +77,9 @@ impl Flow {
         self.theta.row_mut(p)
     }
 
-    /// The parameters of all problems: `[P, parameters]`.
-    pub(crate) fn parameters(&mut self) -> &mut Array2<f64> {
-        &mut self.theta
+    /// All parameters, problem by problem: `[P * parameters]`.
+    pub(crate) fn parameters(&mut self) -> &mut [f64] {
+        self.theta.as_slice_mut().expect("theta is contiguous")
     }
 
     /// What a step of each parameter is counted in, for weights the deviation of what they started from:
@@ -108,10 +108,11 @@ impl Flow {
     ) -> (Array2<f64>, Array1<f64>) {
         let device = Device::flex();
         let parameters = self.tensors(p, &device);
-        let parts: Vec<_> = rows
-            .axis_chunks_iter(Axis(0), ROWS)
+        let parts: Vec<_> = (0..rows.nrows())
             .into_par_iter()
-            .map(|part| {
+            .step_by(ROWS)
+            .map(|first| {
+                let part = rows.slice(s![first..(first + ROWS).min(rows.nrows()), ..]);
                 let mapped = way(&self.layers, &parameters, tensor(part, &device));
                 (array(mapped.rows), array(mapped.log_det).remove_axis(Axis(1)))
             })
@@ -220,7 +221,7 @@ fn tensor(rows: ArrayView2<f64>, device: &Device) -> Tensor<2> {
 }
 
 fn numbers(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().to_vec().expect("tensors of f32")
+    tensor.into_data().try_to_vec().expect("tensors of f32")
 }
 
 fn array(tensor: Tensor<2>) -> Array2<f64> {

@@ -113,7 +113,7 @@ impl Layer {
 
 /// A tensor's numbers.
 fn values(tensor: &Tensor<2>) -> Vec<f32> {
-    tensor.to_data().to_vec().expect("tensors of f32")
+    tensor.to_data().try_to_vec().expect("tensors of f32")
 }
 
 /// The root of a + bend tanh(a) = right for bend > -1, by Newton's method between bounds that it may not leave.
@@ -126,7 +126,11 @@ fn solve(bend: f64, right: f64) -> f64 {
     for _ in 0..STEPS {
         let t = a.tanh();
         let residual = a + bend * t - right;
-        if residual > 0.0 { high = a } else { low = a }
+        if residual > 0.0 {
+            high = a
+        } else {
+            low = a
+        }
         let newton = a - residual / (1.0 + bend * (1.0 - t * t));
         let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
         if (next - a).abs() <= 1e-14 * (1.0 + a.abs()) {
@@ -147,7 +151,10 @@ mod tests {
             for a in [-30.0, -2.0, -0.3, -1e-3, 0.0, 0.1, 1.0, 7.0] {
                 let right: f64 = a + bend * f64::tanh(a);
                 let found = solve(bend, right);
-                assert!((found + bend * found.tanh() - right).abs() < 1e-12 * (1.0 + right.abs()), "{bend} {a} {found}");
+                assert!(
+                    (found + bend * found.tanh() - right).abs() < 1e-12 * (1.0 + right.abs()),
+                    "{bend} {a} {found}"
+                );
             }
         }
     }

@@ -96,9 +96,8 @@ impl Bin {
         let product = xi.clone() * rest.clone();
         let bend = self.d0.clone() + self.d1.clone() - s.clone() * 2.0;
         let denominator = s.clone() + bend * product.clone();
-        let numerator = self.d1.clone() * xi.powi_scalar(2)
-            + s.clone() * product * 2.0
-            + self.d0.clone() * rest.powi_scalar(2);
+        let numerator =
+            self.d1.clone() * xi.powi_scalar(2) + s.clone() * product * 2.0 + self.d0.clone() * rest.powi_scalar(2);
         let log_slope = numerator.log() + (s / denominator.clone()).log() * 2.0;
         (log_slope, denominator)
     }
@@ -116,8 +115,8 @@ fn sizes(raw: Tensor<3>) -> Tensor<3> {
 fn masks(x: &Tensor<2>, sizes: &Tensor<3>) -> [Tensor<3>; 2] {
     let [rows, sites, _] = sizes.dims();
     let device = x.device();
-    let x: Vec<f32> = x.to_data().to_vec().expect("tensors of f32");
-    let sizes: Vec<f32> = sizes.to_data().to_vec().expect("tensors of f32");
+    let x: Vec<f32> = x.to_data().try_to_vec().expect("tensors of f32");
+    let sizes: Vec<f32> = sizes.to_data().try_to_vec().expect("tensors of f32");
     let mut passed = vec![0f32; sizes.len()];
     let mut own = vec![0f32; sizes.len()];
     for (k, x) in x.iter().enumerate() {
