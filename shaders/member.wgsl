@@ -42,6 +42,9 @@ struct Params {
     deviation_stride: u32,
     own_background: u32,   // slot of the members' own backgrounds
     store_stride: u32,     // members between two consecutive numbers in the store of resident members
+    rank: u32,             // of the scale of drawn members
+    projections: u32,      // slots of Z' eps and then W' g: [2 rank, capacity]
+    pattern: u32,          // sums on the pattern of the scale
 }
 
 const FIRST: u32 = 1u;         // the segment begins at the initial time
@@ -50,6 +53,7 @@ const OBSERVATION: u32 = 4u;   // compute J_o
 const BACKGROUND: u32 = 8u;    // compute J_b
 const STORE: u32 = 16u;        // store the state at the stored times
 const EPSILON: u32 = 32u;      // keep the draws
+const LEFT: u32 = 64u;         // project gradients on W, not draws on Z
 
 @group(0) @binding(0) var<uniform> params: Params;
 // The problem set: dt/2, dt, dt/6, the amplitude of this call's perturbations, then the fields that `params` places.

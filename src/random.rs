@@ -59,6 +59,8 @@ pub enum Stream {
     ObservationNoise = 20,
     /// The truth of a prior twin.
     Truth = 21,
+    /// What uniform ranks look like, and where in its cell a rank lies.
+    Calibration = 22,
 }
 
 /// Ten rounds of Philox4x32.

@@ -1,5 +1,6 @@
 //! The methods against exact posteriors, in their limits, and against the defects of the slides' code.
 
+#[allow(dead_code, reason = "each test program uses some of it")]
 #[path = "common/gaussian.rs"]
 mod gaussian;
 
@@ -10,14 +11,12 @@ use std::ops::ControlFlow;
 use vi4dvar::engine::{Draw, Engine, Members, Precision, Terms};
 use vi4dvar::error::Error;
 use vi4dvar::method::four_d_var::Minimiser;
-use vi4dvar::method::{Analysis, FourDVarSettings, Hessian, Observer, Progress, Silent, Units, ViSettings};
+use vi4dvar::method::{FourDVarSettings, Hessian, Observer, Progress, Silent, Units, ViSettings};
 use vi4dvar::model::Model;
 use vi4dvar::optimizer::{Adam, AdamSettings, Schedule};
-use vi4dvar::posterior::{MeanField, log_normalizer};
-use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
-};
-use vi4dvar::random::{Stream, StreamRng, normals};
+use vi4dvar::posterior::{Estimator, Gaussian, MeanField, log_normalizer};
+use vi4dvar::problem::{Background, BackgroundError, ObservationOperator, PointFunction, Problem, Window};
+use vi4dvar::random::{Stream, normals};
 
 // ---------------------------------------------------------------------------------------------------------------
 // Problems
@@ -278,7 +277,7 @@ fn sigma_zero_gives_the_cost_and_its_gradient_and_mu_ends_at_the_map() {
     let moments = loaded.moments(&draw(&q), Terms::ALL).unwrap();
     let at = loaded.gradient(Members::Given(problem.background.mean.view()), Terms::ALL).unwrap();
     let mut gradient = vec![0.0; 24];
-    q.pull_back(&moments, &mut gradient);
+    q.pull_back(&moments, Estimator::Plain, &mut gradient);
     let cost = q.entropy(0) - q.elbo(0, &moments[0]).value;
     // The entropy is about -2700, so that its rounding is what is left in the difference.
     assert!((cost - at.costs.total()[0]).abs() < 1e-11 * 3000.0, "{cost} {}", at.costs.total()[0]);
@@ -289,7 +288,7 @@ fn sigma_zero_gives_the_cost_and_its_gradient_and_mu_ends_at_the_map() {
     let mut adam = Adam::new(settings, vec![1.0; 24], 3000);
     for _ in 0..3000 {
         let moments = loaded.moments(&Draw { count: 1, ..draw(&q) }, Terms::ALL).unwrap();
-        q.pull_back(&moments, &mut gradient);
+        q.pull_back(&moments, Estimator::Plain, &mut gradient);
         gradient[12..].fill(0.0);
         adam.step(q.parameters(), &gradient);
     }
@@ -312,7 +311,7 @@ fn gradient_variance_falls_as_one_over_the_batch() {
             draw.iteration += 1;
             draw.count = batch;
             let mut gradient = vec![0.0; 32];
-            q.pull_back(&loaded.moments(&draw, Terms::ALL).unwrap(), &mut gradient);
+            q.pull_back(&loaded.moments(&draw, Terms::ALL).unwrap(), Estimator::Plain, &mut gradient);
             let gradient = Array1::from_vec(gradient);
             sum += &gradient;
             square += &(&gradient * &gradient);
@@ -377,7 +376,7 @@ fn seed_defect_3_batch_gradient_is_the_mean_over_all_draws() {
     let (batch, n) = (300, 9);
     let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 5, count: batch };
     let mut gradient = vec![0.0; 3 * 2 * n];
-    q.pull_back(&loaded.moments(&draw, Terms::ALL).unwrap(), &mut gradient);
+    q.pull_back(&loaded.moments(&draw, Terms::ALL).unwrap(), Estimator::Plain, &mut gradient);
 
     let epsilon = Array2::from_shape_fn((3 * batch, n), |(row, i)| {
         let block = normals(problem.seeds[row / batch], Stream::MonteCarlo, 5, (row % batch) as u32, i as u32 / 4);
@@ -599,7 +598,7 @@ fn settings_defaults_and_refusals() {
     let vi = ViSettings::default();
     assert_eq!((vi.iterations, vi.batch, vi.samples, vi.importance_draws, vi.window), (1500, None, 1000, 100_000, 100));
     assert_eq!((vi.learning_rate, vi.initial_std, vi.max_diverged_share), (0.01, 1.0, 0.5));
-    assert_eq!((vi.schedule, vi.tolerance, vi.units), (Schedule::Constant, None, Units::Physical));
+    assert_eq!((vi.schedule, vi.tolerance, vi.units), (None, None, Units::Physical));
     let four = FourDVarSettings::default();
     assert_eq!((four.starts, four.iterations, four.history, four.samples), (8, 1500, 20, 1000));
     assert_eq!((four.minimiser, four.hessian), (Minimiser::Lbfgs, Hessian::GaussNewton));

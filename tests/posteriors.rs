@@ -1,6 +1,7 @@
 //! The families of VI-4DVAR: their gradients against differences of what they are gradients of, their fits against exact
 //! posteriors.
 
+#[allow(dead_code, reason = "each test program uses some of it")]
 #[path = "common/gaussian.rs"]
 mod gaussian;
 
@@ -8,8 +9,9 @@ use gaussian::{exact, gap, linear, number, record};
 use ndarray::{Array2, Array3, Axis, array};
 use vi4dvar::engine::{Engine, Moments, PatternSums, Precision, Scale};
 use vi4dvar::method::{Analysis, InitialFit, Silent, ViSettings};
+use vi4dvar::optimizer::Schedule;
 use vi4dvar::posterior::{Estimator, Family, FullRank, Gaussian, LowRank, MeanField};
-use vi4dvar::problem::Problem;
+use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
 use vi4dvar::random::{Stream, standard_normals};
 
 const N: usize = 5;
@@ -246,4 +248,103 @@ fn a_low_rank_falls_between_mean_field_and_full_rank() {
 
 fn careful() -> ViSettings {
     ViSettings { iterations: 2000, learning_rate: 0.02, start: Some(InitialFit::Laplace), ..ViSettings::default() }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Two modes
+// ---------------------------------------------------------------------------------------------------------------
+
+/// One site observed by its square at one time, around a background at zero: two modes. `lean` moves the background
+/// towards the right one.
+fn two_modes(lean: f64) -> Problem {
+    let mut problem = linear(4, 1, false);
+    problem.background.mean = array![[lean, 0.0, 0.0, 0.0]];
+    problem.background.error = BackgroundError::Diagonal(Array2::ones((1, 4)));
+    problem.operator.function = PointFunction::Square;
+    problem.observations.fill(f64::NAN);
+    problem.observations[[0, 0, 0]] = 2.25;
+    problem.observation_std.fill(0.4);
+    problem.weights.fill(1.0);
+    problem
+}
+
+/// log p(y) and the mass of x > 0, by quadrature over the observed site; the others know nothing of it.
+fn by_quadrature(problem: &Problem) -> (f64, f64) {
+    let (y, s, xb) =
+        (problem.observations[[0, 0, 0]], problem.observation_std[[0, 0, 0]], problem.background.mean[[0, 0]]);
+    let normal = |d: f64, s: f64| (-0.5 * (d / s).powi(2)).exp() / (s * std::f64::consts::TAU.sqrt());
+    let step = 1e-4;
+    let (mut all, mut right) = (0.0, 0.0);
+    for k in -80_000..80_000 {
+        let x = (f64::from(k) + 0.5) * step;
+        let density = normal(x - xb, 1.0) * normal(x * x - y, s) * step;
+        all += density;
+        right += if x > 0.0 { density } else { 0.0 };
+    }
+    (all.ln(), right / all)
+}
+
+#[test]
+fn a_mixture_finds_both_modes_and_their_weights() {
+    for lean in [0.0, 0.3] {
+        let problem = two_modes(lean);
+        let (evidence, right) = by_quadrature(&problem);
+        let a = fit(&problem, ViSettings { family: Family::Mixture, samples: 20_000, ..ViSettings::default() });
+        let (weights, means) = (record(&a, "component_weight"), record(&a, "component_mean"));
+        assert_eq!(weights.len(), 2, "{}", a.summary);
+        let k = usize::from(means[[1, 0]] > 0.0);
+        // A Gaussian is not quite the shape of a mode, so that its best weight is not quite its mass.
+        assert!((weights[k] - right).abs() < 0.01, "{} {right}: {}", weights[k], a.summary);
+        assert!((number(&a, "iwae") - evidence).abs() < 0.01, "{evidence}: {}", a.summary);
+        let corrected = ViSettings {
+            family: Family::Mixture,
+            samples: 20_000,
+            corrected: true,
+            importance_draws: 200_000,
+            ..ViSettings::default()
+        };
+        let b = fit(&problem, corrected);
+        for (a, tolerance) in [(&a, 0.015), (&b, 0.01)] {
+            let share = a.samples.iter().step_by(4).filter(|x| **x > 0.0).count() as f64 / 20_000.0;
+            assert!((share - right).abs() < tolerance, "{share} {right}");
+        }
+        // A single Gaussian sits on one of them, and its ELBO lacks the other.
+        let single = fit(&problem, ViSettings { family: Family::FullRank, ..ViSettings::default() });
+        assert!(number(&single, "final_elbo") < number(&a, "final_elbo") - 0.3, "{}", single.summary);
+    }
+}
+
+/// Duplicates and overlaps count once: whatever the number of starts, the weights stay.
+#[test]
+fn weights_do_not_count_starts() {
+    let weights = |mixture_starts| {
+        let settings = ViSettings { family: Family::Mixture, mixture_starts, ..ViSettings::default() };
+        record(&fit(&two_modes(0.3), settings), "component_weight")
+    };
+    let (few, many) = (weights(8), weights(200));
+    assert!(few.iter().zip(&many).all(|(a, b)| (a - b).abs() < 1e-3), "{few} {many}");
+}
+
+/// Tempering notes the ELBO of the whole likelihood, and ends where a fit without it does on a posterior of one mode.
+#[test]
+fn tempering_ends_at_the_same_fit() {
+    let problem = linear(8, 1, false);
+    for family in [Family::MeanField, Family::FullRank] {
+        let settings = ViSettings {
+            family,
+            iterations: 3000,
+            batch: Some(256),
+            learning_rate: 0.02,
+            schedule: Some(Schedule::Cosine),
+            start: Some(InitialFit::Background),
+            ..ViSettings::default()
+        };
+        let [plain, tempered] = [1, 10].map(|tempering| fit(&problem, ViSettings { tempering, ..settings }));
+        let off = gap(&record(&tempered, "variational_mean"), record(&plain, "variational_mean").into_iter(), 1.0);
+        assert!(off < 5e-3, "{family:?}: {off:e}");
+        assert!((number(&tempered, "final_elbo") - number(&plain, "final_elbo")).abs() < 0.02);
+        // The last iteration of a cold level is worth less than the end, but is the same kind of number.
+        let elbo = record(&tempered, "elbo");
+        assert!(elbo[1400] < elbo[2999] + 1.0 && elbo[1400] > elbo[2999] - 50.0, "{} {}", elbo[1400], elbo[2999]);
+    }
 }

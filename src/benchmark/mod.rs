@@ -5,6 +5,7 @@
 //! it and on the CPU engine in f64; a row that differs is an error and has no times. Its work is counted
 //! ([`work`](Work)), its limits are measured in the same run ([`Ceilings`]).
 
+mod batches;
 mod check;
 mod measure;
 mod row;
@@ -12,6 +13,7 @@ mod table;
 mod task;
 mod work;
 
+pub use batches::{BatchRow, BatchStudy};
 pub use row::{Limit, Row};
 pub use table::{heading, line};
 pub use work::Work;

@@ -9,6 +9,7 @@ mod evaluate;
 mod options;
 mod output;
 mod progress;
+mod sbc;
 mod simulate;
 mod twin;
 mod validate;
@@ -26,12 +27,18 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 8] = [
+const SUBCOMMANDS: [Subcommand; 9] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
         flags: twin::flags,
         run: twin::run,
+    },
+    Subcommand {
+        name: "sbc",
+        about: "Are the methods calibrated? Ranks of the truth over many prior twins, with a figure",
+        flags: sbc::flags,
+        run: sbc::run,
     },
     Subcommand {
         name: "simulate",
@@ -116,11 +123,11 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// The preset that the flags or the file name, `isda-16` where they name none. `--preset list` prints them all, and
-/// then there is nothing left to do.
-fn preset(given: &config::Given) -> Result<Option<Preset>> {
+/// The preset that the flags or the file name, `default` where they name none. `--preset list` prints them all, and then
+/// there is nothing left to do.
+fn preset(given: &config::Given, default: Preset) -> Result<Option<Preset>> {
     match given.text("preset").map(String::as_str) {
-        None => Ok(Some(Preset::default())),
+        None => Ok(Some(default)),
         Some("list") => {
             let lines: Vec<_> = Preset::all().iter().map(|p| format!("{:16} {}\n", p.name, p.about)).collect();
             print(&lines.concat()).map(|()| None)

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::PathBuf;
 use vi4dvar::error::Result;
-use vi4dvar::experiment::{self, TwinSettings};
+use vi4dvar::experiment::{self, Preset, TwinSettings};
 
 #[derive(Args, Serialize)]
 struct Options {
@@ -38,7 +38,7 @@ pub(super) fn flags(command: Command) -> Command {
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
-    let Some(preset) = preset(&given)? else { return Ok(()) };
+    let Some(preset) = preset(&given, Preset::default())? else { return Ok(()) };
     let Options { twin, output: Output { out, .. }, run } = given.over(Options {
         twin: preset.twin,
         output: Output { preset: None, out: "problem.nc".into() },

@@ -62,7 +62,7 @@ pub(super) fn flags(command: Command) -> Command {
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
-    let Some(preset) = preset(&given)? else { return Ok(()) };
+    let Some(preset) = preset(&given, Preset::default())? else { return Ok(()) };
     let mut options = given.over(Options {
         methods: Method::CASE_STUDY.to_vec(),
         repeat: 1,
@@ -77,7 +77,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let changed = TwinSettings { seed: options.twin.seed, ..preset.twin.clone() } != options.twin;
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
     let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
-    let seeds = seeds(preset.twin.seed, options.repeat)?;
+    let seeds = seeds(preset.twin.seed, options.repeat, "--repeat")?;
     let files: Vec<String> = methods.iter().map(|method| format!("{}.nc", method.name())).collect();
     let others = ["scores.json", "timings.json", "twin.toml", "report.html"];
     let names = ["problem.nc"].into_iter().chain(files.iter().map(String::as_str)).chain(others);
@@ -159,24 +159,34 @@ fn remove_others(out: &Path, methods: &[Method]) -> Result<()> {
     Ok(())
 }
 
-/// `count` consecutive seeds.
-fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
+/// As many consecutive seeds as a flag asks for.
+pub(super) fn seeds(first: u64, count: usize, flag: &str) -> Result<Vec<u64>> {
     if !(1..=MOST_TWINS).contains(&count) {
         let expected = format!("1 to {MOST_TWINS}");
-        return Err(Error::invalid("--repeat", expected, count.to_string(), "change --repeat"));
+        return Err(Error::invalid(flag, expected, count.to_string(), format!("change {flag}")));
     }
     let Some(last) = first.checked_add(count as u64 - 1) else {
         let found = format!("{count} twins from seed {first}");
-        return Err(Error::invalid("--seed", "consecutive seeds below 2^64", found, "change --repeat or --seed"));
+        return Err(Error::invalid(
+            "--seed",
+            "consecutive seeds below 2^64",
+            found,
+            format!("change {flag} or --seed"),
+        ));
     };
     Ok((first..=last).collect())
 }
 
-/// The line above the table.
-fn describe(twin: &TwinSettings, seeds: &[u64], observations: usize) -> String {
+/// The problem in a line.
+pub(super) fn describe_problem(twin: &TwinSettings) -> String {
     let TwinSettings { model, sites, times, assimilated_times, operator, .. } = twin;
     let (model, operator) = (model.name(), operator.name());
-    let head = format!("{model}, {sites} sites, {assimilated_times} of {times} times assimilated, operator {operator}");
+    format!("{model}, {sites} sites, {assimilated_times} of {times} times assimilated, operator {operator}")
+}
+
+/// The line above the table.
+fn describe(twin: &TwinSettings, seeds: &[u64], observations: usize) -> String {
+    let head = describe_problem(twin);
     match seeds {
         [seed] => format!("{head}, {observations} observations, seed {seed}"),
         _ => format!("{head}, mean over the twins of seeds {} to {}", seeds[0], seeds[seeds.len() - 1]),

@@ -1,5 +1,6 @@
 //! How far one posterior is from a reference posterior, in the reference's deviations.
 
+use super::{coverage, rank};
 use ndarray::{ArrayView2, Zip};
 
 /// Root mean square over times and sites of (mean - reference mean) / reference deviation, all `[times, sites]`.
@@ -22,10 +23,43 @@ pub fn distance_of_std(std: ArrayView2<f64>, reference: ArrayView2<f64>) -> f64 
     (Zip::from(std).and(reference).fold(0.0, square) / std.len() as f64).sqrt()
 }
 
+/// Share of a reference posterior's samples inside the samples' own central interval of that level, averaged over the
+/// sites: `samples: [M, sites]`, `reference: [N, sites]`. The level itself, on average, where both are of one
+/// distribution, however few they are: see [`coverage()`]. NaN where there are none.
+///
+/// # Panics
+/// If they have another number of sites.
+pub fn coverage_of(samples: ArrayView2<f64>, reference: ArrayView2<f64>, level: f64) -> f64 {
+    assert_eq!(samples.ncols(), reference.ncols(), "both must have the same sites");
+    let mut sum = 0.0;
+    for (samples, reference) in samples.columns().into_iter().zip(reference.columns()) {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sum += reference.iter().map(|x| coverage(rank(&sorted, *x), level)).sum::<f64>();
+    }
+    sum / reference.len() as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::array;
+    use crate::diagnostics::testing::normals;
+    use ndarray::{Array2, Axis, array};
+
+    #[test]
+    fn coverage_of_a_reference_is_that_of_its_distribution() {
+        let draws = |seed, count| normals(seed, (1, count, 6)).remove_axis(Axis(0));
+        let reference: Array2<f64> = draws(1, 20_000);
+        // 2 Phi(1.645 s) - 1 of a sample of deviation s; few samples cover as much on average.
+        for (s, covered) in [(1.0, 0.9), (0.5, 0.5892), (2.0, 0.998_98)] {
+            let own = draws(2, 20_000) * s;
+            assert!((coverage_of(own.view(), reference.view(), 0.9) - covered).abs() < 0.006, "{s}");
+        }
+        let few = (0..200).map(|k| coverage_of(draws(10 + k, 19).view(), reference.view(), 0.9)).sum::<f64>() / 200.0;
+        assert!((few - 0.9).abs() < 0.01, "{few}");
+        let shifted = coverage_of((draws(2, 20_000) + 1e6).view(), reference.view(), 0.9);
+        assert!(shifted == 0.0 && coverage_of(reference.view(), draws(3, 0).view(), 0.9).is_nan());
+    }
 
     #[test]
     fn distances_of_worked_examples() {

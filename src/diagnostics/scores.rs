@@ -1,8 +1,9 @@
 //! All scores of one analysis, and their summary over repeated twins.
 
 use super::{
-    CostFit, CostFitSummary, Estimate, Periods, Rank, RankHistogram, coverage, distance_of_mean, distance_of_std,
-    fair_crps, fair_energy_score, rank, ratio_of_squares, rmse, spread, variogram_score,
+    CostFit, CostFitSummary, Estimate, JudgedVerdict, Periods, Rank, RankHistogram, Trust, VerdictSummary, coverage,
+    coverage_of, distance_of_mean, distance_of_std, fair_crps, fair_energy_score, rank, ratio_of_squares, rmse, spread,
+    variogram_score,
 };
 use ndarray::{ArrayView2, ArrayView3, Axis, s};
 use serde::Serialize;
@@ -21,12 +22,25 @@ pub struct ScoreInput<'a> {
     pub assimilated_times: usize,
     /// The true trajectory, where it is known: `[times, sites]`.
     pub truth: Option<ArrayView2<'a, f64>>,
-    /// Mean and standard deviation of a reference posterior, where there is one: each `[times, sites]`.
-    pub reference: Option<(ArrayView2<'a, f64>, ArrayView2<'a, f64>)>,
+    /// A reference posterior, where there is one.
+    pub reference: Option<ScoreReference<'a>>,
     /// The site whose rank is taken. Neighbours are no independent windows, so one will do.
     pub rank_site: usize,
     /// The fit of the minimum, for a method that has one.
     pub cost_fit: Option<CostFit>,
+    /// What the method says of itself, where it does.
+    pub verdict: Option<Trust>,
+}
+
+/// A reference posterior.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoreReference<'a> {
+    /// Its mean: `[times, sites]`.
+    pub mean: ArrayView2<'a, f64>,
+    /// Its standard deviation: `[times, sites]`.
+    pub std: ArrayView2<'a, f64>,
+    /// Its samples: `[samples, times, sites]`. None are fine.
+    pub samples: ArrayView3<'a, f64>,
 }
 
 /// Scores of one analysis, or of many ([`ScoreSummary`]). Absent: `std` never; those with a truth where none is known;
@@ -35,7 +49,7 @@ pub struct ScoreInput<'a> {
 /// A score of a period is over all its times and sites. Units are those of the state but for the ratio, the coverages
 /// and the distances; `variogram` is in units of the state too, being a square of square roots.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Scores<T = f64, R = Rank, F = CostFit> {
+pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict> {
     /// Root mean square error of the mean.
     pub rmse: Option<Periods<T>>,
     /// Mean posterior standard deviation.
@@ -58,15 +72,20 @@ pub struct Scores<T = f64, R = Rank, F = CostFit> {
     pub distance_mean: Option<Periods<T>>,
     /// Distance of the deviation to the reference's: see [`distance_of_std`].
     pub distance_std: Option<Periods<T>>,
+    /// Share of the reference posterior in the method's own central 90 % intervals, averaged over the sites: see
+    /// [`coverage_of`].
+    pub reference_coverage_90: Option<Periods<T>>,
     /// Rank of the truth at one site, at the last time of each period: 0, the window's end, the forecast's end. Over
     /// twins a histogram, from 10 twins on.
     pub rank: Option<Periods<R>>,
     /// 2 J_min against chi-squared, for a method that minimises the cost.
     pub cost_fit: Option<F>,
+    /// What the method says of itself, against the reference at t = 0: see [`Trust::by_reference`].
+    pub verdict: Option<V>,
 }
 
 /// Mean and standard error of each score over repeated twins.
-pub type ScoreSummary = Scores<Estimate, RankHistogram, CostFitSummary>;
+pub type ScoreSummary = Scores<Estimate, RankHistogram, CostFitSummary, VerdictSummary>;
 
 impl Scores {
     /// Scores an analysis.
@@ -83,6 +102,17 @@ impl Scores {
         let spread = by_period(&|r| spread(rows(std, r), count));
         let rmse = truth.map(|truth| by_period(&|r| rmse(rows(mean, r), rows(truth, r))));
         let of_samples = truth.filter(|_| count.is_some()).map(|t| OfSamples::new(samples, t, input.rank_site));
+        let distance_mean =
+            reference.map(|g| by_period(&|r| distance_of_mean(rows(mean, r), rows(g.mean, r), rows(g.std, r))));
+        let both = reference.filter(|g| count.is_some() && !g.samples.is_empty());
+        let reference_coverage_90 = both.map(|g| {
+            let states = |all: ArrayView3<'_, f64>, time| all.index_axis_move(Axis(1), time).to_owned();
+            let at = |time| coverage_of(states(samples, time).view(), states(g.samples, time).view(), 0.9);
+            periods.means(&(0..mean.nrows()).map(at).collect::<Vec<_>>())
+        });
+        let truth_of_verdict = reference_coverage_90
+            .zip(distance_mean)
+            .map(|(covered, distance)| Trust::by_reference(covered.initial, distance.initial));
         let sampled = |f: fn(&OfSamples) -> &[f64]| of_samples.as_ref().map(|s| periods.means(f(s)));
         Self {
             std: Some(by_period(&|r| rows(std, r).sum() / (r.len() * std.ncols()) as f64)),
@@ -98,11 +128,12 @@ impl Scores {
             crps: sampled(|s| &s.crps),
             energy: sampled(|s| &s.energy),
             variogram: sampled(|s| &s.variogram),
-            distance_mean: reference
-                .map(|(m, s)| by_period(&|r| distance_of_mean(rows(mean, r), rows(m, r), rows(s, r)))),
-            distance_std: reference.map(|(_, s)| by_period(&|r| distance_of_std(rows(std, r), rows(s, r)))),
+            distance_mean,
+            distance_std: reference.map(|g| by_period(&|r| distance_of_std(rows(std, r), rows(g.std, r)))),
+            reference_coverage_90,
             rank: of_samples.as_ref().map(|s| periods.ends().map(|time| s.ranks[*time])),
             cost_fit: input.cost_fit,
+            verdict: input.verdict.map(|said| JudgedVerdict { said, truth: truth_of_verdict }),
         }
     }
 
@@ -127,8 +158,10 @@ impl Scores {
             variogram: over(|s| s.variogram),
             distance_mean: over(|s| s.distance_mean),
             distance_std: over(|s| s.distance_std),
+            reference_coverage_90: over(|s| s.reference_coverage_90),
             rank: Periods::over(&ranks, RankHistogram::of_windows),
             cost_fit: CostFitSummary::new(&fits),
+            verdict: VerdictSummary::new(&twins.iter().filter_map(|s| s.verdict).collect::<Vec<_>>()),
         }
     }
 
@@ -142,9 +175,9 @@ impl Scores {
     }
 }
 
-impl<T, R, F> Scores<T, R, F> {
+impl<T, R, F, V> Scores<T, R, F, V> {
     /// Every score of periods by name, in the order of tables.
-    pub fn named(&self) -> [(&'static str, Option<&Periods<T>>); 11] {
+    pub fn named(&self) -> [(&'static str, Option<&Periods<T>>); 12] {
         [
             ("rmse", self.rmse.as_ref()),
             ("std", self.std.as_ref()),
@@ -157,6 +190,7 @@ impl<T, R, F> Scores<T, R, F> {
             ("variogram", self.variogram.as_ref()),
             ("distance_mean", self.distance_mean.as_ref()),
             ("distance_std", self.distance_std.as_ref()),
+            ("reference_coverage_90", self.reference_coverage_90.as_ref()),
         ]
     }
 }
@@ -238,6 +272,7 @@ mod tests {
         let center = Array2::from_elem((3, SITES), 10.0);
         let twin = |k: usize| {
             let draws: Array3<f64> = normals(k as u64, (MEMBERS + 1, 3, SITES)) * &std + &center;
+            let other: Array3<f64> = normals(100_000 + k as u64, (200, 3, SITES)) * &std + &center;
             let truth = draws.index_axis(Axis(0), MEMBERS);
             let samples: Array3<f64> = (&draws.slice(s![..MEMBERS, .., ..]) - &center) * narrow + &center;
             Scores::new(&ScoreInput {
@@ -246,9 +281,10 @@ mod tests {
                 samples: samples.view(),
                 assimilated_times: 2,
                 truth: Some(truth),
-                reference: Some((center.view(), std.view())),
+                reference: Some(ScoreReference { mean: center.view(), std: std.view(), samples: other.view() }),
                 rank_site: k % SITES,
                 cost_fit: None,
+                verdict: Some(Trust::MeanAndSpread),
             })
         };
         (0..count).map(twin).collect()
@@ -293,6 +329,7 @@ mod tests {
             ("spread-skill", summary.spread_skill, 1.0),
             ("coverage 50", summary.coverage_50, 0.5),
             ("coverage 90", summary.coverage_90, 0.9),
+            ("reference coverage 90", summary.reference_coverage_90, 0.9),
         ];
         for (name, score, expected) in same {
             check(&format!("{name} initial"), score.map(|s| s.initial), expected);
@@ -309,6 +346,8 @@ mod tests {
             assert_eq!(histogram.counts.iter().sum::<usize>(), 1000);
         }
         assert_eq!(summary.cost_fit, None);
+        let count = summary.verdict.unwrap().mean_and_spread;
+        assert!(count.said == 1000 && count.judged == 1000 && count.right == count.truth, "{count:?}");
     }
 
     #[test]
@@ -319,6 +358,9 @@ mod tests {
         assert!((initial(narrow.spread_skill) - 0.406).abs() < 0.03, "{:?}", narrow.spread_skill);
         // About P(|Z| < 0.4 * 1.645) = 0.49.
         assert!((initial(narrow.coverage_90) - 0.49).abs() < 0.05, "{:?}", narrow.coverage_90);
+        assert!((initial(narrow.reference_coverage_90) - 0.49).abs() < 0.05, "{:?}", narrow.reference_coverage_90);
+        let verdicts = narrow.verdict.unwrap();
+        assert_eq!((verdicts.mean_and_spread.said, verdicts.mean_and_spread.right), (200, 0));
         assert!(initial(narrow.crps) > 1.1 * initial(right.crps));
         assert!(initial(narrow.energy) > 1.1 * initial(right.energy));
         assert!(initial(narrow.variogram) > 1.1 * initial(right.variogram));
@@ -341,6 +383,7 @@ mod tests {
             reference: None,
             rank_site: 0,
             cost_fit: CostFit::new(3.0, 4),
+            verdict: Some(Trust::MeanOnly),
         };
         let scores = Scores::new(&input);
         let of = |initial: f64, window: f64, forecast: f64| Some(Periods { initial, window, forecast: Some(forecast) });
@@ -355,10 +398,11 @@ mod tests {
         // No samples, no reference.
         assert_eq!((scores.crps, scores.energy, scores.variogram), (None, None, None));
         assert_eq!((scores.coverage_50, scores.coverage_90, scores.rank), (None, None, None));
-        assert_eq!((scores.distance_mean, scores.distance_std), (None, None));
+        assert_eq!((scores.distance_mean, scores.distance_std, scores.reference_coverage_90), (None, None, None));
+        assert_eq!(scores.verdict, Some(JudgedVerdict { said: Trust::MeanOnly, truth: None }));
 
         // No truth, no forecast, but a reference.
-        let reference = Some((truth.view(), std.view()));
+        let reference = Some(ScoreReference { mean: truth.view(), std: std.view(), samples: none.view() });
         let scores = Scores::new(&ScoreInput { truth: None, reference, assimilated_times: 3, ..input });
         assert_eq!((scores.rmse, scores.spread_skill, scores.std.unwrap().forecast), (None, None, None));
         // (9 + 16/49) / 2 at time 0.
@@ -382,6 +426,7 @@ mod tests {
             reference: None,
             rank_site: 2,
             cost_fit: None,
+            verdict: None,
         });
         let column = |t: usize, i: usize| -> Array1<f64> { samples.slice(s![.., t, i]).to_owned() };
         let crps = |t: usize, i: usize| {

@@ -1,10 +1,13 @@
 //! Twin experiments and published presets, one file each.
 
 mod isda_16;
+mod isda_16_mild;
 mod isda_16_prior;
+mod sbc;
 mod table;
 mod twin;
 
+pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{MethodScores, Reference, ReferenceCount, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
@@ -94,7 +97,7 @@ impl Preset {
 
     /// All presets, in the order in which lists show them.
     pub fn all() -> Vec<Self> {
-        vec![isda_16::preset(), isda_16_prior::preset()]
+        vec![isda_16::preset(), isda_16_prior::preset(), isda_16_mild::preset()]
     }
 
     /// The preset of that name.

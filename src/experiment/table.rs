@@ -10,17 +10,21 @@
 //!     "scores": {
 //!       "rmse": {"initial": {"mean": 0.369, "standard_error": 0.012, "count": 50}, "window": {…}, "forecast": {…}},
 //!       "std": …, "spread": …, "spread_skill": …, "coverage_50": …, "coverage_90": …, "crps": …, "energy": …,
-//!       "variogram": …, "distance_mean": …, "distance_std": …,
+//!       "variogram": …, "distance_mean": …, "distance_std": …, "reference_coverage_90": …,
 //!       "rank": {"initial": {"counts": […], "expected": […], "band_low": […], "band_high": […], "chi_squared": …,
 //!                            "p_value": …}, "window": {…}, "forecast": {…}},
-//!       "cost_fit": {"minimum": {…}, "expected_minimum": …, "variance": {…}, "expected_variance": …, "p_value": …}
+//!       "cost_fit": {"minimum": {…}, "expected_minimum": …, "variance": {…}, "expected_variance": …, "p_value": …},
+//!       "verdict": {"mean_and_spread": {"said": 31, "judged": 31, "right": 30, "truth": 33}, "mean_only": {…}, "neither": {…}}
 //!     }}]}
 //! ```
 //!
 //! Every key is always there; what does not apply is `null`, and so is a number that is not finite. Times are not in
 //! it: the same run gives the same scores, but not in the same time.
 
-use crate::diagnostics::{CostFit, Estimate, Periods, ScoreInput, ScoreSummary, Scores};
+use crate::diagnostics::{
+    CostFit, Estimate, Periods, ScoreInput, ScoreReference, ScoreSummary, Scores, TRUSTED_COVERAGE, TRUSTED_MEAN_GAP,
+    Trust, VerdictCount, VerdictSummary,
+};
 use crate::method::Analysis;
 use crate::problem::Problem;
 use rayon::prelude::*;
@@ -147,9 +151,14 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Optio
         samples: analysis.samples.view(),
         assimilated_times: problem.window.assimilated_times,
         truth: problem.truth_of(p),
-        reference: reference.map(|r| (r.mean.view(), r.std.view())),
+        reference: reference.map(|r| ScoreReference {
+            mean: r.mean.view(),
+            std: r.std.view(),
+            samples: r.samples.view(),
+        }),
         rank_site: (problem.seeds[p] % problem.sites() as u64) as usize,
         cost_fit: analysis.number("twice_minimum_cost").and_then(fit),
+        verdict: analysis.number("verdict").and_then(Trust::from_number),
     })
 }
 
@@ -195,6 +204,7 @@ fn blocks(reference: &str) -> [(String, Vec<Group>); 4] {
             vec![
                 group("of the mean, in its sd", |s| s.distance_mean.as_ref()),
                 group("of log sd", |s| s.distance_std.as_ref()),
+                share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()),
             ],
         ),
     ]
@@ -222,6 +232,30 @@ impl Columns {
         let heading = ["t = 0", "window", "forecast"].map(String::from).to_vec();
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
         summaries.iter().any(|s| (group.score)(s).is_some()).then_some(Self { title: group.title, cells })
+    }
+
+    /// How often a verdict was said and how often rightly; `None` where no method has verdicts. Without a reference it can
+    /// only be said.
+    fn verdicts(trust: Trust, summaries: &[ScoreSummary]) -> Option<Self> {
+        let (title, count): (_, fn(&VerdictSummary) -> VerdictCount) = match trust {
+            Trust::MeanAndSpread => ("trust mean and spread", |v| v.mean_and_spread),
+            Trust::MeanOnly => ("trust the mean only", |v| v.mean_only),
+            Trust::Neither => ("trust neither", |v| v.neither),
+        };
+        let judged = summaries
+            .iter()
+            .filter_map(|s| s.verdict.as_ref())
+            .any(|v| [v.mean_and_spread, v.mean_only, v.neither].iter().any(|count| count.judged > 0));
+        let row = |summary: &ScoreSummary| match summary.verdict.as_ref().map(count) {
+            None => vec!["-".to_string(); 3],
+            Some(VerdictCount { said, right, truth, .. }) => {
+                let against = |n: usize| if judged { n.to_string() } else { "-".into() };
+                vec![said.to_string(), against(right), against(truth)]
+            }
+        };
+        let heading = ["said", "rightly", "true of"].map(String::from).to_vec();
+        let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
+        summaries.iter().any(|s| s.verdict.is_some()).then_some(Self { title, cells })
     }
 
     /// One column of seconds; `None` where no method knows its own.
@@ -255,11 +289,23 @@ impl fmt::Display for ScoreTable {
         let name_width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
         let reference = self.reference.as_ref().map_or("the reference", |r| &r.method);
         let mut between = "";
-        for (b, (heading, groups)) in blocks(reference).into_iter().enumerate() {
+        let scores = blocks(reference).into_iter().enumerate().map(|(b, (heading, groups))| {
             let mut columns: Vec<_> = groups.iter().filter_map(|g| Columns::new(g, &summaries)).collect();
             if b == 0 && !columns.is_empty() {
                 columns.extend(Columns::seconds(&self.methods, self.twins));
             }
+            (heading, columns)
+        });
+        let [low, high] = TRUSTED_COVERAGE.map(|c| 100.0 * c);
+        let verdicts = [Trust::MeanAndSpread, Trust::MeanOnly, Trust::Neither];
+        let verdicts = (
+            format!(
+                "Verdicts, in twins (the spread is right where own 90 % intervals hold {low} to {high} % of {reference} \
+                 at t = 0, the mean where it is within {TRUSTED_MEAN_GAP} sd)"
+            ),
+            verdicts.iter().filter_map(|trust| Columns::verdicts(*trust, &summaries)).collect(),
+        );
+        for (heading, columns) in scores.chain([verdicts]) {
             // Groups side by side, and below each other where they do not fit.
             let mut rows: Vec<Vec<String>> = Vec::new();
             for lines in columns.iter().map(Columns::lines) {
@@ -396,8 +442,8 @@ mod tests {
         assert_eq!(json["reference"], serde_json::json!({"method": "gold", "agreed": 12, "disagreed": 0}));
         let (vi, point) = (&json["methods"][0], &json["methods"][1]);
         assert_eq!(keys(vi), "method scores");
-        let all = "cost_fit coverage_50 coverage_90 crps distance_mean distance_std energy rank rmse spread \
-                   spread_skill std variogram";
+        let all = "cost_fit coverage_50 coverage_90 crps distance_mean distance_std energy rank \
+                   reference_coverage_90 rmse spread spread_skill std variogram verdict";
         assert_eq!((keys(&vi["scores"]).as_str(), keys(&point["scores"]).as_str()), (all, all));
         let rmse = table.methods[0].summary().rmse.unwrap();
         assert_eq!(
@@ -409,6 +455,39 @@ mod tests {
         let histogram = "band_high band_low chi_squared counts expected p_value";
         assert_eq!(keys(&vi["scores"]["rank"]["window"]), histogram);
         assert_eq!((&point["scores"]["crps"], &vi["scores"]["cost_fit"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn verdicts_are_counted_in_the_table() {
+        let (problem, mut analyses) = case(12);
+        let verdict = |trust: Trust| crate::method::Record::scalar("verdict", "0, 1 or 2", trust.number());
+        for (k, analysis) in analyses[0].iter_mut().enumerate() {
+            let trust = if k < 5 { Trust::MeanAndSpread } else { Trust::Neither };
+            analysis.records.push(verdict(trust));
+        }
+        let mut agreed = [true; 12];
+        agreed[4] = false;
+        let table = ScoreTable::new(&problem, &analyses, Some(Reference { method: 2, agreed: &agreed }));
+        let own = table.methods[0].summary().verdict.unwrap();
+        // The samples are those of the reference itself, and cover it.
+        assert_eq!((own.mean_and_spread.said, own.mean_and_spread.judged, own.mean_and_spread.right), (5, 4, 4));
+        assert_eq!((own.mean_and_spread.truth, own.neither.said, own.neither.right), (11, 7, 0));
+        assert_eq!(table.methods[1].summary().verdict, None);
+        let text = table.to_string();
+        println!("{text}");
+        let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("Verdicts")).collect();
+        let cells = |row: &str| row.split_whitespace().skip(1).map(String::from).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            (cells(rows[3]).as_str(), cells(rows[4]).as_str()),
+            ("5 4 11 0 0 0 7 0 0", "- - - - - - - - -"),
+            "{text}"
+        );
+        assert!(!ScoreTable::new(&problem, &analyses[1..], None).to_string().contains("Verdicts"));
+        let alone = ScoreTable::new(&problem, &analyses[..1], None).to_string();
+        assert!(
+            alone.lines().last().unwrap().split_whitespace().eq("VI-4DVAR 5 - - 0 - - 7 - -".split(' ')),
+            "{alone}"
+        );
     }
 
     #[test]

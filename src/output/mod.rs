@@ -11,7 +11,8 @@ pub use crate::netcdf::{AttributeValue, Attributes, check_size, check_writable, 
 pub use analysis::{SavedAnalysis, read_analysis, write_analysis};
 pub use evaluation::write_evaluation;
 pub use figures::{
-    Figure, check_figure, check_figures, figures, growth_figure, throughput, write_figures, write_or_clear_figure,
+    Figure, batches, check_figure, check_figures, figures, growth_figure, sbc_figure, throughput, write_figures,
+    write_or_clear_figure,
 };
 pub use members::{read_members, write_members};
 pub use report::{MethodReport, Report, Table, hardware_facts, problem_facts, write_report};

@@ -112,8 +112,8 @@ impl Normal {
         self.log_density_of(&self.whiten(states))
     }
 
-    /// S^-1 (x - m) of each row.
-    pub(super) fn whiten(&self, states: ArrayView2<f64>) -> Array2<f64> {
+    /// S^-1 (x - m) of each row: `[rows, control]`. Its norm is the distance from m in standard deviations.
+    pub fn whiten(&self, states: ArrayView2<f64>) -> Array2<f64> {
         let departures = &states - &self.mean;
         match &self.root {
             Root::Diagonal(std) => departures / std,

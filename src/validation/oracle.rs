@@ -454,8 +454,12 @@ pub struct OuterSum {
     pub most: f64,
 }
 
+/// Vectors of members, and the same without the cancellation in their numbers.
+type Vectors = (Vec<Vec<f64>>, Vec<Vec<f64>>);
+
 impl OuterSum {
-    fn new(a: &[Vec<f64>], b: &[Vec<f64>], kept: impl Fn(usize, usize) -> bool) -> Self {
+    fn new(a: &Vectors, b: &Vectors, kept: impl Fn(usize, usize) -> bool) -> Self {
+        let ((a, a_sizes), (b, b_sizes)) = (a, b);
         let square = |of: &[Vec<f64>], i: usize| of.iter().map(|v| v[i] * v[i]).sum::<f64>();
         let largest = |of: &[Vec<f64>]| (0..of[0].len()).map(|i| square(of, i)).fold(0.0, f64::max);
         let mut values = Vec::new();
@@ -464,26 +468,31 @@ impl OuterSum {
                 values.push(if kept(i, j) { (0..a.len()).map(|k| a[k][i] * b[k][j]).sum() } else { 0.0 });
             }
         }
-        Self { values, most: (largest(a) * largest(b)).sqrt() }
+        Self { values, most: (largest(a_sizes) * largest(b_sizes)).sqrt() }
     }
 }
 
 /// The sums on the pattern of problem `p`'s S over members with these gradients and normals, as
 /// [`PatternSums`](crate::engine::PatternSums) lists them.
 pub fn pattern_sums(scale: &Scale, p: usize, gradients: &[Vec<f64>], epsilons: &[Vec<f64>]) -> Vec<OuterSum> {
+    let plain = |vectors: &[Vec<f64>]| -> Vectors { (vectors.to_vec(), vectors.to_vec()) };
+    let (gradients, epsilons) = (plain(gradients), plain(epsilons));
     match scale {
         Scale::Diagonal(_) => Vec::new(),
-        Scale::Lower(_) => {
-            vec![OuterSum::new(gradients, epsilons, |i, j| i >= j), OuterSum::new(epsilons, epsilons, |i, j| i >= j)]
-        }
+        Scale::Lower(_) => [&gradients, &epsilons].map(|rows| OuterSum::new(rows, &epsilons, |i, j| i >= j)).into(),
         Scale::LowRank { left, right, .. } => {
             // F'v
-            let on = |factor: &Array3<f64>, vectors: &[Vec<f64>]| -> Vec<Vec<f64>> {
-                let column = |v: &[f64], c: usize| v.iter().enumerate().map(|(i, v)| factor[[p, i, c]] * v).sum();
-                vectors.iter().map(|v| (0..factor.shape()[2]).map(|c| column(v, c)).collect()).collect()
+            let on = |factor: &Array3<f64>, (vectors, _): &Vectors| -> Vectors {
+                let sum = |v: &[f64], c: usize, size: fn(f64) -> f64| -> f64 {
+                    v.iter().enumerate().map(|(i, v)| size(factor[[p, i, c]] * v)).sum()
+                };
+                let all = |size: fn(f64) -> f64| {
+                    vectors.iter().map(|v| (0..factor.shape()[2]).map(|c| sum(v, c, size)).collect()).collect()
+                };
+                (all(|v| v), all(f64::abs))
             };
-            let (left, right) = (on(left, gradients), on(right, epsilons));
-            [(gradients, &right), (epsilons, &left), (epsilons, &right)]
+            let (left, right) = (on(left, &gradients), on(right, &epsilons));
+            [(&gradients, &right), (&epsilons, &left), (&epsilons, &right)]
                 .map(|(a, b)| OuterSum::new(a, b, |_, _| true))
                 .into()
         }

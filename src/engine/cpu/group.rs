@@ -332,6 +332,15 @@ impl<'a, V: Lanes> Group<'a, V> {
         let source = self.source();
         let start = [0, 1, 2, 3].map(|q| (first + q).min(lines - 1) * next);
         let mut sums = [V::splat(self.context, 0.0); 4];
+        let numbers = if matrix.stride == 0 { matrix.values.len() } else { matrix.stride };
+        if let Some(matrix) = source.shared(matrix, 0..numbers) {
+            for (j, v) in v.iter().enumerate() {
+                for q in 0..4 {
+                    sums[q] = V::fill(self.context, matrix[start[q] + j * step]).mul_add(*v, sums[q]);
+                }
+            }
+            return sums;
+        }
         for (j, v) in v.iter().enumerate() {
             for q in 0..4 {
                 sums[q] = source.read::<V>(matrix, start[q] + j * step).mul_add(*v, sums[q]);

@@ -179,16 +179,19 @@ fn outer<W: Lanes<Scalar = f64>, const LOWER: bool>(
     out: &mut Array2<f64>,
 ) {
     let (n, m) = out.dim();
+    let length = row / SUMS;
     for i in (0..n).step_by(4) {
+        let r = [0, 1, 2, 3].map(|q| &rows[(i + q).min(n - 1) * row..][..row].as_chunks::<SUMS>().0[..length]);
         for j in (0..if LOWER { (i + 4).min(m) } else { m }).step_by(2) {
+            let c = [0, 1].map(|q| &columns[(j + q).min(m - 1) * row..][..row].as_chunks::<SUMS>().0[..length]);
             let mut parts = [[0.0; SUMS]; 8];
             for first in (0..SUMS).step_by(W::LANES) {
                 let mut sums = [W::splat(context, 0.0); 8];
-                for at in (first..row).step_by(SUMS) {
-                    let a = W::load(context, &columns[j * row + at..]);
-                    let b = W::load(context, &columns[(j + 1).min(m - 1) * row + at..]);
+                for at in 0..length {
+                    let a = W::load(context, &c[0][at][first..]);
+                    let b = W::load(context, &c[1][at][first..]);
                     for q in 0..4 {
-                        let r = W::load(context, &rows[(i + q).min(n - 1) * row + at..]);
+                        let r = W::load(context, &r[q][at][first..]);
                         sums[2 * q] = r.mul_add(a, sums[2 * q]);
                         sums[2 * q + 1] = r.mul_add(b, sums[2 * q + 1]);
                     }

@@ -8,13 +8,15 @@ use super::choice::Choices;
 use super::layout::{Fit, MemberLayout};
 use super::memory::Store;
 use super::pipelines::Pipelines;
-use super::plan::quantities;
+use super::plan::{BLOCKS_PER_RUN, quantities};
 use super::run::Run;
 use super::shader::Ownership;
 use super::submissions::Submissions;
 use super::uploaded::Uploaded;
 use crate::engine::operation::Operation;
-use crate::engine::{Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, Row, Scale, Terms};
+use crate::engine::{
+    BLOCK, Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, PatternSums, Row, Scale, Terms,
+};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
@@ -115,12 +117,20 @@ impl LoadedGpu {
     }
 
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
-        let sites = self.uploaded.data.sites;
+        let (sites, problems) = (self.uploaded.data.sites, self.uploaded.problems());
         let per_run = quantities(sites);
         let mut numbers = Vec::new();
         self.each_chunk(Operation::Moments(terms), Members::Drawn(draw), None, |chunk| numbers = chunk.numbers)?;
-        let runs_per_problem = numbers.len() / per_run / self.uploaded.problems();
-        let mut runs = numbers.chunks(per_run).map(|q| {
+        if numbers.iter().any(|v| !v.is_finite()) {
+            return Err(Error::Device {
+                message: "a sum over members is not finite although diverged members were left out".into(),
+                help: "use --precision f64 or --backend cpu, and report this".into(),
+            });
+        }
+        let runs = problems * draw.count.div_ceil(BLOCK).div_ceil(BLOCKS_PER_RUN);
+        let (sums, on_pattern) = numbers.split_at(runs * per_run);
+        let mut on_pattern = on_pattern.chunks((on_pattern.len() / runs).max(1));
+        let runs_each = sums.chunks(per_run).map(|q| {
             let array = |k: usize| q[5 + k * sites..5 + (k + 1) * sites].to_vec();
             Moments {
                 count: q[1] as usize,
@@ -133,24 +143,18 @@ impl LoadedGpu {
                 epsilon: array(2),
                 epsilon_squared: array(3),
                 gradient_epsilon: array(4),
-                ..Moments::default()
+                pattern: pattern(&draw.map.scale, on_pattern.next().unwrap_or_default()),
             }
         });
-        let mut moments = Vec::with_capacity(self.uploaded.data.seeds.len());
-        for _ in 0..self.uploaded.data.seeds.len() {
-            let mut total = runs.next().expect("a run of blocks per problem");
-            for _ in 1..runs_per_problem {
-                total.merge(&runs.next().expect("equally many per problem"));
-            }
-            moments.push(total);
-        }
-        if numbers.iter().any(|v| !v.is_finite()) {
-            return Err(Error::Device {
-                message: "a sum over members is not finite although diverged members were left out".into(),
-                help: "use --precision f64 or --backend cpu, and report this".into(),
-            });
-        }
-        Ok(moments)
+        let runs_each: Vec<_> = runs_each.collect();
+        Ok(runs_each
+            .chunks(runs / problems)
+            .map(|runs| {
+                let mut total = runs[0].clone();
+                runs[1..].iter().for_each(|run| total.merge(run));
+                total
+            })
+            .collect())
     }
 
     /// Runs an operation chunk by chunk. `input` is what a tangent or adjoint sends beside its members, per row.
@@ -254,25 +258,26 @@ impl LoadedGpu {
     pub(super) fn send_draw(&mut self, run: &Run, draw: &Draw) -> Result<()> {
         let Some(draws) = &run.memory.draws else { return Ok(()) };
         let precision = self.uploaded.shape.precision;
-        // A lower triangular scale is added to the mean by a kernel of its own.
+        // What is no diagonal is added by kernels of its own.
         let zeros;
-        let diagonal = match &draw.map.scale {
-            Scale::Diagonal(scale) => scale,
+        let (diagonal, scale) = match &draw.map.scale {
+            Scale::Diagonal(scale) => (scale, Vec::new()),
             Scale::Lower(scale) => {
-                if let Some(lower) = &draws.lower {
-                    self.queue.send(lower, &to_bytes(precision, scale.iter().copied()));
-                }
                 zeros = Array2::zeros(draw.map.mean.raw_dim());
-                &zeros
+                (&zeros, to_bytes(precision, scale.iter().copied()))
             }
-            Scale::LowRank { .. } => todo!(),
+            Scale::LowRank { diagonal, left, right } => {
+                (diagonal, to_bytes(precision, left.iter().chain(right).copied()))
+            }
         };
         let rows = draw.map.mean.rows().into_iter().zip(diagonal.rows());
         let numbers = rows.flat_map(|(mean, scale)| mean.to_vec().into_iter().chain(scale.to_vec()));
         let map = to_bytes(precision, numbers);
         let mut keys = vec![draw.stream as u32, draw.iteration];
         keys.extend(self.uploaded.data.seeds.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]));
-        self.queue.send_with_next(&[(&draws.map, &map), (&draws.keys, bytemuck::cast_slice(&keys))])
+        let mut parts = vec![(&draws.map, &map[..]), (&draws.keys, bytemuck::cast_slice(&keys))];
+        parts.extend(draws.scale.iter().map(|buffer| (buffer, &scale[..])));
+        self.queue.send_with_next(&parts)
     }
 
     /// Sends `[rows, slices, sites]` of all rows' values into slots.
@@ -317,6 +322,20 @@ impl Chunk {
             costs.diverged[row] = flag != 0.0 || !sound;
         }
     }
+}
+
+/// The sums on a scale's pattern, as `shaders/pattern.wgsl` leaves them.
+fn pattern(scale: &Scale, numbers: &[f64]) -> PatternSums {
+    let mut numbers = numbers.iter();
+    let mut pattern = PatternSums::zeros(scale);
+    for array in pattern.arrays_mut() {
+        for ((i, j), to) in array.indexed_iter_mut() {
+            if j <= i || !matches!(scale, Scale::Lower(_)) {
+                *to = *numbers.next().expect("as many as the pattern has");
+            }
+        }
+    }
+    pattern
 }
 
 fn slice<D: Dimension>(array: &mut Array<f64, D>) -> &mut [f64] {

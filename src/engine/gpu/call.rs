@@ -27,6 +27,8 @@ pub enum Source {
     Diagonal,
     /// Drawn from maps of so many lower triangular scales: one, or one per problem.
     Lower(usize),
+    /// Drawn from maps whose scales are a diagonal and this rank.
+    LowRank(usize),
 }
 
 impl Source {
@@ -36,7 +38,7 @@ impl Source {
             Members::Drawn(draw) => match &draw.map.scale {
                 Scale::Diagonal(_) => Self::Diagonal,
                 Scale::Lower(scale) => Self::Lower(scale.len_of(Axis(0))),
-                Scale::LowRank { .. } => todo!(),
+                Scale::LowRank { left, .. } => Self::LowRank(left.len_of(Axis(2))),
             },
         }
     }
@@ -46,6 +48,20 @@ impl Call {
     /// Whether it ends in sums over blocks of members.
     pub fn sums(&self) -> bool {
         matches!(self.operation, Operation::Moments(_))
+    }
+
+    /// The rank of the scale that its members are drawn by.
+    pub fn rank(&self) -> usize {
+        if let Source::LowRank(rank) = self.source { rank } else { 0 }
+    }
+
+    /// How many sums on the pattern of a scale it leaves beside those of a diagonal: see `shaders/pattern.wgsl`.
+    pub fn pattern(&self, sites: usize) -> usize {
+        match self.source {
+            Source::Lower(_) if self.sums() => sites * (sites + 1),
+            Source::LowRank(rank) if self.sums() => 3 * sites * rank,
+            _ => 0,
+        }
     }
 
     /// Whether it selects among its members.
@@ -63,6 +79,11 @@ impl Call {
         usize::from(self.ownership.own_background) + 2 * usize::from(self.ownership.perturbed)
     }
 
+    /// Slots of the projections on the factors of a low rank.
+    fn projections(&self, sites: usize) -> usize {
+        (2 * self.rank()).div_ceil(sites)
+    }
+
     /// What its cut has to fit.
     pub fn need(&self, uploaded: &Uploaded) -> Need {
         let stored = if self.operation.whole_window() { uploaded.data.times } else { 0 };
@@ -74,7 +95,8 @@ impl Call {
             sites: uploaded.data.sites,
             steps: self.operation.steps(&uploaded.data),
             reverse: self.operation.reverse(),
-            slots: self.in_flight() + 3 + self.own() + stored,
+            slots: self.in_flight() + 3 + self.own() + stored + self.projections(uploaded.data.sites),
+            pattern: self.pattern(uploaded.data.sites),
             block_size: uploaded.data.operator.block_size,
             layout: uploaded.shape.layout,
             precision: uploaded.shape.precision,
@@ -82,7 +104,7 @@ impl Call {
     }
 
     /// Where its states lie.
-    pub fn slots(&self, segments: &Segments) -> Slots {
+    pub fn slots(&self, segments: &Segments, times: usize) -> Slots {
         let reverse = self.operation.reverse();
         let cotangent = if reverse { segments.count() } else { self.in_flight() };
         let perturbed = self.ownership.perturbed;
@@ -92,6 +114,7 @@ impl Call {
             background: cotangent + 2,
             own_background: cotangent + 3 + 2 * usize::from(perturbed),
             at_times: cotangent + 3 + self.own(),
+            projections: cotangent + 3 + self.own() + if self.operation.whole_window() { times } else { 0 },
         }
     }
 }
@@ -105,4 +128,5 @@ pub struct Slots {
     pub background: usize,
     pub own_background: usize,
     pub at_times: usize,
+    pub projections: usize,
 }

@@ -1,11 +1,13 @@
 //! The dispatches of a chunk of a call, in their order: which kernels, with which numbers. Knows no device object.
 
 use super::call::{Call, Slots, Source};
-use super::params::{BACKGROUND, EPSILON, FIRST, LAST, OBSERVATION, Params, STORE};
-use super::plan::{Plan, WORK_PER_SITE, quantities};
-use super::shader::{Kernel, Ownership, Shape};
+use super::params::{BACKGROUND, EPSILON, FIRST, LAST, LEFT, OBSERVATION, Params, STORE};
+use super::plan::{BLOCKS_PER_RUN, Plan, WORK_PER_SITE, quantities};
+use super::shader::{Kernel, Ownership, Shape, pattern_tile};
+use crate::engine::BLOCK;
 use crate::engine::operation::Operation;
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// Adam steps whose numbers are sent at a time.
 pub const STEPS_AT_A_TIME: usize = 64;
@@ -71,18 +73,31 @@ impl Cut<'_> {
             at_times: slots.at_times as u32,
             own_background: slots.own_background as u32,
             store_stride: self.store_stride as u32,
+            rank: call.rank() as u32,
+            projections: slots.projections as u32,
+            pattern: call.pattern(sites) as u32,
             ..*self.places
         };
         let mut sweep = Vec::new();
         if call.source != Source::Given {
             let groups = (capacity * sites.div_ceil(4)).div_ceil(64);
-            let read = call.sums() || matches!(call.source, Source::Lower(_));
+            let read = call.sums() || call.source != Source::Diagonal;
             let params = Params { flags: if read { EPSILON } else { 0 }, ..params };
             sweep.push(self.dispatch(Kernel::Draw, params, groups)?);
         }
         if let Source::Lower(_) = call.source {
             let drawn = self.dispatch(Kernel::Lower, params, (capacity * sites).div_ceil(64))?;
             sweep.push(Dispatch { work: capacity * sites * sites, ..drawn });
+        }
+        let project = |flags: u32| -> Result<Dispatch> {
+            let groups = (capacity * call.rank()).div_ceil(64);
+            let dispatch = self.dispatch(Kernel::Project, Params { flags, ..params }, groups)?;
+            Ok(Dispatch { work: 2 * capacity * sites * call.rank(), ..dispatch })
+        };
+        if let Source::LowRank(rank) = call.source {
+            sweep.push(project(0)?);
+            let drawn = self.dispatch(Kernel::LowRank, params, (capacity * sites).div_ceil(64))?;
+            sweep.push(Dispatch { work: 2 * capacity * sites * rank, ..drawn });
         }
         self.sweep(params, &mut sweep)?;
         let blocks = plan.blocks(rows);
@@ -102,6 +117,14 @@ impl Cut<'_> {
         }
         if call.sums() {
             over_blocks(Kernel::Sums)?;
+            if call.rank() > 0 {
+                sweep.push(project(LEFT)?);
+            }
+            if call.pattern(sites) > 0 {
+                for first in blocks.clone().step_by(plan.pattern_blocks) {
+                    sweep.extend(self.pattern(params, first..(first + plan.pattern_blocks).min(blocks.end))?);
+                }
+            }
             if k + 1 == plan.chunks.len() {
                 sweep.push(self.totals()?);
             }
@@ -114,6 +137,32 @@ impl Cut<'_> {
             sweep,
             adam: (0..steps).map(adam).collect::<Result<_>>()?,
         })
+    }
+
+    /// Sums on the pattern of the scale over blocks, and adds them up.
+    fn pattern(&self, params: Params, blocks: Range<usize>) -> Result<[Dispatch; 2]> {
+        let Self { call, plan, shape, .. } = *self;
+        let low_rank = call.rank() > 0;
+        let kernel = if low_rank { Kernel::LowRankPattern } else { Kernel::LowerPattern };
+        let (rows, columns) = pattern_tile(kernel, shape.sites);
+        let tiles = if low_rank {
+            (2 * shape.sites).div_ceil(rows) * (2 * call.rank()).div_ceil(columns)
+        } else {
+            // Of two triangles.
+            let side = shape.sites.div_ceil(rows);
+            side * (side + 1)
+        };
+        let (groups, per_problem) = (blocks.len() * tiles, plan.blocks_per_problem());
+        let words = [blocks.start as u32, per_problem as u32, blocks.len() as u32, tiles as u32];
+        let run = |block: usize| block / per_problem * plan.runs_per_problem() + block % per_problem / BLOCKS_PER_RUN;
+        let totals = (run(blocks.end - 1) + 1 - run(blocks.start)) * params.pattern as usize;
+        let over_blocks = |kernel: Kernel, groups: usize, work: usize| -> Result<Dispatch> {
+            Ok(Dispatch { blocks: Some(words), work, ..self.dispatch(kernel, params, groups)? })
+        };
+        Ok([
+            over_blocks(kernel, groups, 2 * BLOCK * groups * rows * columns)?,
+            over_blocks(Kernel::PatternTotals, totals.div_ceil(64), 0)?,
+        ])
     }
 
     /// Adds the blocks' sums.

@@ -31,7 +31,8 @@ pub struct Memory {
 pub struct Draws {
     pub map: wgpu::Buffer,
     pub keys: wgpu::Buffer,
-    pub lower: Option<wgpu::Buffer>,
+    /// What multiplies the draws beside a diagonal: L of each problem or of all, or W of each and then Z of each.
+    pub scale: Option<wgpu::Buffer>,
 }
 
 /// Sums over blocks of members.
@@ -41,6 +42,8 @@ pub struct Sums {
     pub partials: wgpu::Buffer,
     /// `[runs, quantities]`
     pub totals: wgpu::Buffer,
+    /// On the pattern of a scale: of the blocks of a dispatch, and of runs.
+    pub pattern: Option<[wgpu::Buffer; 2]>,
 }
 
 /// What a selection keeps on the device.
@@ -85,6 +88,13 @@ impl Memory {
             Some(Sums {
                 partials: storage(device, "partials", numbers(plan.blocks_per_problem()))?,
                 totals: storage(device, "totals", numbers(plan.runs_per_problem()))?,
+                pattern: match call.pattern(sites) * number {
+                    0 => None,
+                    bytes => Some([
+                        storage(device, "pattern partials", (plan.pattern_blocks * bytes) as u64)?,
+                        storage(device, "pattern totals", (problems * plan.runs_per_problem() * bytes) as u64)?,
+                    ]),
+                },
             })
         } else {
             None
@@ -100,14 +110,15 @@ impl Memory {
         } else {
             None
         };
-        let lower = match call.source {
-            Source::Lower(matrices) => Some(storage(device, "scale", (matrices * sites * sites * number) as u64)?),
-            Source::Given | Source::Diagonal => None,
+        let scale = match call.source {
+            Source::Lower(matrices) => matrices * sites * sites,
+            Source::LowRank(rank) => 2 * problems * sites * rank,
+            Source::Given | Source::Diagonal => 0,
         };
         let draws = match call.source {
             Source::Given => None,
-            Source::Diagonal | Source::Lower(_) => Some(Draws {
-                lower,
+            Source::Diagonal | Source::Lower(_) | Source::LowRank(_) => Some(Draws {
+                scale: if scale > 0 { Some(storage(device, "scale", (scale * number) as u64)?) } else { None },
                 map: storage(device, "map", (2 * problems * sites * number) as u64)?,
                 keys: storage(device, "keys", (8 + 8 * problems) as u64)?,
             }),
@@ -122,7 +133,7 @@ impl Memory {
         // A selection stages what a chunk listed apart, and the histogram at the end.
         let listed =
             if call.selects() { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
-        let slots = call.slots(&plan.segments);
+        let slots = call.slots(&plan.segments, uploaded.data.times);
         let staged = memory.results(uploaded, call, plan, &slots).iter().map(|r| r.bytes).sum::<u64>();
         memory.staging = buffer(device, "staging", staged.max(listed as u64), usage)?;
         Ok(memory)
@@ -144,7 +155,12 @@ impl Memory {
             Operation::Gradient(_) => vec![region(&self.costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
             Operation::Moments(_) => {
                 let runs = uploaded.problems() * plan.runs_per_problem();
-                self.sums.iter().map(|s| region(&s.totals, 0, runs * quantities(sites))).collect()
+                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| region(totals, 0, runs * call.pattern(sites));
+                let regions = |s: &Sums| {
+                    let totals = region(&s.totals, 0, runs * quantities(sites));
+                    [totals].into_iter().chain(s.pattern.as_ref().map(pattern)).collect()
+                };
+                self.sums.as_ref().map_or(Vec::new(), regions)
             }
             Operation::Select(..) => (self.select.iter())
                 .flat_map(|s| {
@@ -160,9 +176,13 @@ impl Memory {
         let Self { draws, sums, select, store, .. } = self;
         let found: Option<Vec<_>> = match kernel {
             Kernel::Draw => draws.as_ref().map(|d| vec![&d.map, &d.keys]),
-            Kernel::Lower => draws.as_ref().map(|d| d.lower.iter().collect()),
+            Kernel::Lower | Kernel::Project | Kernel::LowRank => draws.as_ref().map(|d| d.scale.iter().collect()),
             Kernel::Sums => sums.as_ref().map(|s| vec![&s.partials]),
             Kernel::Totals => sums.as_ref().map(|s| vec![&s.partials, &s.totals]),
+            Kernel::LowerPattern | Kernel::LowRankPattern => {
+                sums.as_ref().and_then(|s| s.pattern.as_ref()).map(|[partials, _]| vec![partials])
+            }
+            Kernel::PatternTotals => sums.as_ref().and_then(|s| s.pattern.as_ref()).map(|both| both.iter().collect()),
             Kernel::Fetch => store.as_ref().map(|s| vec![&s.numbers]),
             Kernel::Adam => store.as_ref().map(|s| vec![&s.numbers, &s.units, &s.steps]),
             Kernel::Select => select.as_ref().map(|s| vec![&s.histogram, &s.partials]),

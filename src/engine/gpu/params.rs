@@ -54,6 +54,9 @@ uniform! {
         deviation_stride,
         own_background,
         store_stride,
+        rank,
+        projections,
+        pattern,
     }
 }
 
@@ -69,14 +72,17 @@ pub const BACKGROUND: u32 = 8;
 pub const STORE: u32 = 16;
 /// Keep the draws.
 pub const EPSILON: u32 = 32;
+/// Project gradients on W, not draws on Z.
+pub const LEFT: u32 = 64;
 
 /// Name and value of each flag.
 #[cfg(test)]
-pub const FLAGS: [(&str, u32); 6] = [
+pub const FLAGS: [(&str, u32); 7] = [
     ("FIRST", FIRST),
     ("LAST", LAST),
     ("OBSERVATION", OBSERVATION),
     ("BACKGROUND", BACKGROUND),
     ("STORE", STORE),
     ("EPSILON", EPSILON),
+    ("LEFT", LEFT),
 ];

@@ -27,6 +27,9 @@ pub fn quantities(sites: usize) -> usize {
     5 + 5 * sites
 }
 
+/// Most bytes of block sums on the pattern of a scale, before they are added up.
+const MOST_PATTERN_BYTES: u64 = 64 << 20;
+
 /// What an operation asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
@@ -43,6 +46,8 @@ pub struct Need {
     pub reverse: bool,
     /// Slots of states beside those.
     pub slots: usize,
+    /// Sums on the pattern of a scale of each block.
+    pub pattern: usize,
     pub block_size: usize,
     pub layout: MemberLayout,
     pub precision: Precision,
@@ -63,6 +68,8 @@ pub struct Plan {
     pub lane_costs: usize,
     /// Members of one problem.
     pub per_problem: usize,
+    /// Blocks whose sums on the pattern of a scale are made in one dispatch.
+    pub pattern_blocks: usize,
 }
 
 impl Plan {
@@ -92,7 +99,9 @@ impl Plan {
     /// # Errors
     /// Even one block of members does not fit.
     pub fn new(need: &Need, memory: u64, limits: &wgpu::Limits) -> Result<Self> {
-        let budget = memory.min(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size) as usize;
+        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let (pattern_blocks, pattern_bytes) = pattern(need, memory, largest)?;
+        let budget = memory.saturating_sub(pattern_bytes).min(largest) as usize;
         let slot_bytes = need.sites * need.precision.bytes();
         let work = need.steps.max(1) * need.sites * WORK_PER_SITE;
         let least = need.per_problem.min(need.block);
@@ -125,19 +134,44 @@ impl Plan {
                     kept: slots / number,
                     lane_costs: (slots + kept) / number,
                     per_problem: need.per_problem,
+                    pattern_blocks,
                 });
             }
             if capacity <= padded(least) {
                 return Err(Error::invalid(
                     "memory",
-                    format!("at least {} MiB for {least} members of this window", (bytes >> 20) + 1),
-                    format!("{} MiB (the budget, or the largest buffer of the GPU)", budget >> 20),
+                    format!(
+                        "at least {} MiB for {least} members of this window",
+                        ((bytes as u64 + pattern_bytes) >> 20) + 1
+                    ),
+                    format!("{} MiB (the budget, or the largest buffer of the GPU)", memory.min(largest) >> 20),
                     "raise --memory, shorten the window, or use --backend cpu",
                 ));
             }
             capacity = padded((capacity / 2).max(least));
         }
     }
+}
+
+/// How many blocks' sums on the pattern of a scale are made at a time, and the bytes of those and of their totals.
+fn pattern(need: &Need, memory: u64, largest: u64) -> Result<(usize, u64)> {
+    if need.pattern == 0 {
+        return Ok((0, 0));
+    }
+    let bytes = (need.pattern * need.precision.bytes()) as u64;
+    let (problems, blocks) = (need.count / need.per_problem, need.per_problem.div_ceil(BLOCK));
+    let most = MOST_PATTERN_BYTES.min(memory / 8) / bytes;
+    let at_a_time = (DISPATCH_WORK / (2 * BLOCK * need.pattern)).min(most as usize).clamp(1, problems * blocks);
+    let totals = (problems * blocks.div_ceil(BLOCKS_PER_RUN)) as u64 * bytes;
+    if totals.max(bytes) > largest {
+        return Err(Error::invalid(
+            "scale of the draws",
+            format!("at most {} MiB of sums on its pattern, the largest buffer of this GPU", largest >> 20),
+            format!("{} MiB", totals >> 20),
+            "use a lower rank, fewer problems or members at a time, or --backend cpu",
+        ));
+    }
+    Ok((at_a_time, at_a_time as u64 * bytes + totals))
 }
 
 /// Runs of whole blocks of at most `capacity` rows.
@@ -168,6 +202,7 @@ mod tests {
             steps,
             reverse: true,
             slots: 3,
+            pattern: 0,
             block_size: 1,
             layout: "lanes=1,group=64".parse().unwrap(),
             precision: Precision::F32,

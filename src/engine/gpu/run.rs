@@ -70,7 +70,7 @@ impl Run {
     pub fn new(uploaded: &Uploaded, call: Call, budget: u64, store: Option<&Store>) -> Result<Self> {
         let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
         let memory = Memory::new(uploaded, &call, &plan, store)?;
-        let slots = call.slots(&plan.segments);
+        let slots = call.slots(&plan.segments, uploaded.data.times);
         Ok(Self {
             results: memory.results(uploaded, &call, &plan, &slots),
             made_for: (call, plan.clone()),
@@ -90,7 +90,7 @@ impl Run {
     /// A call that does not fit the device or the budget.
     pub fn kernels(uploaded: &Uploaded, call: &Call, budget: u64) -> Result<Vec<(Kernel, Shape)>> {
         let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
-        let slots = call.slots(&plan.segments);
+        let slots = call.slots(&plan.segments, uploaded.data.times);
         let cut = cut(uploaded, call, &plan, &slots, 0);
         let mut kernels = Vec::new();
         for k in [0, plan.chunks.len() - 1] {
@@ -118,7 +118,7 @@ impl Run {
         if plan.bytes > made.bytes || plan.capacity > made.capacity {
             return false;
         }
-        self.slots = call.slots(&plan.segments);
+        self.slots = call.slots(&plan.segments, uploaded.data.times);
         self.results = self.memory.results(uploaded, call, &plan, &self.slots);
         (self.call, self.plan, self.chunk) = (*call, plan, None);
         true

@@ -15,6 +15,9 @@ use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 pub enum Kernel {
     Draw,
     Lower,
+    /// Draws or gradients on the factors of a low rank.
+    Project,
+    LowRank,
     Background,
     Forward,
     Reverse,
@@ -23,6 +26,11 @@ pub enum Kernel {
     Tangent,
     Sums,
     Totals,
+    /// Sums on the pattern of a lower triangular scale.
+    LowerPattern,
+    /// Sums on the pattern of a diagonal and a low rank.
+    LowRankPattern,
+    PatternTotals,
     /// Brings resident members.
     Fetch,
     /// Moves them.
@@ -41,9 +49,11 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Draw,
         Self::Lower,
+        Self::Project,
+        Self::LowRank,
         Self::Background,
         Self::Forward,
         Self::Reverse,
@@ -51,6 +61,9 @@ impl Kernel {
         Self::Tangent,
         Self::Sums,
         Self::Totals,
+        Self::LowerPattern,
+        Self::LowRankPattern,
+        Self::PatternTotals,
         Self::Fetch,
         Self::Adam,
         Self::Select,
@@ -61,12 +74,16 @@ impl Kernel {
         match self {
             Self::Draw => "draw.wgsl",
             Self::Lower => "lower.wgsl",
+            Self::Project => "project.wgsl",
+            Self::LowRank => "low_rank.wgsl",
             Self::Background => "background.wgsl",
             Self::Forward => "forward.wgsl",
             Self::Reverse | Self::Adjoint => "reverse.wgsl",
             Self::Tangent => "tangent.wgsl",
             Self::Sums => "sums.wgsl",
             Self::Totals => "totals.wgsl",
+            Self::LowerPattern | Self::LowRankPattern => "pattern.wgsl",
+            Self::PatternTotals => "pattern_totals.wgsl",
             Self::Fetch => "fetch.wgsl",
             Self::Adam => "adam.wgsl",
             Self::Select => "select.wgsl",
@@ -78,12 +95,16 @@ impl Kernel {
         match self {
             Self::Draw => "draw",
             Self::Lower => "multiply_lower",
+            Self::Project => "project",
+            Self::LowRank => "add_low_rank",
             Self::Background => "background",
             Self::Forward => "forward",
             Self::Reverse | Self::Adjoint => "reverse",
             Self::Tangent => "tangent",
             Self::Sums => "sums",
             Self::Totals => "add_totals",
+            Self::LowerPattern | Self::LowRankPattern => "sum_pattern",
+            Self::PatternTotals => "add_pattern",
             Self::Fetch => "fetch",
             Self::Adam => "adam",
             Self::Select => "select_block",
@@ -95,10 +116,10 @@ impl Kernel {
     pub fn specialise(self, ownership: Ownership) -> Ownership {
         let Ownership { listed, own_background, .. } = ownership;
         match self {
-            Self::Draw | Self::Lower | Self::Sums | Self::Totals | Self::Select | Self::Gather => Ownership::default(),
             Self::Forward | Self::Reverse => ownership,
             Self::Background => Ownership { listed, own_background, perturbed: false },
             Self::Adjoint | Self::Tangent | Self::Fetch | Self::Adam => Ownership { listed, ..Ownership::default() },
+            _ => Ownership::default(),
         }
     }
 
@@ -108,9 +129,11 @@ impl Kernel {
         match self {
             Self::Adam => &[Uniform, Read, ReadWrite, ReadWrite, Read, ReadWrite, Read, Read],
             Self::Draw | Self::Fetch => &[Uniform, Read, ReadWrite, ReadWrite, Read, Read],
-            Self::Lower => &[Uniform, Read, ReadWrite, ReadWrite, Read],
-            Self::Sums => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform],
-            Self::Totals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
+            Self::Lower | Self::Project | Self::LowRank => &[Uniform, Read, ReadWrite, ReadWrite, Read],
+            Self::Sums | Self::LowerPattern | Self::LowRankPattern => {
+                &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, Uniform]
+            }
+            Self::Totals | Self::PatternTotals => &[Uniform, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, Uniform],
             Self::Select => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, ReadWrite],
             Self::Gather => &[Uniform, Read, ReadWrite, ReadWrite, Uniform, ReadWrite, Read, ReadWrite, ReadWrite],
             _ if ownership.listed => &[Uniform, Read, ReadWrite, ReadWrite, Read],
@@ -163,6 +186,22 @@ pub struct Ownership {
     pub own_background: bool,
 }
 
+/// How invocations lie over a tile of the sums on a scale's pattern: how many across, of 64, and how many rows and columns
+/// each has of it.
+fn pattern_grid(kernel: Kernel, sites: usize) -> (usize, usize) {
+    match kernel {
+        // Larger tiles read less, and leave more of a small matrix's idle.
+        Kernel::LowerPattern => (8, if sites > 64 { 4 } else { 2 }),
+        _ => (4, 2),
+    }
+}
+
+/// Rows and columns of such a tile.
+pub fn pattern_tile(kernel: Kernel, sites: usize) -> (usize, usize) {
+    let (across, each) = pattern_grid(kernel, sites);
+    (64 / across * each, across * each)
+}
+
 /// The WGSL of a kernel.
 ///
 /// # Errors
@@ -186,6 +225,7 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
     let strides = |count: usize| -> Vec<usize> {
         std::iter::successors(Some(count.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect()
     };
+    let (pattern_across, pattern_each) = pattern_grid(kernel, shape.sites);
     let numbers = context! {
         REAL => shape.precision.name(),
         N => shape.sites,
@@ -215,6 +255,9 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         FIRST_BIN => CostHistogram::FIRST,
         QUANTITIES => quantities(shape.sites),
         BLOCKS_PER_RUN => BLOCKS_PER_RUN,
+        LOWER_PATTERN => kernel == Kernel::LowerPattern,
+        PATTERN_ACROSS => pattern_across,
+        PATTERN_EACH => pattern_each,
         FULL_BACKGROUND => shape.full_background,
         LISTED => shape.ownership.listed,
         PERTURBED => shape.ownership.perturbed,

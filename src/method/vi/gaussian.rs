@@ -5,15 +5,12 @@ use super::minima::{self, Minima};
 use super::{Fitted, InitialFit, Settings, Units};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::laplace::Laplace;
+use crate::method::laplace::{Hessian, Laplace};
 use crate::method::{Observer, Record};
 use crate::posterior::{Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Mixtures, Normal};
 use crate::problem::Problem;
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, Array3, Axis};
-
-/// Starts from which the minimum of a Laplace start is sought.
-const STARTS: usize = 8;
 
 impl Settings {
     /// Fits one Gaussian per problem.
@@ -42,18 +39,18 @@ impl Settings {
         let mut q = match self.start.unwrap_or(plain) {
             InitialFit::Background => self.from_background(problem)?,
             InitialFit::Laplace => {
-                let all = minima.from_prior(STARTS, observer)?;
+                let all = minima.known(observer)?;
                 let n = problem.sites();
                 let mut states = Array2::zeros((problem.count(), n));
                 for (p, own) in all.iter().enumerate() {
                     let lowest = minima::lowest(own);
                     if lowest.cost.is_infinite() {
                         let what = "the minimisations that VI-4DVAR was to start from".into();
-                        return Err(Error::Diverged { what, diverged: STARTS, members: STARTS });
+                        return Err(Error::Diverged { what, diverged: own.len(), members: own.len() });
                     }
                     states.row_mut(p).assign(&lowest.state);
                 }
-                let laplaces = minima.laplace(&states)?;
+                let laplaces = minima.laplace(&states, Hessian::GaussNewton)?;
                 self.from_laplace(problem, &states, &laplaces)?
             }
         };

@@ -2,15 +2,18 @@
 //! the verdict.
 
 use super::Settings;
-use super::minima::Minima;
-use crate::diagnostics::{Estimate, Psis, elbo, log_evidence};
+use super::minima::{Minima, Minimum};
+use crate::diagnostics::{
+    Corrected, CostFit, Estimate, OtherMinimum, Psis, Verdict, VerdictInput, elbo, iwae, log_evidence,
+};
 use crate::engine::{DIVERGED, Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::Result;
-use crate::method::Record;
+use crate::method::laplace::Hessian;
+use crate::method::{Record, Silent};
 use crate::posterior::{Draws, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::{Stream, StreamRng};
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::{Array1, Array2, Axis, concatenate};
 use rand::RngExt;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -76,6 +79,22 @@ pub(super) fn draw(
     Ok(Weights { states: concatenate(Axis(0), &views).expect("rows of one length"), log })
 }
 
+/// What the draws of one problem say.
+struct Seen {
+    psis: Psis,
+    corrected: Corrected,
+    elbo: Estimate,
+    evidence: Estimate,
+    bound: Estimate,
+    diverged: usize,
+    /// Deviation of q itself: `[sites]`.
+    std: Array1<f64>,
+    resampled: Option<Array2<f64>>,
+}
+
+/// Weights whose mean the IWAE bound takes the logarithm of, by default.
+const IWAE_DRAWS: usize = 100;
+
 /// Weighs every problem's fit.
 ///
 /// # Errors
@@ -86,37 +105,123 @@ pub(super) fn weigh(
     minima: &mut Minima,
     q: &dyn Posterior,
 ) -> Result<Vec<Weighed>> {
-    let mut all = Vec::with_capacity(problem.count());
+    let mut seen = Vec::with_capacity(problem.count());
+    let mut means = Array2::zeros((problem.count(), problem.sites()));
     for p in 0..problem.count() {
         let seed = problem.seeds[p];
         let from_q = |members| q.draw(p, seed, Stream::Importance, members);
-        let weights = draw(problem, minima.whole(), p, settings.importance_draws, &from_q)?;
-        let psis = Psis::new(&weights.log);
-        let bound = elbo(&weights.log).expect("at least 100 draws");
-        let evidence = log_evidence(&weights.log).expect("at least 100 draws");
-        let error = |estimate: &Estimate| estimate.standard_error.unwrap_or(f64::NAN);
-        let records = vec![
-            Record::scalar("final_elbo", "ELBO of the fit from fresh draws, a bound on log p(y)", bound.mean),
-            Record::scalar("final_elbo_error", "Monte Carlo standard error of final_elbo", error(&bound)),
-            Record::scalar("iwae", "log of the mean importance weight, a tighter bound on log p(y)", evidence.mean),
-            Record::scalar("iwae_error", "Monte Carlo standard error of iwae", error(&evidence)),
-            Record::scalar("k_hat", "Pareto shape of the largest importance weights", psis.k_hat),
-            Record::scalar("effective_draws", "effective number of importance draws", psis.effective_draws()),
-        ];
-        let sentence = format!("ELBO = {:.3} +- {:.3}", bound.mean, error(&bound));
-        let corrected = settings.corrected.then(|| resample(&weights, &psis, settings.samples, seed));
-        all.push(Weighed { records, sentence, corrected });
+        let Weights { states, log } = draw(problem, minima.whole(), p, settings.importance_draws, &from_q)?;
+        let psis = Psis::new(&log);
+        means.row_mut(p).assign(&states.mean_axis(Axis(0)).expect("at least 100 draws"));
+        seen.push(Seen {
+            corrected: Corrected::new(states.view(), &psis.weights),
+            elbo: elbo(&log).expect("at least 100 draws"),
+            evidence: log_evidence(&log).expect("at least 100 draws"),
+            bound: iwae(&log, IWAE_DRAWS).expect("at least 100 draws"),
+            diverged: log.iter().filter(|w| **w == f64::NEG_INFINITY).count(),
+            std: states.std_axis(Axis(0), 1.0),
+            resampled: settings.corrected.then(|| resample(&states, &psis.weights, settings.samples, seed)),
+            psis,
+        });
     }
-    Ok(all)
+    // What no draw of q can see: where a descent from its mean ends, and where others do.
+    let own = minima.from_states(&means)?;
+    let own_states = Array2::from_shape_fn(means.raw_dim(), |(p, i)| own[p].state[i]);
+    let laplaces = minima.laplace(&own_states, Hessian::GaussNewton)?;
+    let others = minima.known(&mut Silent)?;
+    let numbers = seen.into_iter().zip(own.iter().zip(others)).zip(laplaces);
+    Ok(numbers
+        .enumerate()
+        .map(|(p, ((seen, (own, others)), laplace))| {
+            let gap = (&means.row(p) - &own.state) / laplace.covariance.diag().mapv(f64::sqrt);
+            let other_minima: Vec<_> = others.iter().map(|other| compare(own, other, &seen)).collect();
+            let verdict = Verdict::new(&VerdictInput {
+                k_hat: seen.psis.k_hat,
+                draws: settings.importance_draws,
+                diverged: seen.diverged,
+                corrected: &seen.corrected,
+                cost_fit: CostFit::new(2.0 * own.cost, problem.assimilated_count(p)),
+                other_minima: &other_minima,
+                minimum_distance: Some((gap.dot(&gap) / gap.len() as f64).sqrt()),
+            });
+            let sentence = match seen.elbo.mean.is_nan() {
+                true => format!("no ELBO: {} of {} fresh draws diverged", seen.diverged, settings.importance_draws),
+                false => format!(
+                    "ELBO = {:.3} +- {:.3}, log p(y) about {:.3}",
+                    seen.elbo.mean,
+                    error(&seen.elbo),
+                    seen.evidence.mean
+                ),
+            };
+            Weighed {
+                records: records(&seen, &verdict, own.cost),
+                sentence: format!("{sentence}, k-hat {:.2}; {}", seen.psis.k_hat, verdict.sentence),
+                corrected: seen.resampled,
+            }
+        })
+        .collect())
+}
+
+/// Another minimum against the one that a descent from q's mean reached.
+fn compare(own: &Minimum, other: &Minimum, seen: &Seen) -> OtherMinimum {
+    let deviations = seen.std.iter().zip(&seen.corrected.std).map(|(a, b)| a.max(*b));
+    let apart = other.state.iter().zip(&own.state).zip(deviations).map(|((a, b), std)| (a - b).abs() / std);
+    OtherMinimum { gain: own.cost - other.cost, distance: apart.fold(0.0, f64::max) }
+}
+
+fn error(estimate: &Estimate) -> f64 {
+    estimate.standard_error.unwrap_or(f64::NAN)
+}
+
+fn records(seen: &Seen, verdict: &Verdict, cost: f64) -> Vec<Record> {
+    let Seen { psis, corrected, elbo, evidence, bound, .. } = seen;
+    vec![
+        Record::scalar(
+            "final_elbo",
+            "ELBO of the fit from fresh draws, a bound on log p(y); NaN if one diverged",
+            elbo.mean,
+        ),
+        Record::scalar("final_elbo_error", "Monte Carlo standard error of final_elbo", error(elbo)),
+        Record::scalar(
+            "iwae",
+            "mean log of the mean of 100 importance weights, a tighter bound on log p(y)",
+            bound.mean,
+        ),
+        Record::scalar("iwae_error", "Monte Carlo standard error of iwae", error(bound)),
+        Record::scalar(
+            "log_evidence",
+            "log of the mean of all importance weights, an estimate of log p(y)",
+            evidence.mean,
+        ),
+        Record::scalar("log_evidence_error", "its standard error, too small where k_hat is above 0.5", error(evidence)),
+        Record::scalar("k_hat", "Pareto shape of the largest importance weights", psis.k_hat),
+        Record::scalar("effective_draws", "effective number of importance draws", psis.effective_draws()),
+        Record::scalar("unseen_share", "posterior mass that the importance draws are expected to miss", verdict.unseen),
+        Record::scalar(
+            "corrected_coverage",
+            "posterior mass in the fit's 90 % intervals, by importance",
+            verdict.coverage,
+        ),
+        Record::scalar("corrected_coverage_error", "standard error of corrected_coverage", verdict.coverage_error),
+        Record::scalar(
+            "corrected_mean_gap",
+            "distance of the fit's mean to the corrected one, in its sd",
+            corrected.mean_gap,
+        ),
+        Record::new("corrected_mean", "mean by importance weights", &["site"], corrected.mean.clone()),
+        Record::new("corrected_std", "standard deviation by importance weights", &["site"], corrected.std.clone()),
+        Record::scalar("twice_minimum_cost", "2 J at the minimum below the fit's mean", 2.0 * cost),
+        Record::scalar("verdict", "2: trust mean and spread, 1: the mean only, 0: neither", verdict.trust.number()),
+    ]
 }
 
 /// Draws again, with replacement, each as often as its weight says (systematic resampling: Kitagawa 1996).
-fn resample(weights: &Weights, psis: &Psis, samples: usize, seed: u64) -> Array2<f64> {
+fn resample(states: &Array2<f64>, weights: &[f64], samples: usize, seed: u64) -> Array2<f64> {
     let offset: f64 = StreamRng::new(seed, Stream::Importance).random();
     let mut below = 0.0;
     let mut next = 0;
     let mut rows = Vec::with_capacity(samples);
-    for (k, weight) in psis.weights.iter().enumerate() {
+    for (k, weight) in weights.iter().enumerate() {
         below += weight * samples as f64;
         while next < samples && next as f64 + offset < below {
             rows.push(k);
@@ -125,5 +230,5 @@ fn resample(weights: &Weights, psis: &Psis, samples: usize, seed: u64) -> Array2
     }
     // Rounding may leave the last one out.
     rows.resize(samples, rows.last().copied().unwrap_or(0));
-    weights.states.select(Axis(0), &rows)
+    states.select(Axis(0), &rows)
 }

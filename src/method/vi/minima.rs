@@ -10,6 +10,9 @@ use crate::problem::Problem;
 use ndarray::{Array1, Array2};
 use std::ops::ControlFlow;
 
+/// Starts from which minima are sought where no setting says so.
+const STARTS: usize = 8;
+
 /// A minimum of J.
 #[derive(Clone, Debug)]
 pub(super) struct Minimum {
@@ -25,6 +28,8 @@ pub(super) struct Minima<'a> {
     windows: Windows<'a>,
     precision: Precision,
     settings: FourDVarSettings,
+    /// The minima found so far of each problem: `[P][starts]`.
+    found: Vec<Vec<Minimum>>,
     /// Member-gradients that each problem's minimisations took so far: `[P]`.
     pub evaluations: Vec<usize>,
 }
@@ -40,6 +45,7 @@ impl<'a> Minima<'a> {
             windows,
             precision: engine.hardware().precision,
             settings,
+            found: Vec::new(),
             evaluations: vec![0; problem.count()],
         })
     }
@@ -53,11 +59,20 @@ impl<'a> Minima<'a> {
     ///
     /// # Errors
     /// An engine's.
-    pub fn from_prior(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<Vec<Vec<Minimum>>> {
+    pub fn from_prior(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
         let settings = FourDVarSettings { starts, ..self.settings };
         let rests = settings.minimise(&mut self.windows, self.precision, observer)?;
         let minima = |(p, rests): (usize, &[Rest])| rests.iter().map(|rest| self.minimum(p, rest)).collect();
-        Ok(rests.chunks(starts).enumerate().map(minima).collect())
+        self.found = rests.chunks(starts).enumerate().map(minima).collect();
+        Ok(&self.found)
+    }
+
+    /// Minima from the prior: those found already, or of [`STARTS`] starts.
+    ///
+    /// # Errors
+    /// An engine's.
+    pub fn known(&mut self, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
+        if self.found.is_empty() { self.from_prior(STARTS, observer) } else { Ok(&self.found) }
     }
 
     /// The minimum that each problem's state leads down to: `states: [P, sites]`.
@@ -81,8 +96,8 @@ impl<'a> Minima<'a> {
     ///
     /// # Errors
     /// An engine's.
-    pub fn laplace(&mut self, states: &Array2<f64>) -> Result<Vec<Laplace>> {
-        laplace::laplace(self.problem, self.windows.whole(), states.view(), Hessian::GaussNewton, self.precision)
+    pub fn laplace(&mut self, states: &Array2<f64>, hessian: Hessian) -> Result<Vec<Laplace>> {
+        laplace::laplace(self.problem, self.windows.whole(), states.view(), hessian, self.precision)
     }
 
     fn minimum(&mut self, p: usize, rest: &Rest) -> Minimum {

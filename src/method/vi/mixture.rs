@@ -10,6 +10,7 @@ use super::{Fitted, Settings, ascent};
 use crate::diagnostics::log_evidence;
 use crate::engine::{Engine, LoadedProblem};
 use crate::error::{Error, Result};
+use crate::method::laplace::{Hessian, Laplace};
 use crate::method::{Observer, Record};
 use crate::posterior::{Mixture, Mixtures, Normal};
 use crate::problem::Problem;
@@ -22,8 +23,14 @@ const DEEPEST: f64 = 20.0;
 /// Minima closer than this, in background deviations, are one.
 const APART: f64 = 0.1;
 
+/// Fits whose means are closer than this, in their standard deviations, are one.
+const SAME: f64 = 0.5;
+
 /// Most components of a mixture, the lowest minima first.
 const MOST: usize = 16;
+
+/// A component of less than this share of the mass is left out.
+const NEGLIGIBLE: f64 = 1e-6;
 
 /// Rounds in which the weights are found.
 const ROUNDS: usize = 100;
@@ -45,44 +52,77 @@ impl Settings {
         }
 
         // Every component is a problem of its own, so that all are fitted in lockstep.
-        let owner: Vec<usize> = distinct.iter().enumerate().flat_map(|(p, own)| vec![p; own.len()]).collect();
-        let set = problem.select(&owner);
-        let rows: Vec<_> = distinct.iter().flatten().map(|m| m.state.view()).collect();
-        let states = ndarray::stack(Axis(0), &rows).expect("rows of one length");
-        let laplaces = Minima::new(&set, engine)?.laplace(&states)?;
+        let (distinct, set, laplaces) = self.true_minima(problem, engine, distinct)?;
+        let states = rows_of(distinct.iter().flatten().map(|m| &m.state));
         let mut q = self.from_laplace(&set, &states, &laplaces)?;
         let tempers = ascent::tempers(self.tempering);
         let mut loaded = ascent::load(&set, engine, &tempers)?;
         let course = self.course();
-        let mut ascent = ascent::raise(&course, &set, &tempers, &mut loaded, q.as_mut(), observer)?;
+        let ascent = ascent::raise(&course, &set, &tempers, &mut loaded, q.as_mut(), observer)?;
 
         let mut posterior = Mixtures::new();
         let (mut records, mut notes) = (Vec::new(), Vec::new());
         let (mut tracks, mut fallbacks) = (Vec::new(), Vec::new());
         let mut first = 0;
         for (p, own) in distinct.iter().enumerate() {
-            let normals: Vec<_> = (first..first + own.len()).map(|k| q.normal(k)).collect();
-            first += own.len();
-            let weighed = weigh(problem, minima.whole(), p, &normals, self.importance_draws)?;
-            let weights = &weighed.log_weights;
-            let heaviest = (0..own.len()).max_by(|a, b| weights[*a].total_cmp(&weights[*b])).expect("a component");
-            let of_all = (ascent.tracks.drain(..own.len()), ascent.fallbacks.drain(..own.len()));
-            tracks.extend(of_all.0.skip(heaviest).take(1));
-            fallbacks.extend(of_all.1.skip(heaviest).take(1));
-            records.push(components(own, &normals, &weighed));
-            let share = weights[heaviest].exp();
+            let fitted = (0..own.len()).map(|of| (of, q.normal(first + of))).collect();
+            let components = weigh(problem, minima.whole(), p, merge(fitted), self.importance_draws)?;
+            let heaviest = &components[0];
             notes.push(format!(
-                "; {} distinct minima from {} starts, the heaviest component has {:.1} % of the mass",
+                "; {} of {} distinct minima from {} starts have mass, the heaviest {:.1} %",
+                components.len(),
                 own.len(),
                 self.mixture_starts,
-                100.0 * share
+                100.0 * heaviest.log_weight.exp()
             ));
-            minima.evaluations[p] += own.len().saturating_sub(1) * course.batch * tracks[p].elbo.len();
-            posterior.push(Mixture::new(normals, weights));
+            // What is told of the fit is told of its heaviest component.
+            tracks.push(ascent.tracks[first + heaviest.of].clone());
+            fallbacks.push(ascent.fallbacks[first + heaviest.of]);
+            minima.evaluations[p] += (own.len() - 1) * course.batch * tracks[p].elbo.len();
+            records.push(describe(&components, own));
+            let log_weights: Vec<f64> = components.iter().map(|c| c.log_weight).collect();
+            posterior.push(Mixture::new(components.into_iter().map(|c| c.normal).collect(), &log_weights));
+            first += own.len();
         }
         let ascent = ascent::Ascent { tracks, stop: ascent.stop, fallbacks };
         Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes })
     }
+
+    /// Leaves out saddles, where a start that lies on a symmetry of J comes to rest: what is left, as a set with one
+    /// problem for each, and the Laplace approximations there.
+    fn true_minima(
+        &self,
+        problem: &Problem,
+        engine: &Engine,
+        distinct: Vec<Vec<Minimum>>,
+    ) -> Result<(Vec<Vec<Minimum>>, Problem, Vec<Laplace>)> {
+        let owners = |distinct: &[Vec<Minimum>]| -> Vec<usize> {
+            distinct.iter().enumerate().flat_map(|(p, own)| vec![p; own.len()]).collect()
+        };
+        let all = problem.select(&owners(&distinct));
+        let states = rows_of(distinct.iter().flatten().map(|m| &m.state));
+        let mut laplaces = Minima::new(&all, engine)?.laplace(&states, Hessian::Full)?.into_iter();
+        let mut kept = Vec::new();
+        let distinct: Vec<Vec<Minimum>> = distinct
+            .into_iter()
+            .map(|own| {
+                let judged = own.into_iter().enumerate().zip(laplaces.by_ref());
+                // The lowest stays, whatever rounding makes of its Hessian.
+                let sound = judged.filter(|((k, _), laplace)| *k == 0 || laplace.kind == Hessian::Full);
+                let (minima, laplaces): (Vec<_>, Vec<_>) = sound.map(|((_, m), laplace)| (m, laplace)).unzip();
+                kept.extend(laplaces);
+                minima
+            })
+            .collect();
+        let set = problem.select(&owners(&distinct));
+        Ok((distinct, set, kept))
+    }
+}
+
+/// Rows of one length as a matrix.
+fn rows_of<'a>(rows: impl Iterator<Item = &'a Array1<f64>>) -> Array2<f64> {
+    let views: Vec<_> = rows.map(|r| r.view()).collect();
+    ndarray::stack(Axis(0), &views).expect("rows of one length")
 }
 
 /// The distinct minima of problem `p`, the lowest first.
@@ -103,25 +143,48 @@ fn distinct(problem: &Problem, p: usize, minima: &[Minimum]) -> Vec<Minimum> {
     distinct
 }
 
-/// What the components are worth.
-struct Weighed {
-    /// Logarithms of their weights.
-    log_weights: Vec<f64>,
-    /// log p(y) as each one's own draws see it: the evidence of its mode.
-    evidence: Vec<f64>,
+/// The fits that differ: from two minima close together they may slide into one mode.
+fn merge(fitted: Vec<(usize, Normal)>) -> Vec<(usize, Normal)> {
+    let mut kept: Vec<(usize, Normal)> = Vec::new();
+    for (of, normal) in fitted {
+        let mean = normal.mean().insert_axis(Axis(0));
+        let apart = |(_, other): &(usize, Normal)| other.whiten(mean).iter().map(|z| z * z).sum::<f64>() > SAME * SAME;
+        if kept.iter().all(apart) {
+            kept.push((of, normal));
+        }
+    }
+    kept
+}
+
+/// A component of a mixture.
+struct Component {
+    /// The minimum under it, by its place.
+    of: usize,
+    normal: Normal,
+    log_weight: f64,
+    /// log p(y) as its own draws see it: the evidence of its mode.
+    evidence: f64,
 }
 
 /// Weighs components: of all their mixtures the one closest to the posterior, in KL(posterior || q), by expectation
 /// maximisation over importance draws from all of them (Cappé et al. 2008). Where components do not overlap, that is each
-/// one's evidence (its IWAE bound) over the sum of all; where they do, their common mass counts once.
+/// one's evidence (its IWAE bound) over the sum of all; where they do, their common mass counts once. Those of next to no mass are left out; the
+/// heaviest comes first.
 ///
 /// # Errors
 /// An engine's.
-fn weigh(problem: &Problem, loaded: &mut LoadedProblem, p: usize, normals: &[Normal], draws: usize) -> Result<Weighed> {
+fn weigh(
+    problem: &Problem,
+    loaded: &mut LoadedProblem,
+    p: usize,
+    fitted: Vec<(usize, Normal)>,
+    draws: usize,
+) -> Result<Vec<Component>> {
+    let (places, normals): (Vec<_>, Vec<_>) = fitted.into_iter().unzip();
     let (seed, each) = (problem.seeds[p], draws.div_ceil(normals.len()));
     let mut evidence = Vec::with_capacity(normals.len());
     let (mut states, mut log_joint) = (Vec::new(), Vec::new());
-    for normal in normals {
+    for normal in &normals {
         let alone = |members| normal.draw(seed, Stream::Evidence, members);
         let drawn = importance::draw(problem, loaded, p, each, &alone)?;
         evidence.push(log_evidence(&drawn.log).map_or(f64::NEG_INFINITY, |evidence| evidence.mean));
@@ -157,32 +220,37 @@ fn weigh(problem: &Problem, loaded: &mut LoadedProblem, p: usize, normals: &[Nor
         let total: f64 = mass.iter().sum();
         log_weights = mass.iter().map(|m| (m / total).ln()).collect();
     }
-    Ok(Weighed { log_weights, evidence })
+    let numbers = places.into_iter().zip(log_weights).zip(evidence);
+    let mut components: Vec<_> = normals
+        .into_iter()
+        .zip(numbers)
+        .map(|(normal, ((of, log_weight), evidence))| Component { of, normal, log_weight, evidence })
+        .filter(|c| c.log_weight > NEGLIGIBLE.ln())
+        .collect();
+    components.sort_by(|a, b| b.log_weight.total_cmp(&a.log_weight));
+    Ok(components)
 }
 
 /// What is kept of a mixture.
-fn components(minima: &[Minimum], normals: &[Normal], weighed: &Weighed) -> Vec<Record> {
-    let n = minima[0].state.len();
-    let row = |f: &dyn Fn(usize) -> f64| (0..minima.len()).map(f).collect::<Array1<f64>>();
-    let means = Array2::from_shape_fn((minima.len(), n), |(k, i)| normals[k].mean()[i]);
-    let stds: Vec<_> = normals.iter().map(Normal::std).collect();
-    let stds = Array2::from_shape_fn((minima.len(), n), |(k, i)| stds[k][i]);
+fn describe(components: &[Component], minima: &[Minimum]) -> Vec<Record> {
+    let row = |f: &dyn Fn(&Component) -> f64| components.iter().map(f).collect::<Array1<f64>>();
+    let rows = |f: &dyn Fn(&Component) -> Array1<f64>| rows_of(components.iter().map(f).collect::<Vec<_>>().iter());
     let axes = ["component", "site"];
     vec![
-        Record::new("component_weight", "weight of each component", &axes[..1], row(&|k| weighed.log_weights[k].exp())),
+        Record::new("component_weight", "weight of each component", &axes[..1], row(&|c| c.log_weight.exp())),
         Record::new(
             "component_evidence",
             "log p(y) as each component's own draws estimate it",
             &axes[..1],
-            row(&|k| weighed.evidence[k]),
+            row(&|c| c.evidence),
         ),
         Record::new(
             "component_cost",
             "cost J of the minimum under each component",
             &axes[..1],
-            row(&|k| minima[k].cost),
+            row(&|c| minima[c.of].cost),
         ),
-        Record::new("component_mean", "mean of each component", &axes, means),
-        Record::new("component_std", "standard deviation of each component", &axes, stds),
+        Record::new("component_mean", "mean of each component", &axes, rows(&|c| c.normal.mean().to_owned())),
+        Record::new("component_std", "standard deviation of each component", &axes, rows(&|c| c.normal.std())),
     ]
 }

@@ -62,6 +62,7 @@ pub(super) struct Closed {
 }
 
 /// The history of one problem.
+#[derive(Clone)]
 pub(super) struct Track {
     log_normalizer: f64,
     pub elbo: Vec<f64>,

@@ -5,6 +5,7 @@
 
 mod abc;
 mod axis;
+mod batches;
 mod canvas;
 mod convergence;
 mod covariances;
@@ -17,12 +18,15 @@ mod lead_time;
 mod panel;
 mod png;
 mod repeated;
+mod sbc;
 mod style;
 mod svg;
 mod throughput;
 mod trajectories;
 
+pub use batches::batches;
 pub use growth::growth_figure;
+pub use sbc::sbc_figure;
 pub use throughput::throughput;
 
 use super::{check_writable, write_bytes, write_text};

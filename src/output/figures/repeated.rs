@@ -23,7 +23,7 @@ const PERIODS: [(&str, &str, Marker); 3] =
 type Score = fn(&ScoreSummary) -> Option<&Periods<Estimate>>;
 
 /// Scores that are drawn, with their ideal where it is not 0.
-const SCORES: [(&str, Score, Option<f64>); 8] = [
+const SCORES: [(&str, Score, Option<f64>); 9] = [
     ("RMSE of the mean", |s| s.rmse.as_ref(), None),
     ("Spread / RMSE (ideal 1)", |s| s.spread_skill.as_ref(), Some(1.0)),
     ("Fair CRPS", |s| s.crps.as_ref(), None),
@@ -32,6 +32,7 @@ const SCORES: [(&str, Score, Option<f64>); 8] = [
     ("Share in central 90 %", |s| s.coverage_90.as_ref(), Some(0.9)),
     ("Distance of mean to reference", |s| s.distance_mean.as_ref(), None),
     ("Distance of log sd to reference", |s| s.distance_std.as_ref(), None),
+    ("Reference in own central 90 %", |s| s.reference_coverage_90.as_ref(), Some(0.9)),
 ];
 
 pub fn scores(case: &Case) -> Option<Drawing> {

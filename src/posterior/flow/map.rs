@@ -229,3 +229,149 @@ fn array(tensor: Tensor<2>) -> Array2<f64> {
     let numbers = numbers(tensor).into_iter().map(f64::from).collect();
     Array2::from_shape_vec((rows, columns), numbers).expect("as many numbers as its shape says")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nalgebra::DMatrix;
+
+    const FLOWS: [Family; 3] = [Family::RealNvp, Family::Planar, Family::Spline];
+    const N: usize = 5;
+
+    /// A small flow, its parameters away from the start by about `shift` of their units.
+    fn flow(family: Family, shift: f64) -> Flow {
+        let lower = Array2::from_shape_fn((N, N), |(i, j)| match i.cmp(&j) {
+            std::cmp::Ordering::Less => 0.0,
+            std::cmp::Ordering::Equal => 0.5 + 0.2 * i as f64,
+            std::cmp::Ordering::Greater => 0.1 * (i + j) as f64,
+        });
+        let base = Normal::lower(Array1::from_shape_fn(N, |i| i as f64), lower);
+        let settings = FlowSettings { layers: 4, width: 8, hidden: 1 };
+        let mut flow = Flow::new(family, &settings, vec![base], &[5]).unwrap();
+        let units = Array1::from(flow.units());
+        let z = standard_normals(5, Stream::Starts, 0, 0..1, units.len()).remove_axis(Axis(0));
+        flow.theta.row_mut(0).zip_mut_with(&(z * units), |v, z| *v += shift * z);
+        flow
+    }
+
+    /// A cost with a curvature that is nobody's, and its gradient.
+    fn cost(states: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
+        let weight = |i: usize| 1.0 + 0.3 * i as f64;
+        let value = states.map_axis(Axis(1), |x| (0..N).map(|i| weight(i) * (1.3 * x[i]).sin()).sum());
+        let gradient = Array2::from_shape_fn(states.dim(), |(k, i)| weight(i) * 1.3 * (1.3 * states[[k, i]]).cos());
+        (value, gradient)
+    }
+
+    fn median(mut values: Vec<f64>) -> f64 {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    }
+
+    /// The median, for a difference across a kink of the network's is none.
+    #[test]
+    fn log_det_is_that_of_the_numeric_jacobian() {
+        let step = 1.0 / 256.0;
+        for family in FLOWS {
+            let flow = flow(family, 0.5);
+            let eps = standard_normals(3, Stream::Posterior, 0, 0..40, N);
+            let (_, log_det) = flow.through(0, eps.view(), Layers::forward);
+            let columns: Vec<_> = (0..N)
+                .map(|j| {
+                    let image = |sign: f64| {
+                        let mut moved = eps.clone();
+                        moved.column_mut(j).mapv_inplace(|v| v + sign * step);
+                        flow.through(0, moved.view(), Layers::forward).0
+                    };
+                    (image(1.0) - image(-1.0)) / (2.0 * step)
+                })
+                .collect();
+            let errors = (0..eps.nrows()).map(|k| {
+                let jacobian = DMatrix::from_fn(N, N, |i, j| columns[j][[k, i]]);
+                (jacobian.determinant().abs().ln() - log_det[k]).abs()
+            });
+            let error = median(errors.collect());
+            assert!(error < 1e-3, "{family:?}: log |det| is off by {error}");
+            assert!(log_det.std(0.0) > 0.05, "{family:?}: nothing to see");
+        }
+    }
+
+    #[test]
+    fn the_way_back_ends_where_the_way_began() {
+        for family in FLOWS {
+            let flow = flow(family, 0.5);
+            let eps = standard_normals(3, Stream::Posterior, 0, 0..3000, N) * 1.5;
+            let (z, there) = flow.through(0, eps.view(), Layers::forward);
+            let (again, back) = flow.through(0, z.view(), Layers::inverse);
+            let largest = |d: &mut dyn Iterator<Item = f64>| d.fold(0.0f64, |m, d| m.max(d.abs()));
+            let (rows, log_det) =
+                (largest(&mut (&again - &eps).into_iter()), largest(&mut (&back - &there).into_iter()));
+            assert!(rows < 2e-4 && log_det < 2e-4, "{family:?}: {rows} and {log_det}");
+            assert!(largest(&mut (&z - &eps).into_iter()) > 0.1, "{family:?}: nothing moves");
+        }
+    }
+
+    /// Against differences of the mean of J - log |det| over the rows that are kept, parameter by parameter.
+    #[test]
+    fn plain_gradients_are_those_of_the_loss() {
+        for family in FLOWS {
+            let mut flow = flow(family, 0.3);
+            let eps = standard_normals(3, Stream::MonteCarlo, 0, 0..256, N);
+            let kept: Vec<bool> = (0..256).map(|k| k % 5 != 2).collect();
+            let loss = |flow: &Flow| -> f64 {
+                let (_, draws) = flow.pass(0, &eps);
+                let values = cost(&draws.states).0 + draws.log_density;
+                values.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(v, _)| v).sum()
+            };
+            let (pass, draws) = flow.pass(0, &eps);
+            let gradient = flow.pull_back(0, pass, cost(&draws.states).1.view(), &kept, Estimator::Plain);
+            let scale = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            let (step, mut errors) = (1.0 / 64.0, Vec::new());
+            for k in (0..gradient.len()).step_by(1 + gradient.len() / 150) {
+                let at = flow.theta[[0, k]];
+                let mut side = |sign: f64| {
+                    flow.theta[[0, k]] = at + sign * step;
+                    let loss = loss(&flow);
+                    flow.theta[[0, k]] = at;
+                    loss
+                };
+                errors.push(((side(1.0) - side(-1.0)) / (2.0 * step) - gradient[k]).abs() / scale);
+            }
+            let worst = errors.iter().fold(0.0f64, |m, e| m.max(*e));
+            let middle = median(errors);
+            assert!(worst < 2e-2 && middle < 1e-3, "{family:?}: worst {worst}, median {middle} of {scale}");
+        }
+    }
+
+    /// The two estimators have one mean, and where q is the posterior the path's is zero for every batch.
+    #[test]
+    fn path_gradients_have_the_mean_of_plain_ones_and_no_noise_at_the_posterior() {
+        for family in FLOWS {
+            let mut moved = flow(family, 0.3);
+            let eps = standard_normals(3, Stream::MonteCarlo, 0, 0..60_000, N);
+            let kept = vec![true; eps.nrows()];
+            let gradient = |flow: &Flow, by_x: &dyn Fn(&Array2<f64>) -> Array2<f64>, estimator| {
+                let (pass, draws) = flow.pass(0, &eps);
+                let sums = flow.pull_back(0, pass, by_x(&draws.states).view(), &kept, estimator);
+                Array1::from(sums) / eps.nrows() as f64
+            };
+            let by_x = |x: &Array2<f64>| cost(x).1;
+            let plain = gradient(&moved, &by_x, Estimator::Plain);
+            let path = gradient(&moved, &by_x, Estimator::Path);
+            let norm = |v: &Array1<f64>| v.dot(v).sqrt();
+            let gap = norm(&(&plain - &path)) / norm(&plain);
+            assert!(gap < 0.05, "{family:?}: the means differ by {gap}");
+
+            // The Gaussian itself as posterior of the flow's start: J = -log N(x).
+            moved = flow(family, 0.0);
+            let base = &moved.base[0];
+            let precision = DMatrix::from_fn(N, N, |i, j| base.covariance()[[i, j]]).try_inverse().unwrap();
+            let precision = Array2::from_shape_fn((N, N), |(i, j)| precision[(i, j)]);
+            let by_x = |x: &Array2<f64>| (x - &base.mean()).dot(&precision);
+            let path = gradient(&moved, &by_x, Estimator::Path);
+            let worst = path.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            assert!(worst < 1e-5, "{family:?}: {worst} at the posterior");
+            let plain = gradient(&moved, &by_x, Estimator::Plain);
+            assert!(norm(&plain) > 10.0 * norm(&path), "{family:?}: the plain estimator has noise there");
+        }
+    }
+}
