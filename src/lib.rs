@@ -71,9 +71,11 @@ pub use random::{Stream, StreamRng, normals, philox};
 pub use optimizer::{
     Adam, AdamSettings, AdamSteps, LbfgsSettings, Minimum, Reason, Schedule, minimise_adam, minimise_lbfgs,
 };
+#[cfg(feature = "neural")]
+pub use posterior::Flow;
 pub use posterior::{
-    Draws, Elbo, Estimator, Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Normal, Posterior, log_normalizer,
-    log_observation_normalizer,
+    Draws, Elbo, Estimator, Family, FlowSettings, FullRank, Gaussian, LowRank, MeanField, Mixture, Normal, Posterior,
+    log_normalizer, log_observation_normalizer,
 };
 
 // Methods: settings whose `run` gives one analysis per problem.

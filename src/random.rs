@@ -45,6 +45,8 @@ pub enum Stream {
     Component = 13,
     /// Draws by which the components of a mixture are weighed.
     Evidence = 14,
+    /// What the networks of a normalizing flow start from; `iteration` is the matrix, the member its row.
+    Weights = 15,
     /// The state from which a twin experiment spins up.
     SpinUp = 16,
     /// Which observations are dropped.

@@ -14,7 +14,7 @@ use vi4dvar::method::{
     ReferenceSettings, ViSettings,
 };
 use vi4dvar::optimizer::Schedule;
-use vi4dvar::posterior::{Estimator, Family};
+use vi4dvar::posterior::{Estimator, Family, FlowSettings};
 
 /// Where and how to compute.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -191,6 +191,15 @@ pub(super) struct MethodOptions {
     /// VI: columns of the low-rank family's factor. Default: 8
     #[arg(long, value_name = "N")]
     pub rank: usize,
+    /// VI: layers of a normalizing flow. Default: 8
+    #[arg(long, value_name = "N")]
+    pub flow_layers: usize,
+    /// VI: width of the hidden layers of a coupling's network. Default: 64
+    #[arg(long, value_name = "N")]
+    pub flow_width: usize,
+    /// VI: hidden layers of a coupling's network. Default: 2
+    #[arg(long, value_name = "N")]
+    pub flow_hidden: usize,
     /// VI: powers of the likelihood that a fit passes through. Default: 1, the whole likelihood
     #[arg(long, value_name = "N")]
     pub tempering: usize,
@@ -282,6 +291,9 @@ impl MethodOptions {
             estimator: v.estimator,
             vi_start: v.start,
             rank: v.rank,
+            flow_layers: v.flow.layers,
+            flow_width: v.flow.width,
+            flow_hidden: v.flow.hidden,
             tempering: v.tempering,
             mixture_starts: v.mixture_starts,
             initial_std: v.initial_std,
@@ -369,6 +381,7 @@ impl MethodOptions {
                 estimator: self.estimator,
                 start: self.vi_start,
                 rank: self.rank,
+                flow: FlowSettings { layers: self.flow_layers, width: self.flow_width, hidden: self.flow_hidden },
                 tempering: self.tempering,
                 mixture_starts: self.mixture_starts,
                 initial_std: self.initial_std,

@@ -2,6 +2,7 @@
 //! drawn from and weighed once it is fitted.
 
 mod elbo;
+mod flow;
 mod full_rank;
 mod low_rank;
 mod mean_field;
@@ -9,6 +10,9 @@ mod mixture;
 mod normal;
 
 pub use elbo::{Elbo, log_normalizer, log_observation_normalizer};
+#[cfg(feature = "neural")]
+pub use flow::Flow;
+pub use flow::FlowSettings;
 pub use full_rank::FullRank;
 pub use low_rank::LowRank;
 pub use mean_field::MeanField;

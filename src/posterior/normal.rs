@@ -127,9 +127,23 @@ impl Normal {
     }
 
     /// log q where the standard normals behind the draws are known: `[rows, control]` to `[rows]`.
-    fn log_density_of(&self, normals: &Array2<f64>) -> Array1<f64> {
+    pub(super) fn log_density_of(&self, normals: &Array2<f64>) -> Array1<f64> {
         let constant = self.log_det + 0.5 * self.mean.len() as f64 * TAU.ln();
         normals.map_axis(Axis(1), |z| -0.5 * z.dot(&z) - constant)
+    }
+
+    /// S' g of each row: gradients with respect to x, to gradients with respect to z where x = m + S z.
+    #[cfg(feature = "neural")]
+    pub(super) fn pull_back(&self, gradients: ArrayView2<f64>) -> Array2<f64> {
+        match &self.root {
+            Root::Diagonal(std) => &gradients * std,
+            Root::Dense(root, _) => gradients.dot(root),
+            Root::LowRank { diagonal, factor, shrink, .. } => {
+                let scaled = &gradients * diagonal;
+                let shrunk = scaled.dot(factor).dot(&shrink.t()).dot(&factor.t());
+                scaled - shrunk
+            }
+        }
     }
 
     /// m + S z of each row.

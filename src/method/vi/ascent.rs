@@ -1,4 +1,4 @@
-//! The Adam loop that raises the ELBO of any Gaussian family.
+//! The Adam loop that raises an ELBO, and its iteration for any Gaussian family.
 //!
 //! One iteration: theta becomes an affine map, the engine draws a batch from it and returns the sums of the adjoint
 //! gradients, the posterior turns them into the gradient of -ELBO, Adam moves theta of every problem at once. Its steps do
@@ -7,14 +7,14 @@
 
 use super::track::{Fallback, Step, Track};
 use super::{Course, NAME};
-use crate::engine::{Draw, Engine, LoadedProblem, Terms};
+use crate::engine::{Draw, Engine, LoadedProblem, Moments, Terms};
 use crate::error::{Error, Result};
 use crate::method::{Observer, Progress};
-use crate::optimizer::{Adam, AdamSettings, norm};
-use crate::posterior::{Elbo, Gaussian, log_normalizer};
+use crate::optimizer::{Adam, norm};
+use crate::posterior::{Elbo, Estimator, Gaussian, log_normalizer};
 use crate::problem::Problem;
 use crate::random::Stream;
-use ndarray::Array1;
+use ndarray::{Array1, ArrayView1, ArrayViewMut1};
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +53,82 @@ pub(super) fn load(problem: &Problem, engine: &Engine, tempers: &[f64]) -> Resul
     tempers.iter().map(level).collect()
 }
 
-/// Raises the ELBO of `q` under the problem that is `loaded` at each of `tempers`, the last of which is 1. Where there are several, the first half of the iterations passes through all but the
-/// last; the ELBO that is noted is always that of the whole likelihood.
+/// What the loop raises the ELBO of.
+pub(super) trait Climber {
+    /// One iteration: draws, their gradient, and a step along it. What each problem was before that step.
+    ///
+    /// # Errors
+    /// An engine's; parameters that overflow.
+    fn step(&mut self, iteration: usize) -> Result<Vec<Step>>;
+
+    /// The parameters of problem `p`.
+    fn row(&self, p: usize) -> ArrayView1<'_, f64>;
+
+    /// The parameters of problem `p`, to be changed.
+    fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64>;
+}
+
+/// Steps until the course ends, and goes back to the best window where that was better than the last. Windows count after
+/// `annealing` iterations.
+///
+/// # Errors
+/// The climber's; too many diverged draws.
+pub(super) fn climb(
+    course: &Course,
+    problem: &Problem,
+    annealing: usize,
+    climber: &mut dyn Climber,
+    observer: &mut dyn Observer,
+) -> Result<Ascent> {
+    let Course { iterations, batch, window, .. } = *course;
+    let mut tracks: Vec<_> =
+        (0..problem.count()).map(|p| Track::new(iterations, batch, log_normalizer(problem, p))).collect();
+    let mut best: Vec<Option<Array1<f64>>> = vec![None; problem.count()];
+    let mut stop = Stop::Iterations;
+    for iteration in 0..iterations {
+        let steps = climber.step(iteration)?;
+        let gradients: Vec<f64> = steps.iter().map(|step| step.gradient_norm).collect();
+        for (track, step) in tracks.iter_mut().zip(steps) {
+            track.push(step);
+            track.check_divergence(batch, course.max_diverged_share)?;
+        }
+
+        let done = iteration + 1;
+        if done.is_multiple_of(window) && done >= annealing + window {
+            let mut settled = true;
+            for (p, track) in tracks.iter_mut().enumerate() {
+                let closed = track.close_window(window, course.tolerance);
+                settled &= closed.settled;
+                if closed.best {
+                    best[p] = Some(climber.row(p).to_owned());
+                }
+            }
+            if settled {
+                stop = Stop::Tolerance;
+                break;
+            }
+        }
+        let elbo = tracks.iter().map(|t| t.elbo[iteration]).sum::<f64>() / tracks.len() as f64;
+        let figures = [("ELBO", elbo), ("|gradient|", norm(&gradients))];
+        let progress = Progress { method: NAME, iteration: done, iterations, figures: &figures };
+        if observer.progress(&progress).is_break() {
+            stop = Stop::Caller;
+            break;
+        }
+    }
+    let mut fallbacks = vec![None; problem.count()];
+    for (p, (track, best)) in tracks.iter().zip(best).enumerate() {
+        if let (Some(fallback), Some(best)) = (track.fallback(window), best) {
+            climber.row_mut(p).assign(&best);
+            fallbacks[p] = Some(fallback);
+        }
+    }
+    Ok(Ascent { tracks, stop, fallbacks })
+}
+
+/// Raises the ELBO of `q` under the problem that is `loaded` at each of `tempers`, the last of which is 1. Where there are
+/// several, the first half of the iterations passes through all but the last; the ELBO that is noted is always that of the
+/// whole likelihood.
 ///
 /// # Errors
 /// An engine's; too many diverged draws; parameters that overflow.
@@ -66,82 +140,71 @@ pub(super) fn raise(
     q: &mut dyn Gaussian,
     observer: &mut dyn Observer,
 ) -> Result<Ascent> {
-    let Course { iterations, batch, window, .. } = *course;
-    let settings =
-        AdamSettings { learning_rate: course.learning_rate, schedule: course.schedule, ..AdamSettings::default() };
     let units = q.units();
-    let per_problem = units.len() / problem.count();
-    let mut gradient = vec![0.0; units.len()];
-    let mut adam = Adam::new(settings, units, iterations);
-    let mut draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: batch };
-    let mut tracks: Vec<_> =
-        (0..problem.count()).map(|p| Track::new(iterations, batch, log_normalizer(problem, p))).collect();
-    let mut best: Vec<Option<Array1<f64>>> = vec![None; problem.count()];
-    let mut stop = Stop::Iterations;
-    let annealing = if tempers.len() > 1 { iterations / 2 } else { 0 };
-    for iteration in 0..iterations {
-        let last = tempers.len() - 1;
-        let level = if iteration < annealing { iteration * last / annealing } else { last };
-        let temper = tempers[level];
-        draw.iteration = iteration as u32;
-        let mut moments = loaded[level].moments(&draw, Terms::ALL)?;
-        q.pull_back(&moments, course.estimator, &mut gradient);
-        for (p, track) in tracks.iter_mut().enumerate() {
-            let m = &mut moments[p];
+    let gradient = vec![0.0; units.len()];
+    let adam = Adam::new(course.adam(), units, course.iterations);
+    let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: course.batch };
+    let annealing = if tempers.len() > 1 { course.iterations / 2 } else { 0 };
+    let mut climber =
+        GaussianClimber { tempers, annealing, loaded, estimator: course.estimator, q, draw, gradient, adam };
+    climb(course, problem, annealing, &mut climber, observer)
+}
+
+/// A Gaussian family on the way up.
+struct GaussianClimber<'a> {
+    tempers: &'a [f64],
+    /// Iterations in which the likelihood is tempered.
+    annealing: usize,
+    loaded: &'a mut [LoadedProblem],
+    estimator: Estimator,
+    q: &'a mut dyn Gaussian,
+    draw: Draw,
+    gradient: Vec<f64>,
+    adam: Adam,
+}
+
+impl Climber for GaussianClimber<'_> {
+    fn step(&mut self, iteration: usize) -> Result<Vec<Step>> {
+        let last = self.tempers.len() - 1;
+        let level = if iteration < self.annealing { iteration * last / self.annealing } else { last };
+        let temper = self.tempers[level];
+        self.draw.iteration = iteration as u32;
+        let mut moments = self.loaded[level].moments(&self.draw, Terms::ALL)?;
+        self.q.pull_back(&moments, self.estimator, &mut self.gradient);
+        let gradients = self.gradient.chunks_exact(self.gradient.len() / moments.len());
+        let step = |(p, (m, gradient)): (usize, (&mut Moments, &[f64]))| {
             m.cost_observation /= temper;
             let kept = (m.count - m.diverged) as f64;
-            let entropy = q.entropy(p);
+            let entropy = self.q.entropy(p);
             let mut elbo = Elbo::new(entropy, m);
             if temper < 1.0 {
                 // The spread that came back is that of the tempered cost.
                 elbo.error = f64::NAN;
             }
-            track.push(Step {
+            Step {
                 elbo,
                 entropy,
                 cost_background: m.cost_background / kept,
                 cost_observation: m.cost_observation / kept,
-                gradient_norm: norm(&gradient[p * per_problem..(p + 1) * per_problem]),
+                gradient_norm: norm(gradient),
                 diverged: m.diverged,
-            });
-            track.check_divergence(batch, course.max_diverged_share)?;
-        }
-        adam.step(q.parameters(), &gradient);
-        q.write_map(&mut draw.map);
-        if !draw.map.is_finite() {
+            }
+        };
+        let steps = moments.iter_mut().zip(gradients).enumerate().map(step).collect();
+        self.adam.step(self.q.parameters(), &self.gradient);
+        self.q.write_map(&mut self.draw.map);
+        if !self.draw.map.is_finite() {
             let what = format!("VI-4DVAR, whose mean or scale overflowed at iteration {}", iteration + 1);
-            return Err(Error::Diverged { what, diverged: batch, members: batch });
+            return Err(Error::Diverged { what, diverged: self.draw.count, members: self.draw.count });
         }
+        Ok(steps)
+    }
 
-        let done = iteration + 1;
-        if done.is_multiple_of(window) && done >= annealing + window {
-            let mut settled = true;
-            for (p, track) in tracks.iter_mut().enumerate() {
-                let closed = track.close_window(window, course.tolerance);
-                settled &= closed.settled;
-                if closed.best {
-                    best[p] = Some(q.row(p).to_owned());
-                }
-            }
-            if settled {
-                stop = Stop::Tolerance;
-                break;
-            }
-        }
-        let elbo = tracks.iter().map(|t| t.elbo[iteration]).sum::<f64>() / tracks.len() as f64;
-        let figures = [("ELBO", elbo), ("|gradient|", norm(&gradient))];
-        let progress = Progress { method: NAME, iteration: done, iterations, figures: &figures };
-        if observer.progress(&progress).is_break() {
-            stop = Stop::Caller;
-            break;
-        }
+    fn row(&self, p: usize) -> ArrayView1<'_, f64> {
+        self.q.row(p)
     }
-    let mut fallbacks = vec![None; problem.count()];
-    for (p, (track, best)) in tracks.iter().zip(best).enumerate() {
-        if let (Some(fallback), Some(best)) = (track.fallback(window), best) {
-            q.row_mut(p).assign(&best);
-            fallbacks[p] = Some(fallback);
-        }
+
+    fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64> {
+        self.q.row_mut(p)
     }
-    Ok(Ascent { tracks, stop, fallbacks })
 }

@@ -1,7 +1,8 @@
 //! The Gaussian families: where their fit starts, and how it runs.
 
+use super::ascent::{self, Ascent};
 use super::minima::{self, Minima};
-use super::{Fitted, InitialFit, Settings, Units, ascent};
+use super::{Fitted, InitialFit, Settings, Units};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::method::laplace::{Hessian, Laplace};
@@ -19,6 +20,20 @@ impl Settings {
         engine: &Engine,
         observer: &mut dyn Observer,
     ) -> Result<Fitted> {
+        let count = minima.problem.count();
+        let (normals, ascent) = self.fit_normals(minima, engine, observer)?;
+        let records = normals.iter().map(|normal| records(normal, self.family)).collect();
+        let posterior: Mixtures = normals.into_iter().map(Mixture::from).collect();
+        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes: vec![String::new(); count] })
+    }
+
+    /// The Gaussian of each problem, with how the fit went.
+    pub(super) fn fit_normals(
+        &self,
+        minima: &mut Minima,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<(Vec<Normal>, Ascent)> {
         let problem = minima.problem;
         let plain = if self.family == Family::MeanField { InitialFit::Background } else { InitialFit::Laplace };
         let mut q = match self.start.unwrap_or(plain) {
@@ -42,10 +57,7 @@ impl Settings {
         let tempers = ascent::tempers(self.tempering);
         let mut loaded = ascent::load(problem, engine, &tempers)?;
         let ascent = ascent::raise(&self.course(), problem, &tempers, &mut loaded, q.as_mut(), observer)?;
-        let normals: Vec<Normal> = (0..problem.count()).map(|p| q.normal(p)).collect();
-        let records = normals.iter().map(|normal| records(normal, self.family)).collect();
-        let posterior: Mixtures = normals.into_iter().map(Mixture::from).collect();
-        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes: vec![String::new(); problem.count()] })
+        Ok(((0..problem.count()).map(|p| q.normal(p)).collect(), ascent))
     }
 
     /// Around x_b, with the initial deviation.

@@ -1,6 +1,8 @@
 //! VI-4DVAR: the distribution of largest ELBO in a family, found by Adam on batched Monte Carlo gradients.
 
 mod ascent;
+#[cfg(feature = "neural")]
+mod flow;
 mod gaussian;
 mod importance;
 mod minima;
@@ -11,8 +13,8 @@ use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, check_count, check_positive, check_share};
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
-use crate::optimizer::Schedule;
-use crate::posterior::{Estimator, Family, Posterior, log_normalizer};
+use crate::optimizer::{AdamSettings, Schedule};
+use crate::posterior::{Estimator, Family, FlowSettings, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Axis, concatenate, s};
@@ -72,6 +74,8 @@ pub struct Settings {
     pub units: Units,
     /// Columns of the low-rank family's factor, at most the number of sites. Default: 8.
     pub rank: usize,
+    /// The layers of a normalizing flow.
+    pub flow: FlowSettings,
     /// Powers of the likelihood that the first half of the iterations passes through, from a hundredth up to 1, so that q
     /// is drawn to the posterior's mass and not to the nearest minimum. Default: 1, the whole likelihood throughout.
     pub tempering: usize,
@@ -107,6 +111,7 @@ impl Default for Settings {
             initial_std: 1.0,
             units: Units::Physical,
             rank: 8,
+            flow: FlowSettings::default(),
             tempering: 1,
             mixture_starts: 32,
             tolerance: None,
@@ -130,6 +135,13 @@ struct Course {
     tolerance: Option<f64>,
     window: usize,
     max_diverged_share: f64,
+}
+
+impl Course {
+    /// The optimiser's part of it.
+    fn adam(&self) -> AdamSettings {
+        AdamSettings { learning_rate: self.learning_rate, schedule: self.schedule, ..AdamSettings::default() }
+    }
 }
 
 /// What the fit of a family leaves behind.
@@ -160,6 +172,7 @@ impl Settings {
         check_positive("initial-std", self.initial_std)?;
         check_positive("tolerance", self.tolerance.unwrap_or(1.0))?;
         check_share("max-diverged-share", self.max_diverged_share)?;
+        self.flow.check()?;
         if self.family.is_flow() && !cfg!(feature = "neural") {
             return Err(Error::invalid(
                 "family",
@@ -212,6 +225,9 @@ impl Settings {
                 self.fit_gaussian(&mut minima, engine, observer)?
             }
             Family::Mixture => self.fit_mixture(&mut minima, engine, observer)?,
+            #[cfg(feature = "neural")]
+            Family::Planar | Family::RealNvp | Family::Spline => self.fit_flow(&mut minima, engine, observer)?,
+            #[cfg(not(feature = "neural"))]
             Family::Planar | Family::RealNvp | Family::Spline => unreachable!("checked"),
         };
         let mut analyses = self.analyses(problem, &mut minima, &fitted)?;

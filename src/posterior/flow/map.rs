@@ -1,0 +1,377 @@
+//! A flow of each of P problems: drawn from, weighed, and pulled back through.
+
+use super::FlowSettings;
+use super::layers::{Layers, Mapped, Matrix};
+use crate::error::{Error, Result};
+use crate::posterior::{Draws, Estimator, Family, Normal, Posterior};
+use crate::random::{Stream, standard_normals};
+use burn_tensor::{Device, Tensor, TensorData};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, concatenate, s};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows that pass through the layers at a time.
+const ROWS: usize = 1024;
+
+/// One flow for each of P problems.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    layers: Layers,
+    matrices: Vec<Matrix>,
+    /// N(m, S S'), from which it starts: `[P]`.
+    base: Vec<Normal>,
+    /// The layers' parameters: `[P, parameters]`.
+    theta: Array2<f64>,
+}
+
+/// Rows of one problem behind the layers, with what the way back needs.
+pub(crate) struct Pass {
+    parameters: Vec<Tensor<2>>,
+    mapped: Mapped,
+}
+
+impl Flow {
+    /// The flow of a family that is `base`, one Gaussian for each problem. Its networks start from the streams of
+    /// `seeds`.
+    ///
+    /// # Errors
+    /// A family that is no flow, settings that cannot work, fewer than two sites, or not one seed for each problem.
+    pub fn new(family: Family, settings: &FlowSettings, base: Vec<Normal>, seeds: &[u64]) -> Result<Self> {
+        settings.check()?;
+        let n = base.first().map_or(0, |q| q.mean().len());
+        if n < 2 || base.iter().any(|q| q.mean().len() != n) {
+            let expected = "Gaussians of two sites or more, of the same for each problem";
+            return Err(Error::invalid("start of a flow", expected, n.to_string(), "use a Gaussian family"));
+        }
+        if base.len() != seeds.len() {
+            let (expected, found) = (base.len().to_string(), seeds.len().to_string());
+            return Err(Error::invalid("seeds of a flow", expected, found, "give one for each problem"));
+        }
+        let Some(layers) = Layers::new(family, settings, n) else {
+            let help = "choose one of them, or fit the family as it is";
+            return Err(Error::invalid("family of a flow", "realnvp, planar or spline", family.name(), help));
+        };
+        let matrices = layers.matrices();
+        let count = matrices.iter().map(Matrix::len).sum();
+        let mut theta = Array2::zeros((base.len(), count));
+        for (mut row, seed) in theta.outer_iter_mut().zip(seeds) {
+            let row = row.as_slice_mut().expect("theta is contiguous");
+            let mut first = 0;
+            for (k, matrix) in matrices.iter().enumerate() {
+                let numbers = standard_normals(*seed, Stream::Weights, k as u32, 0..matrix.shape[0], matrix.shape[1]);
+                row[first..].iter_mut().zip(&numbers).for_each(|(weight, z)| *weight = matrix.std * z);
+                first += matrix.len();
+            }
+            layers.make_identity(row);
+        }
+        Ok(Self { layers, matrices, base, theta })
+    }
+
+    /// The parameters of problem `p`: `[parameters]`.
+    pub fn row(&self, p: usize) -> ArrayView1<'_, f64> {
+        self.theta.row(p)
+    }
+
+    /// The parameters of problem `p`, to be changed: `[parameters]`.
+    pub fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64> {
+        self.theta.row_mut(p)
+    }
+
+    /// All parameters, problem by problem: `[P * parameters]`.
+    pub(crate) fn parameters(&mut self) -> &mut [f64] {
+        self.theta.as_slice_mut().expect("theta is contiguous")
+    }
+
+    /// What a step of each parameter is counted in, for weights the deviation of what they started from:
+    /// `[parameters]`.
+    pub fn units(&self) -> Vec<f64> {
+        self.matrices.iter().flat_map(|m| vec![m.unit; m.len()]).collect()
+    }
+
+    /// Problem `p`'s parameters for the layers.
+    fn tensors(&self, p: usize, device: &Device) -> Vec<Tensor<2>> {
+        let row = self.theta.row(p);
+        let mut numbers = row.iter().map(|v| *v as f32);
+        let tensor = |m: &Matrix| {
+            let own: Vec<f32> = numbers.by_ref().take(m.len()).collect();
+            Tensor::from_data(TensorData::new(own, m.shape), device)
+        };
+        self.matrices.iter().map(tensor).collect()
+    }
+
+    /// Rows through the layers on all threads: their images, and log |det| at each.
+    fn through(
+        &self,
+        p: usize,
+        rows: ArrayView2<f64>,
+        way: impl Fn(&Layers, &[Tensor<2>], Tensor<2>) -> Mapped + Sync,
+    ) -> (Array2<f64>, Array1<f64>) {
+        let device = Device::flex();
+        let parameters = self.tensors(p, &device);
+        let parts: Vec<_> = (0..rows.nrows())
+            .into_par_iter()
+            .step_by(ROWS)
+            .map(|first| {
+                let part = rows.slice(s![first..(first + ROWS).min(rows.nrows()), ..]);
+                let mapped = way(&self.layers, &parameters, tensor(part, &device));
+                (array(mapped.rows), array(mapped.log_det).remove_axis(Axis(1)))
+            })
+            .collect();
+        let (images, log_dets): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        if images.is_empty() {
+            return (rows.to_owned(), Array1::zeros(0));
+        }
+        let views: Vec<_> = images.iter().map(|part| part.view()).collect();
+        let log_det_views: Vec<_> = log_dets.iter().map(|part| part.view()).collect();
+        let join = "parts of one width";
+        (concatenate(Axis(0), &views).expect(join), concatenate(Axis(0), &log_det_views).expect(join))
+    }
+
+    /// Standard normals of problem `p` through the layers, in a way that can be gone back: `[rows, control]`.
+    pub(crate) fn pass(&self, p: usize, normals: &Array2<f64>) -> (Pass, Draws) {
+        let device = Device::flex().autodiff();
+        let parameters: Vec<_> = self.tensors(p, &device).into_iter().map(Tensor::require_grad).collect();
+        let mapped = self.layers.forward(&parameters, tensor(normals.view(), &device));
+        let log_det = array(mapped.log_det.clone()).remove_axis(Axis(1));
+        let draws = Draws {
+            states: self.base[p].map(array(mapped.rows.clone())),
+            log_density: self.base[p].log_density_of(normals) - log_det,
+        };
+        (Pass { parameters, mapped }, draws)
+    }
+
+    /// The gradient of -ELBO with respect to problem `p`'s parameters, as a sum over the rows of a pass that are `kept`.
+    /// `gradient`: dJ/dx0 of each row, `[rows, control]`.
+    ///
+    /// Plain: of J(x) - log |det|. Path: of J(x) + log q(x), the q fixed (Roeder, Wu & Duvenaud 2017), whose gradient with
+    /// respect to z is found on the way back through the layers (as Agrawal & Domke 2024 do).
+    pub(crate) fn pull_back(
+        &self,
+        p: usize,
+        pass: Pass,
+        gradient: ArrayView2<f64>,
+        kept: &[bool],
+        estimator: Estimator,
+    ) -> Vec<f64> {
+        let Pass { parameters, mapped } = pass;
+        let device = mapped.rows.device();
+        let mut by_z = self.base[p].pull_back(gradient);
+        if estimator == Estimator::Path {
+            by_z += &self.score(p, &mapped.rows);
+        }
+        for (mut row, _) in by_z.outer_iter_mut().zip(kept).filter(|(_, kept)| !**kept) {
+            row.fill(0.0);
+        }
+        let mut loss = (mapped.rows * tensor(by_z.view(), &device)).sum();
+        if estimator == Estimator::Plain {
+            let weights: Vec<f32> = kept.iter().map(|kept| f32::from(*kept)).collect();
+            let weights = Tensor::<2>::from_data(TensorData::new(weights, [kept.len(), 1]), &device);
+            loss = loss - (mapped.log_det * weights).sum();
+        }
+        let mut gradients = loss.backward();
+        let own = |(parameter, matrix): (&Tensor<2>, &Matrix)| match parameter.grad_remove(&mut gradients) {
+            Some(gradient) => numbers(gradient),
+            None => vec![0.0; matrix.len()],
+        };
+        parameters.iter().zip(&self.matrices).flat_map(own).map(f64::from).collect()
+    }
+
+    /// d log q/dz of each row, q taken as it is: `[rows, control]`.
+    fn score(&self, p: usize, z: &Tensor<2>) -> Array2<f64> {
+        let device = Device::flex().autodiff();
+        let z = Tensor::<2>::from_data(z.to_data(), &device).require_grad();
+        let back = self.layers.inverse(&self.tensors(p, &device), z.clone());
+        let log_q = (back.rows.clone() * back.rows).sum() * -0.5 - back.log_det.sum();
+        array(z.grad(&log_q.backward()).expect("log q depends on z"))
+    }
+}
+
+impl Posterior for Flow {
+    fn problems(&self) -> usize {
+        self.base.len()
+    }
+
+    fn control(&self) -> usize {
+        self.base[0].mean().len()
+    }
+
+    fn draw(&self, p: usize, seed: u64, stream: Stream, members: Range<usize>) -> Draws {
+        let normals = standard_normals(seed, stream, 0, members, self.control());
+        let (z, log_det) = self.through(p, normals.view(), Layers::forward);
+        Draws { states: self.base[p].map(z), log_density: self.base[p].log_density_of(&normals) - log_det }
+    }
+
+    fn log_density(&self, p: usize, states: ArrayView2<f64>) -> Array1<f64> {
+        let z = self.base[p].whiten(states);
+        let (normals, log_det) = self.through(p, z.view(), Layers::inverse);
+        self.base[p].log_density_of(&normals) - log_det
+    }
+}
+
+impl Matrix {
+    /// Numbers in it.
+    fn len(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
+}
+
+fn tensor(rows: ArrayView2<f64>, device: &Device) -> Tensor<2> {
+    let numbers: Vec<f32> = rows.iter().map(|v| *v as f32).collect();
+    Tensor::from_data(TensorData::new(numbers, [rows.nrows(), rows.ncols()]), device)
+}
+
+fn numbers(tensor: Tensor<2>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().expect("tensors of f32")
+}
+
+fn array(tensor: Tensor<2>) -> Array2<f64> {
+    let [rows, columns] = tensor.dims();
+    let numbers = numbers(tensor).into_iter().map(f64::from).collect();
+    Array2::from_shape_vec((rows, columns), numbers).expect("as many numbers as its shape says")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nalgebra::DMatrix;
+
+    const FLOWS: [Family; 3] = [Family::RealNvp, Family::Planar, Family::Spline];
+    const N: usize = 5;
+
+    /// A small flow, its parameters away from the start by about `shift` of their units.
+    fn flow(family: Family, shift: f64) -> Flow {
+        let lower = Array2::from_shape_fn((N, N), |(i, j)| match i.cmp(&j) {
+            std::cmp::Ordering::Less => 0.0,
+            std::cmp::Ordering::Equal => 0.5 + 0.2 * i as f64,
+            std::cmp::Ordering::Greater => 0.1 * (i + j) as f64,
+        });
+        let base = Normal::lower(Array1::from_shape_fn(N, |i| i as f64), lower);
+        let settings = FlowSettings { layers: 4, width: 8, hidden: 1 };
+        let mut flow = Flow::new(family, &settings, vec![base], &[5]).unwrap();
+        let units = Array1::from(flow.units());
+        let z = standard_normals(5, Stream::Starts, 0, 0..1, units.len()).remove_axis(Axis(0));
+        flow.theta.row_mut(0).zip_mut_with(&(z * units), |v, z| *v += shift * z);
+        flow
+    }
+
+    /// A cost with a curvature that is nobody's, and its gradient.
+    fn cost(states: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
+        let weight = |i: usize| 1.0 + 0.3 * i as f64;
+        let value = states.map_axis(Axis(1), |x| (0..N).map(|i| weight(i) * (1.3 * x[i]).sin()).sum());
+        let gradient = Array2::from_shape_fn(states.dim(), |(k, i)| weight(i) * 1.3 * (1.3 * states[[k, i]]).cos());
+        (value, gradient)
+    }
+
+    fn median(mut values: Vec<f64>) -> f64 {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    }
+
+    /// The median, for a difference across a kink of the network's is none.
+    #[test]
+    fn log_det_is_that_of_the_numeric_jacobian() {
+        let step = 1.0 / 256.0;
+        for family in FLOWS {
+            let flow = flow(family, 0.5);
+            let eps = standard_normals(3, Stream::Posterior, 0, 0..40, N);
+            let (_, log_det) = flow.through(0, eps.view(), Layers::forward);
+            let columns: Vec<_> = (0..N)
+                .map(|j| {
+                    let image = |sign: f64| {
+                        let mut moved = eps.clone();
+                        moved.column_mut(j).mapv_inplace(|v| v + sign * step);
+                        flow.through(0, moved.view(), Layers::forward).0
+                    };
+                    (image(1.0) - image(-1.0)) / (2.0 * step)
+                })
+                .collect();
+            let errors = (0..eps.nrows()).map(|k| {
+                let jacobian = DMatrix::from_fn(N, N, |i, j| columns[j][[k, i]]);
+                (jacobian.determinant().abs().ln() - log_det[k]).abs()
+            });
+            let error = median(errors.collect());
+            assert!(error < 1e-3, "{family:?}: log |det| is off by {error}");
+            assert!(log_det.std(0.0) > 0.05, "{family:?}: nothing to see");
+        }
+    }
+
+    #[test]
+    fn the_way_back_ends_where_the_way_began() {
+        for family in FLOWS {
+            let flow = flow(family, 0.5);
+            let eps = standard_normals(3, Stream::Posterior, 0, 0..3000, N) * 1.5;
+            let (z, there) = flow.through(0, eps.view(), Layers::forward);
+            let (again, back) = flow.through(0, z.view(), Layers::inverse);
+            let largest = |d: &mut dyn Iterator<Item = f64>| d.fold(0.0f64, |m, d| m.max(d.abs()));
+            let (rows, log_det) =
+                (largest(&mut (&again - &eps).into_iter()), largest(&mut (&back - &there).into_iter()));
+            assert!(rows < 2e-4 && log_det < 2e-4, "{family:?}: {rows} and {log_det}");
+            assert!(largest(&mut (&z - &eps).into_iter()) > 0.1, "{family:?}: nothing moves");
+        }
+    }
+
+    /// Against differences of the mean of J - log |det| over the rows that are kept, parameter by parameter.
+    #[test]
+    fn plain_gradients_are_those_of_the_loss() {
+        for family in FLOWS {
+            let mut flow = flow(family, 0.3);
+            let eps = standard_normals(3, Stream::MonteCarlo, 0, 0..256, N);
+            let kept: Vec<bool> = (0..256).map(|k| k % 5 != 2).collect();
+            let loss = |flow: &Flow| -> f64 {
+                let (_, draws) = flow.pass(0, &eps);
+                let values = cost(&draws.states).0 + draws.log_density;
+                values.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(v, _)| v).sum()
+            };
+            let (pass, draws) = flow.pass(0, &eps);
+            let gradient = flow.pull_back(0, pass, cost(&draws.states).1.view(), &kept, Estimator::Plain);
+            let scale = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            let (step, mut errors) = (1.0 / 64.0, Vec::new());
+            for k in (0..gradient.len()).step_by(1 + gradient.len() / 150) {
+                let at = flow.theta[[0, k]];
+                let mut side = |sign: f64| {
+                    flow.theta[[0, k]] = at + sign * step;
+                    let loss = loss(&flow);
+                    flow.theta[[0, k]] = at;
+                    loss
+                };
+                errors.push(((side(1.0) - side(-1.0)) / (2.0 * step) - gradient[k]).abs() / scale);
+            }
+            let worst = errors.iter().fold(0.0f64, |m, e| m.max(*e));
+            let middle = median(errors);
+            assert!(worst < 2e-2 && middle < 1e-3, "{family:?}: worst {worst}, median {middle} of {scale}");
+        }
+    }
+
+    /// The two estimators have one mean, and where q is the posterior the path's is zero for every batch.
+    #[test]
+    fn path_gradients_have_the_mean_of_plain_ones_and_no_noise_at_the_posterior() {
+        for family in FLOWS {
+            let mut moved = flow(family, 0.3);
+            let eps = standard_normals(3, Stream::MonteCarlo, 0, 0..60_000, N);
+            let kept = vec![true; eps.nrows()];
+            let gradient = |flow: &Flow, by_x: &dyn Fn(&Array2<f64>) -> Array2<f64>, estimator| {
+                let (pass, draws) = flow.pass(0, &eps);
+                let sums = flow.pull_back(0, pass, by_x(&draws.states).view(), &kept, estimator);
+                Array1::from(sums) / eps.nrows() as f64
+            };
+            let by_x = |x: &Array2<f64>| cost(x).1;
+            let plain = gradient(&moved, &by_x, Estimator::Plain);
+            let path = gradient(&moved, &by_x, Estimator::Path);
+            let norm = |v: &Array1<f64>| v.dot(v).sqrt();
+            let gap = norm(&(&plain - &path)) / norm(&plain);
+            assert!(gap < 0.05, "{family:?}: the means differ by {gap}");
+
+            // The Gaussian itself as posterior of the flow's start: J = -log N(x).
+            moved = flow(family, 0.0);
+            let base = &moved.base[0];
+            let precision = DMatrix::from_fn(N, N, |i, j| base.covariance()[[i, j]]).try_inverse().unwrap();
+            let precision = Array2::from_shape_fn((N, N), |(i, j)| precision[(i, j)]);
+            let by_x = |x: &Array2<f64>| (x - &base.mean()).dot(&precision);
+            let path = gradient(&moved, &by_x, Estimator::Path);
+            let worst = path.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+            assert!(worst < 1e-5, "{family:?}: {worst} at the posterior");
+            let plain = gradient(&moved, &by_x, Estimator::Plain);
+            assert!(norm(&plain) > 10.0 * norm(&path), "{family:?}: the plain estimator has noise there");
+        }
+    }
+}
