@@ -60,7 +60,7 @@ fn a_flow_starts_as_its_gaussian() {
 #[test]
 fn the_density_of_a_draw_is_found_from_its_state() {
     for (family, problems) in FLOWS.into_iter().flat_map(|f| [(f, 1), (f, 3)]) {
-        for (n, bound) in [(4, 5e-5), (40, 5e-4)] {
+        for (n, bound) in [(4, 1e-4), (40, 1e-4)] {
             let flow = shifted(family, &FlowSettings::default(), bases(problems, n), 0.3);
             for p in 0..problems {
                 let draws = flow.draw(p, 9, Stream::Importance, 0..2000);
@@ -82,7 +82,7 @@ fn a_density_has_mass_one_and_the_moments_of_its_draws() {
     for family in FLOWS {
         let settings = FlowSettings { width: 16, ..FlowSettings::default() };
         let base = Normal::of_covariance(array![0.5, -1.0], array![[1.0, 0.4], [0.4, 0.5]].view()).unwrap();
-        let flow = shifted(family, &settings, vec![base], 0.3);
+        let flow = shifted(family, &settings, vec![base], 0.15);
         let draws = flow.draw(0, 5, Stream::Posterior, 0..40_000).states;
         let (mean, std) = (draws.mean_axis(Axis(0)).unwrap(), draws.std_axis(Axis(0), 1.0));
         let (points, reach) = (500, 9.0);
@@ -110,8 +110,10 @@ fn draws_do_not_depend_on_those_around_them() {
     for family in FLOWS {
         let flow = shifted(family, &FlowSettings::default(), bases(1, 6), 0.3);
         let (all, some) = (flow.draw(0, 7, Stream::Posterior, 0..3000), flow.draw(0, 7, Stream::Posterior, 2000..2003));
-        assert_eq!(all.states.slice(ndarray::s![2000..2003, ..]), some.states, "{family:?}");
-        assert_eq!(all.log_density.slice(ndarray::s![2000..2003]), some.log_density);
+        // Networks in f32 round by the size of a batch.
+        let states = &all.states.slice(ndarray::s![2000..2003, ..]) - &some.states;
+        let log_density = &all.log_density.slice(ndarray::s![2000..2003]) - &some.log_density;
+        assert!(states.iter().chain(&log_density).all(|d| d.abs() < 1e-5), "{family:?}: {states} {log_density}");
         assert_eq!(flow.draw(0, 7, Stream::Posterior, 3..3).states.dim(), (0, 6));
     }
 }
@@ -215,7 +217,9 @@ fn flows_follow_an_arc_that_no_gaussian_can() {
     let (problem, engine) = (arcs(3), Engine::cpu(Precision::F64).unwrap());
     let evidence: Vec<f64> = (0..3).map(|p| arcs_evidence(&problem, p)).collect();
     let gaps = |family: Family| -> Vec<f64> {
-        let settings = ViSettings { family, iterations: 500, importance_draws: 20_000, ..ViSettings::default() };
+        let layers = if family == Family::Planar { 24 } else { 8 };
+        let flow = FlowSettings { layers, ..FlowSettings::default() };
+        let settings = ViSettings { family, iterations: 500, importance_draws: 20_000, flow, ..ViSettings::default() };
         let analyses = settings.run(&problem, &engine, &mut Silent).unwrap();
         analyses.iter().zip(&evidence).map(|(a, e)| e - number(a, "final_elbo")).collect()
     };

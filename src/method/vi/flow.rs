@@ -114,7 +114,7 @@ impl FlowClimber<'_> {
         let passes: Vec<_> = pieces
             .par_iter()
             .map(|(p, own)| {
-                flow.pass(*p, &standard_normals(self.seeds[*p], Stream::MonteCarlo, iteration, own.clone(), n))
+                flow.pass(*p, standard_normals(self.seeds[*p], Stream::MonteCarlo, iteration, own.clone(), n))
             })
             .collect();
         let views: Vec<_> = passes.iter().map(|(_, draws)| draws.states.view()).collect();

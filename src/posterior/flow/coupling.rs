@@ -1,171 +1,242 @@
 //! Coupling layers: a network of the even sites says how the odd ones move, then the other way round. On a ring, the
 //! neighbours of a site that moves all stay.
 //!
-//! The affine coupling (RealNVP: Dinh, Sohl-Dickstein & Bengio 2017) is y = x exp(s) + t with s bounded.
+//! The affine coupling (RealNVP: Dinh, Sohl-Dickstein & Bengio 2017) is y = x exp(s) + t with s bounded; for the spline
+//! coupling see [`spline`].
 
 use super::layers::{Mapped, Matrix};
+use super::network::{Network, Run};
 use super::{FlowSettings, spline};
-use burn_tensor::activation::relu;
-use burn_tensor::{Device, Int, Tensor, TensorData};
+use burn_tensor::Tensor;
+use ndarray::{Array1, Array2};
 
 /// Bound on |log scale| of one affine coupling.
 const MOST_LOG_SCALE: f64 = 2.0;
 
-/// How a site moves.
+/// How a site moves, given some numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Transform {
     Affine,
     Spline,
 }
 
-/// A half that has moved.
-pub(super) struct Moved {
-    /// `[rows, sites of the half]`
-    pub rows: Tensor<2>,
-    /// log dy/dx of each: `[rows, sites of the half]`.
-    pub log_slope: Tensor<2>,
-}
-
 impl Transform {
-    /// Numbers that each site takes, one entry for each head of the network.
-    fn heads(self) -> &'static [usize] {
+    /// Numbers that each site takes.
+    fn numbers(self) -> usize {
         match self {
-            Self::Affine => &[1, 1],
-            Self::Spline => &[spline::BINS, spline::BINS, spline::BINS - 1],
+            Self::Affine => 2,
+            Self::Spline => spline::NUMBERS,
         }
     }
 
-    /// x to y. `heads`: each `[rows, sites of the half * numbers]`.
-    fn forward(self, x: Tensor<2>, heads: Vec<Tensor<2>>) -> Moved {
+    /// y and log dy/dx at x.
+    fn forward(self, x: f64, numbers: &[f32]) -> (f64, f64) {
         match self {
             Self::Affine => {
-                let [log_scale, shift] = affine(heads);
-                Moved { rows: x * log_scale.clone().exp() + shift, log_slope: log_scale }
+                let s = log_scale(numbers);
+                (x * s.exp() + f64::from(numbers[1]), s)
             }
-            Self::Spline => spline::forward(x, heads),
+            Self::Spline => spline::forward(x, numbers),
         }
     }
 
-    /// y to x, with the slope of the way there.
-    fn inverse(self, y: Tensor<2>, heads: Vec<Tensor<2>>) -> Moved {
+    /// x, and log dy/dx there, at y.
+    fn inverse(self, y: f64, numbers: &[f32]) -> (f64, f64) {
         match self {
             Self::Affine => {
-                let [log_scale, shift] = affine(heads);
-                Moved { rows: (y - shift) * (-log_scale.clone()).exp(), log_slope: log_scale }
+                let s = log_scale(numbers);
+                ((y - f64::from(numbers[1])) * (-s).exp(), s)
             }
-            Self::Spline => spline::inverse(y, heads),
+            Self::Spline => spline::inverse(y, numbers),
+        }
+    }
+
+    /// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
+    fn pull_back(self, x: f64, numbers: &[f32], by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
+        match self {
+            Self::Affine => {
+                let s = log_scale(numbers);
+                let share = s / MOST_LOG_SCALE;
+                let by_x = by_y * s.exp();
+                by_numbers[0] = ((by_x * x + by_log_slope) * (1.0 - share * share)) as f32;
+                by_numbers[1] = by_y as f32;
+                by_x
+            }
+            Self::Spline => spline::pull_back(x, numbers, by_y, by_log_slope, by_numbers),
         }
     }
 }
 
-/// The bounded log scale and the shift.
-fn affine(heads: Vec<Tensor<2>>) -> [Tensor<2>; 2] {
-    let [raw, shift] = heads.try_into().expect("two heads");
-    [(raw / MOST_LOG_SCALE).tanh() * MOST_LOG_SCALE, shift]
+/// s of an affine coupling: the first number while it is small.
+fn log_scale(numbers: &[f32]) -> f64 {
+    MOST_LOG_SCALE * (f64::from(numbers[0]) / MOST_LOG_SCALE).tanh()
 }
 
 /// A stack of couplings.
 #[derive(Clone, Debug)]
 pub(super) struct Couplings {
     transform: Transform,
-    sites: usize,
-    layers: usize,
-    width: usize,
-    hidden: usize,
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    network: Network,
+    /// The sites that move, and those that stay.
+    moves: Vec<usize>,
+    stays: Vec<usize>,
+}
+
+/// Couplings with the weights of one problem.
+pub(super) struct Ready<'a> {
+    transform: Transform,
+    layers: Vec<(&'a Layer, Vec<Tensor<2>>)>,
+}
+
+/// A way through couplings.
+pub(super) struct Tape {
+    layers: Vec<Recorded>,
+}
+
+struct Recorded {
+    /// The rows before the layer: `[rows, n]`.
+    before: Array2<f64>,
+    /// The network's outputs.
+    outputs: Vec<f32>,
+    run: Run,
 }
 
 impl Couplings {
     pub fn new(transform: Transform, settings: &FlowSettings, sites: usize) -> Self {
-        let FlowSettings { layers, width, hidden } = *settings;
-        Self { transform, sites, layers, width, hidden }
+        let layer = |k: usize| {
+            let half = |first: usize| (first % 2..sites).step_by(2).collect::<Vec<_>>();
+            let (moves, stays) = (half(k + 1), half(k));
+            Layer { network: Network::new(stays.len(), settings, moves.len() * transform.numbers()), moves, stays }
+        };
+        Self { transform, layers: (0..settings.layers).map(layer).collect() }
     }
 
-    /// Sites of the half that layer `layer` moves.
-    fn moved(&self, layer: usize) -> usize {
-        if moves_odd(layer) { self.sites / 2 } else { self.sites.div_ceil(2) }
-    }
-
-    /// Weights and biases of each layer's network: hidden layers as He et al. (2015) start them, heads at zero.
     pub fn matrices(&self) -> Vec<Matrix> {
-        let mut matrices = Vec::new();
-        for layer in 0..self.layers {
-            let moved = self.moved(layer);
-            let mut inputs = self.sites - moved;
-            for _ in 0..self.hidden {
-                let std = (2.0 / inputs as f64).sqrt();
-                matrices.push(Matrix { shape: [inputs, self.width], std, unit: std });
-                matrices.push(Matrix { shape: [1, self.width], std: 0.0, unit: std });
-                inputs = self.width;
+        self.layers.iter().flat_map(|layer| layer.network.matrices()).collect()
+    }
+
+    pub fn ready(&self, parameters: &[f64]) -> Ready<'_> {
+        let mut rest = parameters;
+        let layer = |layer: &'_ Layer| {
+            let own;
+            (own, rest) = rest.split_at(layer.network.matrices().iter().map(Matrix::len).sum());
+            layer.network.weights(own)
+        };
+        let weights: Vec<_> = self.layers.iter().map(layer).collect();
+        Ready { transform: self.transform, layers: self.layers.iter().zip(weights).collect() }
+    }
+}
+
+impl Layer {
+    /// The sites that stay, as the network takes them.
+    fn input(&self, rows: &Array2<f64>) -> Vec<f32> {
+        rows.outer_iter().flat_map(|row| self.stays.iter().map(move |i| row[*i] as f32)).collect()
+    }
+
+    /// Adds what the network's input has to say.
+    fn add_input(&self, by_rows: &mut Array2<f64>, by_input: &[f32]) {
+        for (mut row, by_input) in by_rows.outer_iter_mut().zip(by_input.chunks_exact(self.stays.len())) {
+            self.stays.iter().zip(by_input).for_each(|(i, by)| row[*i] += f64::from(*by));
+        }
+    }
+
+    /// Every site that moves in every row, with its numbers among the network's outputs: (row, site, numbers).
+    fn moves<'a>(
+        &'a self,
+        transform: Transform,
+        outputs: &'a [f32],
+    ) -> impl Iterator<Item = (usize, usize, &'a [f32])> {
+        let places = outputs.chunks_exact(transform.numbers()).enumerate();
+        places.map(|(k, numbers)| (k / self.moves.len(), self.moves[k % self.moves.len()], numbers))
+    }
+}
+
+impl Ready<'_> {
+    pub fn forward(&self, eps: Array2<f64>) -> Mapped {
+        let mut mapped = Mapped::start(eps);
+        for (layer, weights) in &self.layers {
+            let outputs = layer.network.outputs(weights, layer.input(&mapped.rows));
+            self.advance(layer, &outputs, &mut mapped);
+        }
+        mapped
+    }
+
+    pub fn inverse(&self, z: Array2<f64>) -> Mapped {
+        let mut mapped = Mapped::start(z);
+        for (layer, weights) in self.layers.iter().rev() {
+            let outputs = layer.network.outputs(weights, layer.input(&mapped.rows));
+            for (k, i, numbers) in layer.moves(self.transform, &outputs) {
+                let (x, log_slope) = self.transform.inverse(mapped.rows[[k, i]], numbers);
+                mapped.rows[[k, i]] = x;
+                mapped.log_det[k] += log_slope;
             }
-            let unit = (1.0 / inputs as f64).sqrt();
-            for numbers in self.transform.heads() {
-                matrices.push(Matrix { shape: [inputs, moved * numbers], std: 0.0, unit });
-                matrices.push(Matrix { shape: [1, moved * numbers], std: 0.0, unit });
+        }
+        mapped
+    }
+
+    pub fn record(&self, eps: Array2<f64>) -> (Mapped, Tape) {
+        let mut mapped = Mapped::start(eps);
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for (layer, weights) in &self.layers {
+            let (outputs, run) = layer.network.run(weights, layer.input(&mapped.rows), true);
+            let before = mapped.rows.clone();
+            self.advance(layer, &outputs, &mut mapped);
+            layers.push(Recorded { before, outputs, run });
+        }
+        (mapped, Tape { layers })
+    }
+
+    fn advance(&self, layer: &Layer, outputs: &[f32], mapped: &mut Mapped) {
+        for (k, i, numbers) in layer.moves(self.transform, outputs) {
+            let (y, log_slope) = self.transform.forward(mapped.rows[[k, i]], numbers);
+            mapped.rows[[k, i]] = y;
+            mapped.log_det[k] += log_slope;
+        }
+    }
+
+    /// With F = log q(x) - log |det|, T the transform and theta its numbers: by the sites that move it is F' / T', by those
+    /// that stay what log q(x) says there less (log T' + F' / T' T) by theta, theta by the sites.
+    pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
+        let mut score = -&eps;
+        let mut rows = eps;
+        let mut scratch = vec![0f32; self.transform.numbers()];
+        for (layer, weights) in &self.layers {
+            let (outputs, run) = layer.network.run(weights, layer.input(&rows), false);
+            let mut by_outputs = vec![0f32; outputs.len()];
+            let each = by_outputs.chunks_exact_mut(self.transform.numbers());
+            for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
+                let x = rows[[k, i]];
+                let (y, log_slope) = self.transform.forward(x, numbers);
+                let bend = self.transform.pull_back(x, numbers, 0.0, 1.0, &mut scratch);
+                let by_y = (score[[k, i]] - bend) * (-log_slope).exp();
+                self.transform.pull_back(x, numbers, -by_y, -1.0, by_numbers);
+                rows[[k, i]] = y;
+                score[[k, i]] = by_y;
             }
+            layer.add_input(&mut score, &run.pull_back(by_outputs).0);
         }
-        matrices
+        score
     }
 
-    /// What the half that stays says of the half that moves: one tensor for each head.
-    fn network(&self, parameters: &[Tensor<2>], stays: Tensor<2>) -> Vec<Tensor<2>> {
-        let linear = |x: &Tensor<2>, pair: &[Tensor<2>]| x.clone().matmul(pair[0].clone()) + pair[1].clone();
-        let (hidden, heads) = parameters.split_at(2 * self.hidden);
-        let x = hidden.chunks_exact(2).fold(stays, |x, pair| relu(linear(&x, pair)));
-        heads.chunks_exact(2).map(|pair| linear(&x, pair)).collect()
-    }
-
-    pub fn forward(&self, parameters: &[Tensor<2>], eps: Tensor<2>) -> Mapped {
-        let [mut even, mut odd] = self.halves(eps);
-        let mut log_det = None;
-        for (layer, own) in parameters.chunks_exact(parameters.len() / self.layers).enumerate() {
-            let (stays, moves) = if moves_odd(layer) { (&even, &mut odd) } else { (&odd, &mut even) };
-            let moved = self.transform.forward(moves.clone(), self.network(own, stays.clone()));
-            *moves = moved.rows;
-            add(&mut log_det, moved.log_slope);
+    pub fn pull_back(&self, tape: Tape, by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+        let mut by_rows = by_z;
+        let mut by_weights = Vec::with_capacity(self.layers.len());
+        for ((layer, _), Recorded { before, outputs, run }) in self.layers.iter().zip(tape.layers).rev() {
+            let mut by_outputs = vec![0f32; outputs.len()];
+            let each = by_outputs.chunks_exact_mut(self.transform.numbers());
+            for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
+                let by_y = by_rows[[k, i]];
+                by_rows[[k, i]] = self.transform.pull_back(before[[k, i]], numbers, by_y, by_log_det[k], by_numbers);
+            }
+            let (by_input, own) = run.pull_back(by_outputs);
+            layer.add_input(&mut by_rows, &by_input);
+            by_weights.push(own);
         }
-        self.join(even, odd, log_det)
+        by_weights.into_iter().rev().flatten().map(f64::from).collect()
     }
-
-    pub fn inverse(&self, parameters: &[Tensor<2>], z: Tensor<2>) -> Mapped {
-        let [mut even, mut odd] = self.halves(z);
-        let mut log_det = None;
-        for (layer, own) in parameters.chunks_exact(parameters.len() / self.layers).enumerate().rev() {
-            let (stays, moves) = if moves_odd(layer) { (&even, &mut odd) } else { (&odd, &mut even) };
-            let moved = self.transform.inverse(moves.clone(), self.network(own, stays.clone()));
-            *moves = moved.rows;
-            add(&mut log_det, moved.log_slope);
-        }
-        self.join(even, odd, log_det)
-    }
-
-    fn halves(&self, rows: Tensor<2>) -> [Tensor<2>; 2] {
-        [0, 1].map(|first| rows.clone().select(1, indices((first..self.sites).step_by(2), &rows.device())))
-    }
-
-    fn join(&self, even: Tensor<2>, odd: Tensor<2>, log_det: Option<Tensor<2>>) -> Mapped {
-        let half = self.sites.div_ceil(2);
-        let order = (0..self.sites).map(|i| if i % 2 == 0 { i / 2 } else { half + i / 2 });
-        let order = indices(order, &even.device());
-        Mapped { rows: Tensor::cat(vec![even, odd], 1).select(1, order), log_det: log_det.expect("a layer") }
-    }
-}
-
-/// Layers take turns.
-fn moves_odd(layer: usize) -> bool {
-    layer.is_multiple_of(2)
-}
-
-/// Adds the sum over sites.
-fn add(log_det: &mut Option<Tensor<2>>, log_slope: Tensor<2>) {
-    let sum = log_slope.sum_dim(1);
-    *log_det = Some(match log_det.take() {
-        None => sum,
-        Some(before) => before + sum,
-    });
-}
-
-fn indices(sites: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
-    let sites: Vec<i64> = sites.map(|i| i as i64).collect();
-    let shape = [sites.len()];
-    Tensor::from_data(TensorData::new(sites, shape), device)
 }

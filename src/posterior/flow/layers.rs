@@ -1,10 +1,10 @@
-//! What all kinds of layers have in common: their parameters, and the way through them and back.
+//! What all kinds of layers have in common: their parameters, the way through them and back, and the derivatives of both.
 
 use super::FlowSettings;
-use super::coupling::{Couplings, Transform};
-use super::planar::Planar;
+use super::coupling::{self, Couplings};
+use super::planar::{self, Planar};
 use crate::posterior::Family;
-use burn_tensor::Tensor;
+use ndarray::{Array1, Array2};
 
 /// A matrix of parameters, and how it starts.
 #[derive(Clone, Copy, Debug)]
@@ -17,27 +17,54 @@ pub(super) struct Matrix {
     pub unit: f64,
 }
 
-/// Rows behind the layers, or in front of them.
-pub(super) struct Mapped {
-    /// `[rows, n]`
-    pub rows: Tensor<2>,
-    /// log |det dz/deps| there, whichever way was gone: `[rows, 1]`.
-    pub log_det: Tensor<2>,
+impl Matrix {
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
 }
 
-/// The layers of a flow of one kind. Parameters are handed over as the tensors of [`Self::matrices`], in that order.
+/// Rows at an end of the layers.
+#[derive(Clone, Debug)]
+pub(super) struct Mapped {
+    /// `[rows, n]`
+    pub rows: Array2<f64>,
+    /// log |det dz/deps| there, whichever way was gone: `[rows]`.
+    pub log_det: Array1<f64>,
+}
+
+impl Mapped {
+    /// Where the way begins.
+    pub fn start(rows: Array2<f64>) -> Self {
+        Self { log_det: Array1::zeros(rows.nrows()), rows }
+    }
+}
+
+/// The layers of a flow of one kind.
 #[derive(Clone, Debug)]
 pub(super) enum Layers {
     Couplings(Couplings),
     Planar(Planar),
 }
 
+/// The layers with the parameters of one problem, ready for rows of any number.
+pub(super) enum Ready<'a> {
+    Couplings(coupling::Ready<'a>),
+    Planar(planar::Ready),
+}
+
+/// A way through the layers, with what the way back needs.
+pub(super) enum Tape {
+    Couplings(coupling::Tape),
+    Planar(planar::Tape),
+}
+
 impl Layers {
     /// Of `n` sites; nothing if the family is no flow.
     pub fn new(family: Family, settings: &FlowSettings, n: usize) -> Option<Self> {
         match family {
-            Family::RealNvp => Some(Self::Couplings(Couplings::new(Transform::Affine, settings, n))),
-            Family::Spline => Some(Self::Couplings(Couplings::new(Transform::Spline, settings, n))),
+            Family::RealNvp => Some(Self::Couplings(Couplings::new(coupling::Transform::Affine, settings, n))),
+            Family::Spline => Some(Self::Couplings(Couplings::new(coupling::Transform::Spline, settings, n))),
             Family::Planar => Some(Self::Planar(Planar::new(settings.layers, n))),
             _ => None,
         }
@@ -53,25 +80,69 @@ impl Layers {
 
     /// Moves parameters from where [`Self::matrices`] puts them to where all layers are the identity.
     pub fn make_identity(&self, parameters: &mut [f64]) {
-        // Couplings start with an output of zeros.
+        // Couplings start with networks whose output is zero.
         if let Self::Planar(planar) = self {
             planar.make_identity(parameters);
         }
     }
 
-    /// From eps to z.
-    pub fn forward(&self, parameters: &[Tensor<2>], eps: Tensor<2>) -> Mapped {
+    pub fn ready(&self, parameters: &[f64]) -> Ready<'_> {
         match self {
-            Self::Couplings(couplings) => couplings.forward(parameters, eps),
-            Self::Planar(planar) => planar.forward(parameters, eps),
+            Self::Couplings(couplings) => Ready::Couplings(couplings.ready(parameters)),
+            Self::Planar(planar) => Ready::Planar(planar.ready(parameters)),
+        }
+    }
+}
+
+impl Ready<'_> {
+    /// From eps to z.
+    pub fn forward(&self, eps: Array2<f64>) -> Mapped {
+        match self {
+            Self::Couplings(layers) => layers.forward(eps),
+            Self::Planar(layers) => layers.forward(eps),
         }
     }
 
     /// From z to eps.
-    pub fn inverse(&self, parameters: &[Tensor<2>], z: Tensor<2>) -> Mapped {
+    pub fn inverse(&self, z: Array2<f64>) -> Mapped {
         match self {
-            Self::Couplings(couplings) => couplings.inverse(parameters, z),
-            Self::Planar(planar) => planar.inverse(parameters, z),
+            Self::Couplings(layers) => layers.inverse(z),
+            Self::Planar(layers) => layers.inverse(z),
+        }
+    }
+
+    /// From eps to z, so that [`Self::pull_back`] is possible.
+    pub fn record(&self, eps: Array2<f64>) -> (Mapped, Tape) {
+        match self {
+            Self::Couplings(layers) => {
+                let (mapped, tape) = layers.record(eps);
+                (mapped, Tape::Couplings(tape))
+            }
+            Self::Planar(layers) => {
+                let (mapped, tape) = layers.record(eps);
+                (mapped, Tape::Planar(tape))
+            }
+        }
+    }
+
+    /// d log q/dz behind the layers, q taken as it is, for standard normals `eps` in front of them: `[rows, n]`.
+    ///
+    /// From layer to layer, y = f(x): the gradient of log q(y) is f'^-T times that of log q(x) - log |det f'(x)| (Vaitl et
+    /// al. 2024, "Fast and unified path gradient estimators for normalizing flows").
+    pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
+        match self {
+            Self::Couplings(layers) => layers.score(eps),
+            Self::Planar(layers) => layers.score(eps),
+        }
+    }
+
+    /// The gradient with respect to the parameters of what has the gradients `by_z` with respect to z, `[rows, n]`, and
+    /// `by_log_det` with respect to log |det|, `[rows]`.
+    pub fn pull_back(&self, tape: Tape, by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+        match (self, tape) {
+            (Self::Couplings(layers), Tape::Couplings(tape)) => layers.pull_back(tape, by_z, by_log_det),
+            (Self::Planar(layers), Tape::Planar(tape)) => layers.pull_back(&tape, by_z, by_log_det),
+            _ => unreachable!("a tape goes back through the layers that recorded it"),
         }
     }
 }

@@ -1,12 +1,11 @@
-//! Planar layers (Rezende & Mohamed 2015): f(z) = z + u_hat tanh(w'z + b), u_hat = u + (m(w'u) - w'u) w / |w|^2 with
+//! Planar layers (Rezende & Mohamed 2015): f(x) = x + u_hat tanh(w'x + b), u_hat = u + (m(w'u) - w'u) w / |w|^2 with
 //! m(x) = softplus(x) - 1 > -1, which keeps every layer invertible.
 //!
-//! The identity is u = ln(e - 1) w / |w|^2; u = 0 is not, for m(0) = -0.307. There is no closed inverse: a = w'z + b solves
+//! The identity is u = ln(e - 1) w / |w|^2; u = 0 is not, for m(0) = -0.307. There is no closed inverse: a = w'x + b solves
 //! a + m(w'u) tanh(a) = w'f + b, a scalar equation with a growing left-hand side.
 
 use super::layers::{Mapped, Matrix};
-use burn_tensor::activation::softplus;
-use burn_tensor::{Tensor, TensorData};
+use ndarray::{Array1, Array2, ArrayView1};
 
 /// Steps of the solver. Each halves the bracket where Newton's method leaves it.
 const STEPS: usize = 100;
@@ -18,16 +17,23 @@ pub(super) struct Planar {
     sites: usize,
 }
 
-/// One layer's numbers.
+/// Planar layers with the numbers of one problem.
+pub(super) struct Ready {
+    layers: Vec<Layer>,
+}
+
+/// The rows before each layer.
+pub(super) struct Tape {
+    before: Vec<Array2<f64>>,
+}
+
 struct Layer {
-    /// `[1, n]`
-    w: Tensor<2>,
-    /// `[1, n]`
-    u_hat: Tensor<2>,
-    /// w'u_hat = m(w'u): `[1, 1]`.
-    bend: Tensor<2>,
-    /// `[1, 1]`
-    b: Tensor<2>,
+    w: Array1<f64>,
+    u: Array1<f64>,
+    b: f64,
+    u_hat: Array1<f64>,
+    /// w'u_hat = m(w'u)
+    bend: f64,
 }
 
 impl Planar {
@@ -49,91 +55,135 @@ impl Planar {
         }
     }
 
-    pub fn forward(&self, parameters: &[Tensor<2>], eps: Tensor<2>) -> Mapped {
-        let mut z = eps;
-        let mut log_det = None;
-        for layer in parameters.chunks_exact(3).map(Layer::new) {
-            let t = layer.project(z.clone()).tanh();
-            log_det = Some(layer.log_det(t.clone(), log_det));
-            z = z + t.matmul(layer.u_hat);
-        }
-        Mapped { rows: z, log_det: log_det.expect("a layer") }
-    }
-
-    pub fn inverse(&self, parameters: &[Tensor<2>], z: Tensor<2>) -> Mapped {
-        let mut eps = z;
-        let mut log_det = None;
-        for layer in parameters.chunks_exact(3).rev().map(Layer::new) {
-            let t = layer.solve(layer.project(eps.clone())).tanh();
-            log_det = Some(layer.log_det(t.clone(), log_det));
-            eps = eps - t.matmul(layer.u_hat);
-        }
-        Mapped { rows: eps, log_det: log_det.expect("a layer") }
+    pub fn ready(&self, parameters: &[f64]) -> Ready {
+        Ready { layers: parameters.chunks_exact(2 * self.sites + 1).map(Layer::new).collect() }
     }
 }
 
 impl Layer {
-    fn new(parameters: &[Tensor<2>]) -> Self {
-        let [w, u, b] = [0, 1, 2].map(|k| parameters[k].clone());
-        let product = (w.clone() * u.clone()).sum_dim(1);
-        let square = w.clone().powi_scalar(2).sum_dim(1);
-        let bend = softplus(product.clone(), 1.0) - 1.0;
-        let u_hat = u + w.clone() * ((bend.clone() - product) / square);
-        Self { w, u_hat, bend, b }
+    fn new(parameters: &[f64]) -> Self {
+        let n = parameters.len() / 2;
+        let (w, u) = (ArrayView1::from(&parameters[..n]), ArrayView1::from(&parameters[n..2 * n]));
+        let (product, square) = (w.dot(&u), w.dot(&w));
+        let bend = product.max(0.0) + (-product.abs()).exp().ln_1p() - 1.0;
+        let u_hat = &u + &w * ((bend - product) / square);
+        Self { w: w.to_owned(), u: u.to_owned(), b: parameters[2 * n], u_hat, bend }
     }
 
-    /// w'z + b: `[rows, 1]`.
-    fn project(&self, z: Tensor<2>) -> Tensor<2> {
-        z.matmul(self.w.clone().transpose()) + self.b.clone()
+    /// tanh(w'x + b) and |det f'| = 1 + w'u_hat tanh'.
+    fn at(&self, x: ArrayView1<f64>) -> (f64, f64) {
+        let t = (self.w.dot(&x) + self.b).tanh();
+        (t, 1.0 + (1.0 - t * t) * self.bend)
     }
 
-    /// log(1 + w'u_hat tanh'), added to what was before.
-    fn log_det(&self, t: Tensor<2>, before: Option<Tensor<2>>) -> Tensor<2> {
-        let own = ((t.powi_scalar(2).neg() + 1.0) * self.bend.clone() + 1.0).log();
-        match before {
-            None => own,
-            Some(before) => before + own,
+    /// From the gradients with respect to f (which become those with respect to x) and log |det| of each row to those with
+    /// respect to w, u and b.
+    fn pull_back(&self, before: &Array2<f64>, by_rows: &mut Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+        let n = self.w.len();
+        let (mut by_w, mut by_u_hat) = (Array1::<f64>::zeros(n), Array1::<f64>::zeros(n));
+        let (mut by_b, mut by_bend) = (0.0, 0.0);
+        for ((x, mut by), by_log_det) in before.outer_iter().zip(by_rows.outer_iter_mut()).zip(by_log_det) {
+            let (t, det) = self.at(x);
+            let by_det = by_log_det / det;
+            let by_t = by.dot(&self.u_hat) - 2.0 * t * self.bend * by_det;
+            let by_a = by_t * (1.0 - t * t);
+            by_bend += by_det * (1.0 - t * t);
+            by_b += by_a;
+            by_u_hat.scaled_add(t, &by);
+            by_w.scaled_add(by_a, &x);
+            by.scaled_add(by_a, &self.w);
         }
-    }
-
-    /// The a with a + bend tanh(a) = right: `[rows, 1]`. Found in f64; one Newton step more within the graph has the
-    /// derivative of the solution.
-    fn solve(&self, right: Tensor<2>) -> Tensor<2> {
-        let shape = right.dims();
-        let device = right.device();
-        let bend = f64::from(values(&self.bend)[0]);
-        let roots: Vec<f32> = values(&right).into_iter().map(|r| solve(bend, f64::from(r)) as f32).collect();
-        let slopes: Vec<f32> =
-            roots.iter().map(|a| (1.0 + bend * (1.0 - f64::from(a.tanh()).powi(2))).max(1e-6) as f32).collect();
-        let [roots, slopes] = [roots, slopes].map(|v| Tensor::<2>::from_data(TensorData::new(v, shape), &device));
-        let residual = roots.clone() + roots.clone().tanh() * self.bend.clone() - right;
-        roots - residual / slopes
+        // u_hat = u + k w with k = (m(p) - p) / |w|^2, p = w'u.
+        let (product, square) = (self.w.dot(&self.u), self.w.dot(&self.w));
+        let k = (self.bend - product) / square;
+        let by_k = by_u_hat.dot(&self.w);
+        by_bend += by_k / square;
+        let by_product = by_bend / (1.0 + (-product).exp()) - by_k / square;
+        by_w.scaled_add(k, &by_u_hat);
+        by_w.scaled_add(-2.0 * by_k * k / square, &self.w);
+        by_w.scaled_add(by_product, &self.u);
+        let by_u = by_u_hat + by_product * &self.w;
+        by_w.into_iter().chain(by_u).chain([by_b]).collect()
     }
 }
 
-/// A tensor's numbers.
-fn values(tensor: &Tensor<2>) -> Vec<f32> {
-    tensor.to_data().try_to_vec().expect("tensors of f32")
+impl Ready {
+    pub fn forward(&self, eps: Array2<f64>) -> Mapped {
+        let mut mapped = Mapped::start(eps);
+        self.layers.iter().for_each(|layer| advance(layer, &mut mapped));
+        mapped
+    }
+
+    pub fn inverse(&self, z: Array2<f64>) -> Mapped {
+        let mut mapped = Mapped::start(z);
+        for layer in self.layers.iter().rev() {
+            for (mut row, log_det) in mapped.rows.outer_iter_mut().zip(&mut mapped.log_det) {
+                let t = solve(layer.bend, layer.w.dot(&row) + layer.b).tanh();
+                row.scaled_add(-t, &layer.u_hat);
+                *log_det += ((1.0 - t * t) * layer.bend).ln_1p();
+            }
+        }
+        mapped
+    }
+
+    pub fn record(&self, eps: Array2<f64>) -> (Mapped, Tape) {
+        let mut mapped = Mapped::start(eps);
+        let mut before = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            before.push(mapped.rows.clone());
+            advance(layer, &mut mapped);
+        }
+        (mapped, Tape { before })
+    }
+
+    /// f'^-T = I - tanh' w u_hat' / |det f'|.
+    pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
+        let mut score = -&eps;
+        let mut rows = eps;
+        for layer in &self.layers {
+            for (mut x, mut score) in rows.outer_iter_mut().zip(score.outer_iter_mut()) {
+                let (t, det) = layer.at(x.view());
+                let slope = 1.0 - t * t;
+                score.scaled_add(2.0 * t * slope * layer.bend / det, &layer.w);
+                let along = score.dot(&layer.u_hat);
+                score.scaled_add(-slope * along / det, &layer.w);
+                x.scaled_add(t, &layer.u_hat);
+            }
+        }
+        score
+    }
+
+    pub fn pull_back(&self, tape: &Tape, by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+        let mut by_rows = by_z;
+        let layers = self.layers.iter().zip(&tape.before).rev();
+        let own: Vec<_> = layers.map(|(layer, before)| layer.pull_back(before, &mut by_rows, by_log_det)).collect();
+        own.into_iter().rev().flatten().collect()
+    }
+}
+
+fn advance(layer: &Layer, mapped: &mut Mapped) {
+    for (mut row, log_det) in mapped.rows.outer_iter_mut().zip(&mut mapped.log_det) {
+        let (t, det) = layer.at(row.view());
+        row.scaled_add(t, &layer.u_hat);
+        *log_det += det.ln();
+    }
 }
 
 /// The root of a + bend tanh(a) = right for bend > -1, by Newton's method between bounds that it may not leave.
 fn solve(bend: f64, right: f64) -> f64 {
-    if !right.is_finite() {
-        return right;
-    }
     let (mut low, mut high) = (right - bend.abs(), right + bend.abs());
-    let mut a = right.clamp(low, high);
+    let mut a = right;
     for _ in 0..STEPS {
         let t = a.tanh();
         let residual = a + bend * t - right;
         if residual > 0.0 {
-            high = a
+            high = a;
         } else {
-            low = a
+            low = a;
         }
         let newton = a - residual / (1.0 + bend * (1.0 - t * t));
         let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
-        if (next - a).abs() <= 1e-14 * (1.0 + a.abs()) {
+        if (next - a).abs() <= 1e-15 * (1.0 + a.abs()) {
             return next;
         }
         a = next;
