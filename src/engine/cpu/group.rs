@@ -374,8 +374,8 @@ impl<'a, V: Lanes> Group<'a, V> {
     #[inline(always)]
     fn leave_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, block: &mut Block<V::Scalar>) {
         block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
-        for (to, cost) in block.cost.iter_mut().zip(costs) {
-            cost.store(&mut to[offset..]);
+        for k in 0..2 {
+            costs[k].store(&mut block.cost[k][offset..]);
         }
     }
 
