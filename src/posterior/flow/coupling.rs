@@ -4,9 +4,10 @@
 //! The affine coupling (RealNVP: Dinh, Sohl-Dickstein & Bengio 2017) is y = x exp(s) + t with s bounded; for the spline
 //! coupling see [`spline`].
 
+use super::FlowSettings;
 use super::layers::{Mapped, Matrix};
 use super::network::{Network, Run};
-use super::{FlowSettings, spline};
+use super::spline::{self, Spline};
 use burn_tensor::Tensor;
 use ndarray::{Array1, Array2};
 
@@ -17,7 +18,17 @@ const MOST_LOG_SCALE: f64 = 2.0;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Transform {
     Affine,
+    /// A spline, then an affine map: the spline's domain is bounded.
     Spline,
+}
+
+/// The way of one site in one row.
+struct Move<'a> {
+    spline: Option<Spline<'a>>,
+    /// s = [`MOST_LOG_SCALE`] * share
+    share: f64,
+    scale: f64,
+    shift: f64,
 }
 
 impl Transform {
@@ -25,51 +36,45 @@ impl Transform {
     fn numbers(self) -> usize {
         match self {
             Self::Affine => 2,
-            Self::Spline => spline::NUMBERS,
+            Self::Spline => 2 + spline::NUMBERS,
         }
     }
 
-    /// y and log dy/dx at x.
-    fn forward(self, x: f64, numbers: &[f32]) -> (f64, f64) {
-        match self {
-            Self::Affine => {
-                let s = log_scale(numbers);
-                (x * s.exp() + f64::from(numbers[1]), s)
-            }
-            Self::Spline => spline::forward(x, numbers),
-        }
-    }
-
-    /// x, and log dy/dx there, at y.
-    fn inverse(self, y: f64, numbers: &[f32]) -> (f64, f64) {
-        match self {
-            Self::Affine => {
-                let s = log_scale(numbers);
-                ((y - f64::from(numbers[1])) * (-s).exp(), s)
-            }
-            Self::Spline => spline::inverse(y, numbers),
-        }
-    }
-
-    /// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
-    fn pull_back(self, x: f64, numbers: &[f32], by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
-        match self {
-            Self::Affine => {
-                let s = log_scale(numbers);
-                let share = s / MOST_LOG_SCALE;
-                let by_x = by_y * s.exp();
-                by_numbers[0] = ((by_x * x + by_log_slope) * (1.0 - share * share)) as f32;
-                by_numbers[1] = by_y as f32;
-                by_x
-            }
-            Self::Spline => spline::pull_back(x, numbers, by_y, by_log_slope, by_numbers),
-        }
+    fn of(self, numbers: &[f32]) -> Move<'_> {
+        let share = (f64::from(numbers[0]) / MOST_LOG_SCALE).tanh();
+        let spline = match self {
+            Self::Affine => None,
+            Self::Spline => Some(Spline::new(&numbers[2..])),
+        };
+        Move { spline, share, scale: (MOST_LOG_SCALE * share).exp(), shift: f64::from(numbers[1]) }
     }
 }
 
-/// s of an affine coupling: the first number while it is small.
-fn log_scale(numbers: &[f32]) -> f64 {
-    MOST_LOG_SCALE * (f64::from(numbers[0]) / MOST_LOG_SCALE).tanh()
+impl Move<'_> {
+    /// y and log dy/dx at x.
+    fn forward(&self, x: f64) -> (f64, f64) {
+        let (bent, log_slope) = self.spline.as_ref().map_or((x, 0.0), |spline| spline.forward(x));
+        (bent * self.scale + self.shift, log_slope + MOST_LOG_SCALE * self.share)
+    }
+
+    /// x, and log dy/dx there, at y.
+    fn inverse(&self, y: f64) -> (f64, f64) {
+        let bent = (y - self.shift) / self.scale;
+        let (x, log_slope) = self.spline.as_ref().map_or((bent, 0.0), |spline| spline.inverse(bent));
+        (x, log_slope + MOST_LOG_SCALE * self.share)
+    }
+
+    /// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
+    fn pull_back(&self, x: f64, by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
+        let bent = self.spline.as_ref().map_or(x, |spline| spline.forward(x).0);
+        let by_bent = by_y * self.scale;
+        by_numbers[0] = ((by_bent * bent + by_log_slope) * (1.0 - self.share * self.share)) as f32;
+        by_numbers[1] = by_y as f32;
+        match &self.spline {
+            None => by_bent,
+            Some(spline) => spline.pull_back(x, by_bent, by_log_slope, &mut by_numbers[2..]),
+        }
+    }
 }
 
 /// A stack of couplings.
@@ -171,7 +176,7 @@ impl Ready<'_> {
         for (layer, weights) in self.layers.iter().rev() {
             let outputs = layer.network.outputs(weights, layer.input(&mapped.rows));
             for (k, i, numbers) in layer.moves(self.transform, &outputs) {
-                let (x, log_slope) = self.transform.inverse(mapped.rows[[k, i]], numbers);
+                let (x, log_slope) = self.transform.of(numbers).inverse(mapped.rows[[k, i]]);
                 mapped.rows[[k, i]] = x;
                 mapped.log_det[k] += log_slope;
             }
@@ -193,7 +198,7 @@ impl Ready<'_> {
 
     fn advance(&self, layer: &Layer, outputs: &[f32], mapped: &mut Mapped) {
         for (k, i, numbers) in layer.moves(self.transform, outputs) {
-            let (y, log_slope) = self.transform.forward(mapped.rows[[k, i]], numbers);
+            let (y, log_slope) = self.transform.of(numbers).forward(mapped.rows[[k, i]]);
             mapped.rows[[k, i]] = y;
             mapped.log_det[k] += log_slope;
         }
@@ -204,17 +209,17 @@ impl Ready<'_> {
     pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
         let mut score = -&eps;
         let mut rows = eps;
-        let mut scratch = vec![0f32; self.transform.numbers()];
         for (layer, weights) in &self.layers {
             let (outputs, run) = layer.network.run(weights, layer.input(&rows), false);
             let mut by_outputs = vec![0f32; outputs.len()];
             let each = by_outputs.chunks_exact_mut(self.transform.numbers());
             for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
                 let x = rows[[k, i]];
-                let (y, log_slope) = self.transform.forward(x, numbers);
-                let bend = self.transform.pull_back(x, numbers, 0.0, 1.0, &mut scratch);
+                let moves = self.transform.of(numbers);
+                let (y, log_slope) = moves.forward(x);
+                let bend = moves.pull_back(x, 0.0, 1.0, by_numbers);
                 let by_y = (score[[k, i]] - bend) * (-log_slope).exp();
-                self.transform.pull_back(x, numbers, -by_y, -1.0, by_numbers);
+                moves.pull_back(x, -by_y, -1.0, by_numbers);
                 rows[[k, i]] = y;
                 score[[k, i]] = by_y;
             }
@@ -231,7 +236,7 @@ impl Ready<'_> {
             let each = by_outputs.chunks_exact_mut(self.transform.numbers());
             for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
                 let by_y = by_rows[[k, i]];
-                by_rows[[k, i]] = self.transform.pull_back(before[[k, i]], numbers, by_y, by_log_det[k], by_numbers);
+                by_rows[[k, i]] = self.transform.of(numbers).pull_back(before[[k, i]], by_y, by_log_det[k], by_numbers);
             }
             let (by_input, own) = run.pull_back(by_outputs);
             layer.add_input(&mut by_rows, &by_input);

@@ -20,6 +20,14 @@ const LEAST: f64 = 1e-3;
 /// What shares of the domain are multiplied by to leave every bin its least one.
 const SHARED: f64 = 1.0 - LEAST * BINS as f64;
 
+/// A spline of given numbers.
+pub(super) struct Spline<'a> {
+    numbers: &'a [f32],
+    /// What the bins' widths and heights share out.
+    widths: [f64; BINS],
+    heights: [f64; BINS],
+}
+
 /// One bin.
 #[derive(Clone, Copy, Debug)]
 struct Bin {
@@ -32,68 +40,93 @@ struct Bin {
     d1: f64,
 }
 
-/// y and log dy/dx at x.
-pub(super) fn forward(x: f64, numbers: &[f32]) -> (f64, f64) {
-    if !(-BOUND..BOUND).contains(&x) {
-        return (x, 0.0);
+impl<'a> Spline<'a> {
+    pub fn new(numbers: &'a [f32]) -> Self {
+        Self { numbers, widths: shares(&numbers[..BINS]), heights: shares(&numbers[BINS..2 * BINS]) }
     }
-    let bin = Bin::of(x, numbers, false);
-    let place = Place::new(&bin, (x - bin.x0) / bin.width);
-    (bin.y0 + bin.height * place.rise / place.denominator, place.log_slope())
-}
 
-/// x, and log dy/dx there, at y.
-pub(super) fn inverse(y: f64, numbers: &[f32]) -> (f64, f64) {
-    if !(-BOUND..BOUND).contains(&y) {
-        return (y, 0.0);
+    /// y and log dy/dx at x.
+    pub fn forward(&self, x: f64) -> (f64, f64) {
+        if !(-BOUND..BOUND).contains(&x) {
+            return (x, 0.0);
+        }
+        let bin = self.bin(x, false);
+        let place = Place::new(&bin, (x - bin.x0) / bin.width);
+        (bin.y0 + bin.height * place.rise / place.denominator, place.log_slope())
     }
-    let bin = Bin::of(y, numbers, true);
-    let (s, above) = (bin.height / bin.width, y - bin.y0);
-    let bend = above * (bin.d0 + bin.d1 - 2.0 * s);
-    let (a, b, c) = (bin.height * (s - bin.d0) + bend, bin.height * bin.d0 - bend, -s * above);
-    // Of the two roots the one in [0, 1], in the form that does not cancel.
-    let xi = 2.0 * c / (-b - (b * b - 4.0 * a * c).max(0.0).sqrt());
-    (bin.x0 + xi * bin.width, Place::new(&bin, xi).log_slope())
-}
 
-/// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
-pub(super) fn pull_back(x: f64, numbers: &[f32], by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
-    by_numbers.fill(0.0);
-    if !(-BOUND..BOUND).contains(&x) {
-        return by_y;
+    /// x, and log dy/dx there, at y.
+    pub fn inverse(&self, y: f64) -> (f64, f64) {
+        if !(-BOUND..BOUND).contains(&y) {
+            return (y, 0.0);
+        }
+        let bin = self.bin(y, true);
+        let (s, above) = (bin.height / bin.width, y - bin.y0);
+        let bend = above * (bin.d0 + bin.d1 - 2.0 * s);
+        let (a, b, c) = (bin.height * (s - bin.d0) + bend, bin.height * bin.d0 - bend, -s * above);
+        // Of the two roots the one in [0, 1], in the form that does not cancel.
+        let xi = 2.0 * c / (-b - (b * b - 4.0 * a * c).max(0.0).sqrt());
+        (bin.x0 + xi * bin.width, Place::new(&bin, xi).log_slope())
     }
-    let bin = Bin::of(x, numbers, false);
-    let Bin { index, width, height, d0, d1, .. } = bin;
-    let place = Place::new(&bin, (x - bin.x0) / width);
-    let Place { xi, s, product, rise, denominator, slope } = place;
-    let rest = 1.0 - xi;
 
-    // Backwards through the formulae above.
-    let by_rise = by_y * height / denominator;
-    let by_denominator = -by_rise * rise / denominator - 2.0 * by_log_slope / denominator;
-    let by_slope = by_log_slope / slope;
-    let by_product = by_rise * d0 + by_denominator * (d0 + d1 - 2.0 * s) + by_slope * 2.0 * s;
-    let by_xi = by_rise * 2.0 * s * xi + by_slope * 2.0 * (d1 * xi - d0 * rest) + by_product * (rest - xi);
-    let by_s =
-        2.0 * by_log_slope / s + by_rise * xi * xi + by_denominator * (1.0 - 2.0 * product) + by_slope * 2.0 * product;
-    let by_d0 = (by_rise + by_denominator) * product + by_slope * rest * rest;
-    let by_d1 = by_denominator * product + by_slope * xi * xi;
-    let by_x = by_xi / width;
-    let by_width = -(by_s * s + by_xi * xi) / width;
-    let by_height = by_y * rise / denominator + by_s / width;
+    /// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
+    pub fn pull_back(&self, x: f64, by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
+        by_numbers.fill(0.0);
+        if !(-BOUND..BOUND).contains(&x) {
+            return by_y;
+        }
+        let bin = self.bin(x, false);
+        let Bin { index, width, height, d0, d1, .. } = bin;
+        let Place { xi, s, product, rise, denominator, slope } = Place::new(&bin, (x - bin.x0) / width);
+        let rest = 1.0 - xi;
 
-    let (by_widths, rest) = by_numbers.split_at_mut(BINS);
-    let (by_heights, by_slopes) = rest.split_at_mut(BINS);
-    pull_back_sizes(&numbers[..BINS], index, -by_x, by_width, by_widths);
-    pull_back_sizes(&numbers[BINS..2 * BINS], index, by_y, by_height, by_heights);
-    let slopes = &numbers[2 * BINS..];
-    if index > 0 {
-        by_slopes[index - 1] = (by_d0 * positive(slopes[index - 1]).1) as f32;
+        // Backwards through the formulae above.
+        let by_rise = by_y * height / denominator;
+        let by_denominator = -by_rise * rise / denominator - 2.0 * by_log_slope / denominator;
+        let by_slope = by_log_slope / slope;
+        let by_product = by_rise * d0 + by_denominator * (d0 + d1 - 2.0 * s) + by_slope * 2.0 * s;
+        let by_xi = by_rise * 2.0 * s * xi + by_slope * 2.0 * (d1 * xi - d0 * rest) + by_product * (rest - xi);
+        let by_s = 2.0 * by_log_slope / s
+            + by_rise * xi * xi
+            + by_denominator * (1.0 - 2.0 * product)
+            + by_slope * 2.0 * product;
+        let by_d0 = (by_rise + by_denominator) * product + by_slope * rest * rest;
+        let by_d1 = by_denominator * product + by_slope * xi * xi;
+        let by_x = by_xi / width;
+        let by_width = -(by_s * s + by_xi * xi) / width;
+        let by_height = by_y * rise / denominator + by_s / width;
+
+        let (by_widths, others) = by_numbers.split_at_mut(BINS);
+        let (by_heights, by_slopes) = others.split_at_mut(BINS);
+        pull_back_sizes(&self.widths, index, -by_x, by_width, by_widths);
+        pull_back_sizes(&self.heights, index, by_y, by_height, by_heights);
+        let slopes = &self.numbers[2 * BINS..];
+        if index > 0 {
+            by_slopes[index - 1] = (by_d0 * positive(slopes[index - 1]).1) as f32;
+        }
+        if index < BINS - 1 {
+            by_slopes[index] = (by_d1 * positive(slopes[index]).1) as f32;
+        }
+        by_x
     }
-    if index < BINS - 1 {
-        by_slopes[index] = (by_d1 * positive(slopes[index]).1) as f32;
+
+    /// The bin that x is in, or y where `by_height`.
+    fn bin(&self, at: f64, by_height: bool) -> Bin {
+        let (mut x0, mut y0, mut index) = (-BOUND, -BOUND, 0);
+        loop {
+            let (width, height) = (size(self.widths[index]), size(self.heights[index]));
+            // What rounding leaves beyond the last bin belongs to it.
+            if index == BINS - 1 || at < if by_height { y0 + height } else { x0 + width } {
+                let slope = |inner: Option<&f32>| inner.map_or(1.0, |raw| positive(*raw).0);
+                let slopes = &self.numbers[2 * BINS..];
+                let before = index.checked_sub(1).map(|k| &slopes[k]);
+                return Bin { index, x0, y0, width, height, d0: slope(before), d1: slope(slopes.get(index)) };
+            }
+            x0 += width;
+            y0 += height;
+            index += 1;
+        }
     }
-    by_x
 }
 
 /// Where in a bin, and what the formulae need there.
@@ -131,48 +164,21 @@ impl Place {
     }
 }
 
-impl Bin {
-    /// The bin that x is in, or y where `by_height`.
-    fn of(at: f64, numbers: &[f32], by_height: bool) -> Self {
-        let (widths, heights) = (sizes(&numbers[..BINS]), sizes(&numbers[BINS..2 * BINS]));
-        let (mut x0, mut y0, mut index) = (-BOUND, -BOUND, 0);
-        // What rounding leaves beyond the last bin belongs to it.
-        while index < BINS - 1 && at >= if by_height { y0 + heights[index] } else { x0 + widths[index] } {
-            x0 += widths[index];
-            y0 += heights[index];
-            index += 1;
-        }
-        let slope = |inner: Option<&f32>| inner.map_or(1.0, |raw| positive(*raw).0);
-        let slopes = &numbers[2 * BINS..];
-        let before = index.checked_sub(1).map(|k| &slopes[k]);
-        Self {
-            index,
-            x0,
-            y0,
-            width: widths[index],
-            height: heights[index],
-            d0: slope(before),
-            d1: slope(slopes.get(index)),
-        }
-    }
-}
-
 /// Shares of 1.
 fn shares(raw: &[f32]) -> [f64; BINS] {
     let largest = raw.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
     let powers: [f64; BINS] = std::array::from_fn(|k| f64::from((raw[k] - largest).exp()));
-    let total: f64 = powers.iter().sum();
-    powers.map(|power| power / total)
+    let scale = powers.iter().sum::<f64>().recip();
+    powers.map(|power| power * scale)
 }
 
-/// Sizes of bins that fill the domain, each at least [`LEAST`] of it.
-fn sizes(raw: &[f32]) -> [f64; BINS] {
-    shares(raw).map(|share| 2.0 * BOUND * (LEAST + SHARED * share))
+/// The size of a bin of that share, at least [`LEAST`] of the domain.
+fn size(share: f64) -> f64 {
+    2.0 * BOUND * (LEAST + SHARED * share)
 }
 
-/// From gradients with respect to the start and the size of bin `index` to those with respect to what sizes are made of.
-fn pull_back_sizes(raw: &[f32], index: usize, by_start: f64, by_size: f64, by_raw: &mut [f32]) {
-    let shares = shares(raw);
+/// From gradients with respect to the start and the size of bin `index` to those with respect to what is shared out.
+fn pull_back_sizes(shares: &[f64; BINS], index: usize, by_start: f64, by_size: f64, by_raw: &mut [f32]) {
     let by_share = |k: usize| match k.cmp(&index) {
         std::cmp::Ordering::Less => by_start,
         std::cmp::Ordering::Equal => by_size,
@@ -224,14 +230,14 @@ mod tests {
     fn splines_are_those_of_the_paper() {
         for (seed, k) in (0..5).flat_map(|seed| (0..100).map(move |k| (seed, k))) {
             let (numbers, x) = (numbers(seed), -5.94 + 0.12 * f64::from(k));
-            let (y, log_slope) = forward(x, &numbers);
+            let (y, log_slope) = Spline::new(&numbers).forward(x);
             let want = if x.abs() < 5.0 { by_the_paper(x, &numbers) } else { (x, 0.0) };
             // The shares' exponentials are f32.
             assert!((y - want.0).abs() < 1e-5 && (log_slope - want.1).abs() < 1e-5, "{x}: {y}, {log_slope}, {want:?}");
-            let (again, back) = inverse(y, &numbers);
+            let (again, back) = Spline::new(&numbers).inverse(y);
             assert!((again - x).abs() < 1e-11 && (back - log_slope).abs() < 1e-9, "{x}: {again}");
         }
-        let (y, log_slope) = forward(0.3, &[0.0; NUMBERS]);
+        let (y, log_slope) = Spline::new(&[0.0; NUMBERS]).forward(0.3);
         assert!((y - 0.3).abs() < 1e-14 && log_slope.abs() < 1e-14, "numbers of zero are not the identity");
     }
 
@@ -243,11 +249,11 @@ mod tests {
         for (seed, k) in (0..5).flat_map(|seed| (0..40).map(move |k| (seed, k))) {
             let (numbers, x) = (numbers(seed), -5.7 + 0.29 * f64::from(k));
             let value = |x: f64, numbers: &[f32]| {
-                let (y, log_slope) = forward(x, numbers);
+                let (y, log_slope) = Spline::new(numbers).forward(x);
                 by_y * y + by_log_slope * log_slope
             };
             let mut by_numbers = vec![f32::NAN; NUMBERS];
-            let by_x = pull_back(x, &numbers, by_y, by_log_slope, &mut by_numbers);
+            let by_x = Spline::new(&numbers).pull_back(x, by_y, by_log_slope, &mut by_numbers);
             let step = 1e-5;
             let difference = (value(x + step, &numbers) - value(x - step, &numbers)) / (2.0 * step);
             errors.push((by_x - difference).abs() / (1.0 + by_x.abs()));
