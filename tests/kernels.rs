@@ -9,7 +9,7 @@ use vi4dvar::engine::adapters;
 use vi4dvar::output::{SavedAnalysis, read_analysis};
 
 const PROBLEM: &str = "simulate --sites 8 --times 4 --assimilated-times 4 --out p.nc";
-const FIT: &str = "assimilate p.nc --method vi --iterations 5 --samples 5 --elbo-draws 64 --quiet --force";
+const FIT: &str = "assimilate p.nc --method vi --iterations 5 --samples 5 --importance-draws 100 --quiet --force";
 
 /// The command in a directory, with a cache of its own.
 fn vi4dvar(directory: &TempDir, cache: &Path, arguments: &str) -> Command {
