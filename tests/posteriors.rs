@@ -340,7 +340,7 @@ fn tempering_ends_at_the_same_fit() {
             ..ViSettings::default()
         };
         let [plain, tempered] = [1, 10].map(|tempering| fit(&problem, ViSettings { tempering, ..settings }));
-        let off = gap(&record(&tempered, "variational_mean"), record(&plain, "variational_mean").into_iter(), 1.0);
+        let off = gap(&record(&tempered, "variational_mean"), record(&plain, "variational_mean"), 1.0);
         assert!(off < 5e-3, "{family:?}: {off:e}");
         assert!((number(&tempered, "final_elbo") - number(&plain, "final_elbo")).abs() < 0.02);
         // The last iteration of a cold level is worth less than the end, but is the same kind of number.

@@ -37,7 +37,7 @@ impl Settings {
         let problem = minima.problem;
         let plain = if self.family == Family::MeanField { InitialFit::Background } else { InitialFit::Laplace };
         let mut q = match self.start.unwrap_or(plain) {
-            InitialFit::Background => self.from_background(problem)?,
+            InitialFit::Background => self.at_background(problem)?,
             InitialFit::Laplace => {
                 let all = minima.known(observer)?;
                 let n = problem.sites();
@@ -51,7 +51,7 @@ impl Settings {
                     states.row_mut(p).assign(&lowest.state);
                 }
                 let laplaces = minima.laplace(&states, Hessian::GaussNewton)?;
-                self.from_laplace(problem, &states, &laplaces)?
+                self.at_laplace(problem, &states, &laplaces)?
             }
         };
         let tempers = ascent::tempers(self.tempering);
@@ -61,7 +61,7 @@ impl Settings {
     }
 
     /// Around x_b, with the initial deviation.
-    pub(super) fn from_background(&self, problem: &Problem) -> Result<Box<dyn Gaussian>> {
+    pub(super) fn at_background(&self, problem: &Problem) -> Result<Box<dyn Gaussian>> {
         let shape = (problem.count(), problem.sites());
         let mean = Array2::from_shape_fn(shape, |(p, i)| problem.background.mean_of(p)[i]);
         let units = match self.units {
@@ -90,7 +90,7 @@ impl Settings {
     }
 
     /// The member of the family closest to the Laplace approximation: `states: [P, sites]`.
-    pub(super) fn from_laplace(
+    pub(super) fn at_laplace(
         &self,
         problem: &Problem,
         states: &Array2<f64>,

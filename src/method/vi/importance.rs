@@ -125,7 +125,7 @@ pub(super) fn weigh(
         });
     }
     // What no draw of q can see: where a descent from its mean ends, and where others do.
-    let own = minima.from_states(&means)?;
+    let own = minima.descend(&means)?;
     let own_states = Array2::from_shape_fn(means.raw_dim(), |(p, i)| own[p].state[i]);
     let laplaces = minima.laplace(&own_states, Hessian::GaussNewton)?;
     let others = minima.known(&mut Silent)?;

@@ -59,7 +59,7 @@ impl<'a> Minima<'a> {
     ///
     /// # Errors
     /// An engine's.
-    pub fn from_prior(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
+    pub fn search(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
         let settings = FourDVarSettings { starts, ..self.settings };
         let rests = settings.minimise(&mut self.windows, self.precision, observer)?;
         let minima = |(p, rests): (usize, &[Rest])| rests.iter().map(|rest| self.minimum(p, rest)).collect();
@@ -72,14 +72,14 @@ impl<'a> Minima<'a> {
     /// # Errors
     /// An engine's.
     pub fn known(&mut self, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
-        if self.found.is_empty() { self.from_prior(STARTS, observer) } else { Ok(&self.found) }
+        if self.found.is_empty() { self.search(STARTS, observer) } else { Ok(&self.found) }
     }
 
     /// The minimum that each problem's state leads down to: `states: [P, sites]`.
     ///
     /// # Errors
     /// An engine's.
-    pub fn from_states(&mut self, states: &Array2<f64>) -> Result<Vec<Minimum>> {
+    pub fn descend(&mut self, states: &Array2<f64>) -> Result<Vec<Minimum>> {
         let (problem, n) = (self.problem, self.problem.sites());
         let rows: Vec<_> = (0..problem.count()).map(|p| Row { problem: p as u32, member: 0 }).collect();
         let backgrounds = Array2::from_shape_fn((rows.len(), n), |(p, i)| problem.background.mean_of(p)[i]);

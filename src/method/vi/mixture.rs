@@ -44,7 +44,7 @@ impl Settings {
         observer: &mut dyn Observer,
     ) -> Result<Fitted> {
         let problem = minima.problem;
-        let found = minima.from_prior(self.mixture_starts, observer)?;
+        let found = minima.search(self.mixture_starts, observer)?;
         let distinct: Vec<_> = found.iter().enumerate().map(|(p, own)| distinct(problem, p, own)).collect();
         if distinct.iter().any(Vec::is_empty) {
             let (diverged, members) = (self.mixture_starts, self.mixture_starts);
@@ -54,7 +54,7 @@ impl Settings {
         // Every component is a problem of its own, so that all are fitted in lockstep.
         let (distinct, set, laplaces) = self.true_minima(problem, engine, distinct)?;
         let states = rows_of(distinct.iter().flatten().map(|m| &m.state));
-        let mut q = self.from_laplace(&set, &states, &laplaces)?;
+        let mut q = self.at_laplace(&set, &states, &laplaces)?;
         let tempers = ascent::tempers(self.tempering);
         let mut loaded = ascent::load(&set, engine, &tempers)?;
         let course = self.course();

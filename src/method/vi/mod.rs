@@ -308,7 +308,7 @@ impl Settings {
         loaded: &mut LoadedProblem,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let mut q = self.from_background(problem)?;
+        let mut q = self.at_background(problem)?;
         let loaded = std::slice::from_mut(loaded);
         ascent::raise(&self.course(), problem, &[1.0], loaded, q.as_mut(), observer).map(drop)
     }

@@ -1,5 +1,10 @@
 //! A flow of each of P problems: drawn from, weighed, and pulled back through.
 
+#![allow(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method itself is not general enough in its lifetime"
+)]
+
 use super::FlowSettings;
 use super::layers::{Layers, Mapped, Matrix, Ready, Tape};
 use crate::error::{Error, Result};
