@@ -123,7 +123,7 @@ impl Gaussian for FullRank {
         base + (0..n).map(|i| self.theta[[p, n + i * (i + 3) / 2]]).sum::<f64>()
     }
 
-    /// With G the mean of g eps': d/du is L0' E[g], d/dT the lower triangle of L0' G, the plain entropy's part -1 for each
+    /// With G the mean of g eps': d/du is `L0' E[g]`, d/dT the lower triangle of L0' G, the plain entropy's part -1 for each
     /// logarithm of the diagonal. The path estimator takes g - L^-T eps for g.
     fn pull_back(&self, moments: &[Moments], estimator: Estimator, gradient: &mut [f64]) {
         let n = self.control();

@@ -97,7 +97,7 @@ impl Family {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Estimator {
-    /// The gradient of E_q[J] by reparametrisation, that of the entropy in closed form (Kingma & Welling 2014).
+    /// The gradient of `E_q[J]` by reparametrisation, that of the entropy in closed form (Kingma & Welling 2014).
     #[default]
     Plain,
     /// The path derivative of J + log q alone, "sticking the landing": no noise at all where q is the posterior (Roeder,
@@ -133,7 +133,7 @@ pub trait Posterior: Send + Sync {
 ///
 /// The ELBO of q under the posterior p(x0 | y), up to log p(y), is
 ///
-/// ELBO = E_q[log p(y, x0)] - E_q[log q] = log_normalizer - E_q[J] + entropy(q) <= log p(y),
+/// `ELBO = E_q[log p(y, x0)] - E_q[log q] = log_normalizer - E_q[J] + entropy(q) <= log p(y)`,
 ///
 /// with J the cost (its 1/2 in both terms) and [`log_normalizer`] what J leaves out of log p(y, x0). The entropy is known
 /// in closed form.
