@@ -8,7 +8,7 @@
 const BLOCK: u32 = ${BLOCK_MEMBERS}u;
 const TURN: u32 = 16u;
 // Invocations over a tile, and the rows and columns that each has of it.
-const DOWN: u32 = ${64 // PATTERN_ACROSS}u;
+const DOWN: u32 = ${PATTERN_DOWN}u;
 const ACROSS: u32 = ${PATTERN_ACROSS}u;
 const EACH: u32 = ${PATTERN_EACH}u;
 const ROWS: u32 = DOWN * EACH;
@@ -26,16 +26,28 @@ struct Blocks {
 @group(0) @binding(5) var<uniform> blocks: Blocks;
 
 // A turn of the tile's rows and columns. One number more than needed, so that members do not meet in a bank.
-var<workgroup> rows: array<real, ${16 * (64 // PATTERN_ACROSS * PATTERN_EACH + 1)}>;
+var<workgroup> rows: array<real, ${16 * (PATTERN_DOWN * PATTERN_EACH + 1)}>;
 var<workgroup> columns: array<real, ${16 * (PATTERN_ACROSS * PATTERN_EACH + 1)}>;
 
-// Where a column of the matrix lies among the states.
+// The number of a member among the states that is row r of the matrix, and the one that is column c.
+fn row_at(r: u32) -> u32 {
+    return select(params.epsilon * N + r - N, params.cotangent * N + r, r < N);
+}
+
 fn column_at(c: u32) -> u32 {
     //% if LOWER_PATTERN
     return params.epsilon * N + c;
     //% else
     return params.projections * N + c;
     //% endif
+}
+
+// A number of a member, 0 of one that is left out.
+fn number_of(sound: bool, at: u32) -> real {
+    if (sound) {
+        return states[at];
+    }
+    return ZERO;
 }
 
 @compute @workgroup_size(64)
@@ -71,31 +83,29 @@ fn sum_pattern(@builtin(local_invocation_index) local: u32, @builtin(workgroup_i
     let last_column = 2u * params.rank - 1u;
     //% endif
 
+    // Of a turn an invocation brings one member's numbers, every fourth row and column.
+    let member = local % TURN;
+    let bring = local / TURN;
+    let first = start + member;
+    //% for j in range(PATTERN_DOWN * PATTERN_EACH // 4)
+    let row${j} = row_at(min(first_row + bring + ${4 * j}u, last_row)) * params.capacity + first;
+    //% endfor
+    //% for j in range(PATTERN_ACROSS * PATTERN_EACH // 4)
+    let column${j} = column_at(min(first_column + bring + ${4 * j}u, last_column)) * params.capacity + first;
+    //% endfor
     let own_row = (local / ACROSS) * EACH;
     let own_column = (local % ACROSS) * EACH;
     var total = array<real, ${PATTERN_EACH * PATTERN_EACH}>();
     for (var turn = 0u; turn < count; turn += TURN) {
+        let k = min(turn + member, count - 1u);
+        let sound = turn + member < count && costs[2u * params.capacity + start + k] == ZERO;
         workgroupBarrier();
-        for (var at = local; at < (ROWS + COLUMNS) * TURN; at += 64u) {
-            let k = turn + at % TURN;
-            let number = at / TURN;
-            var value: real = 0.0;
-            var place = 0u;
-            if (number < ROWS) {
-                let r = min(first_row + number, last_row);
-                place = select(params.epsilon * N + r - N, params.cotangent * N + r, r < N);
-            } else {
-                place = column_at(min(first_column + number - ROWS, last_column));
-            }
-            if (k < count && costs[2u * params.capacity + start + min(k, count - 1u)] == ZERO) {
-                value = states[place * params.capacity + start + k];
-            }
-            if (number < ROWS) {
-                rows[(at % TURN) * (ROWS + 1u) + number] = value;
-            } else {
-                columns[(at % TURN) * (COLUMNS + 1u) + number - ROWS] = value;
-            }
-        }
+        //% for j in range(PATTERN_DOWN * PATTERN_EACH // 4)
+        rows[member * (ROWS + 1u) + bring + ${4 * j}u] = number_of(sound, row${j} + turn);
+        //% endfor
+        //% for j in range(PATTERN_ACROSS * PATTERN_EACH // 4)
+        columns[member * (COLUMNS + 1u) + bring + ${4 * j}u] = number_of(sound, column${j} + turn);
+        //% endfor
         workgroupBarrier();
         var sum = array<real, ${PATTERN_EACH * PATTERN_EACH}>();
         for (var k = 0u; k < TURN; k++) {

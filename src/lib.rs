@@ -95,8 +95,12 @@ pub use experiment::{
 
 // Scores against a truth or a reference posterior; each one's function is in the room.
 pub use diagnostics::{
-    CostFit, CostFitSummary, Estimate, Periods, Rank, RankHistogram, ScoreInput, ScoreSummary, Scores,
+    CostFit, CostFitSummary, Estimate, Periods, Rank, RankHistogram, ScoreInput, ScoreReference, ScoreSummary, Scores,
 };
+
+// Whether a fit can be trusted, from importance weights and minima; whether methods are calibrated.
+pub use diagnostics::{Corrected, OtherMinimum, Psis, RankEcdf, Trust, UniformBand, Verdict, VerdictInput};
+pub use experiment::{Sbc, SbcMethod, SbcRanks};
 
 // Throughput, row by row.
 pub use benchmark::Settings as BenchmarkSettings;

@@ -87,6 +87,28 @@ fn lists_make_every_combination() {
 }
 
 #[test]
+fn families_are_rows_of_what_fits_them() {
+    let d = TempDir::new().unwrap();
+    let run = format!("{TINY} --operation elbo,vi,cost --family mean-field,low-rank,full-rank --members 70");
+    let found = rows(&d, &format!("{run} --json"));
+    found.iter().for_each(check);
+    let name = |row: &Value| (row["operation"].as_str().unwrap().to_owned(), row["family"].as_str().map(str::to_owned));
+    let names: Vec<_> = found.iter().map(name).collect();
+    let mut want: Vec<_> = ["elbo", "vi"]
+        .iter()
+        .flat_map(|o| ["mean-field", "low-rank", "full-rank"].map(|f| ((*o).to_owned(), Some(f.to_owned()))))
+        .collect();
+    want.push(("cost".into(), None));
+    assert_eq!(names, want);
+    // More work for the same members, and a name in the table.
+    let work = |row: &Value| row["gflops_end_to_end"].as_f64().unwrap() * row["seconds"].as_f64().unwrap();
+    assert!(work(&found[0]) < work(&found[1]) && work(&found[0]) < work(&found[2]));
+    let output = vi4dvar(&d, &run).assert().success().get_output().clone();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("\nelbo full-rank ") && table.contains("\nvi low-rank "), "{table}");
+}
+
+#[test]
 fn long_windows_and_large_states_are_rows_too() {
     let d = TempDir::new().unwrap();
     let found = rows(
@@ -189,6 +211,8 @@ fn wrong_use_is_refused_before_anything_is_computed() {
     for (flags, says) in [
         ("--operation gradeint", "gradeint"),
         ("--observation-operator log", "softplus"),
+        ("--family planar", "full-rank"),
+        ("--family half-rank", "half-rank"),
         ("--precision f16", "f64"),
         ("--backend tpu", "cpu"),
         ("--members 0", "members"),

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use vi4dvar::engine::{
     AffineMap, Backend, CostHistogram, Costs, Counters, Draw, Engine, EngineSettings, Gradients, Keep, Listed,
-    LoadedProblem, Members, Moments, Precision, Resident, Row, Scale, Selection, Terms, adapters,
+    LoadedProblem, Members, Moments, PatternSums, Precision, Resident, Row, Scale, Selection, Terms, adapters,
 };
 use vi4dvar::error::Result;
 use vi4dvar::optimizer::{Adam, AdamSettings, Schedule};
@@ -59,6 +59,7 @@ const BODIES: &[(&str, Body)] = &[
     ("moments_match_oracle", moments_match_oracle),
     ("pattern_sums_match_oracle", pattern_sums_match_oracle),
     ("pattern_sums_of_many_blocks", pattern_sums_of_many_blocks),
+    ("pattern_sums_of_a_large_state", pattern_sums_of_a_large_state),
     ("selection_matches_brute_force", selection_matches_brute_force),
     ("selection_differs_from_the_cpu_only_at_the_threshold", selection_differs_from_the_cpu_only_at_the_threshold),
     ("selection_leaves_the_diverged_out", selection_leaves_the_diverged_out),
@@ -830,6 +831,37 @@ fn pattern_sums_of_many_blocks(bench: &Bench, report: &mut Report) {
     let plain = draw(&recipe, &problem, 66_000, 0);
     for drawn in [lower(&plain, 2), low_rank(&plain, 2)] {
         check_moments_of(bench, report, &recipe, &problem, &drawn, Terms::ALL);
+    }
+}
+
+/// A full rank of 200 sites: 40,200 sums, in chunks of members and a few blocks at a time where memory is short, and
+/// refused with the bytes where it cannot be.
+fn pattern_sums_of_a_large_state(bench: &Bench, report: &mut Report) {
+    let recipe = Recipe { seed: 1330, sites: 200, times: 2, ..Recipe::default() };
+    let problem = recipe.build();
+    let plain = draw(&recipe, &problem, 600, 2);
+    let drawn = lower(&plain, 1);
+    let mut loaded = bench.load(&problem);
+    let got = loaded.moments(&drawn, Terms::ALL).unwrap();
+    let eps = members_of(&mut loaded, &normals_of(&drawn));
+    let own = loaded.gradient(Members::Drawn(&drawn), Terms::ALL).unwrap().gradient;
+    let PatternSums::Lower { gradient_epsilon, epsilon_epsilon } = &got[0].pattern else {
+        panic!("sums on the pattern of a lower triangular scale")
+    };
+    for (name, got, rows) in [("g eps'", gradient_epsilon, &own), ("eps eps'", epsilon_epsilon, &eps)] {
+        let mut want = rows.t().dot(&eps);
+        want.indexed_iter_mut().filter(|((i, j), _)| j > i).for_each(|(_, v)| *v = 0.0);
+        let largest = |a: &Array2<f64>| a.columns().into_iter().map(|c| c.dot(&c)).fold(0.0, f64::max);
+        let most = (largest(rows) * largest(&eps)).sqrt();
+        let bound = bench.bound(Quantity::OwnSums);
+        compare_scaled(&format!("pattern of 200 sites: {name}"), "", got.view(), want.view(), most, bound).note(report);
+    }
+    let short = bench.variant(|s| s.memory_mib = 4).load(&problem).unwrap().moments(&drawn, Terms::ALL).unwrap();
+    report.expect(short == got, || "other sums of 200 sites where memory is short".into());
+    if bench.is_gpu() {
+        let refused = bench.variant(|s| s.memory_mib = 1).load(&problem).unwrap().moments(&drawn, Terms::ALL);
+        let message = refused.map_or_else(|e| e.to_string(), |_| "accepted".into());
+        report.expect(message.contains("MiB"), || format!("40,200 sums in 1 MiB: {message}"));
     }
 }
 

@@ -596,7 +596,7 @@ fn log_normalizer_by_hand() {
 #[test]
 fn settings_defaults_and_refusals() {
     let vi = ViSettings::default();
-    assert_eq!((vi.iterations, vi.batch, vi.samples, vi.importance_draws, vi.window), (1500, None, 1000, 100_000, 100));
+    assert_eq!((vi.iterations, vi.batch, vi.samples, vi.importance_draws, vi.window), (1500, None, 1000, 200_000, 100));
     assert_eq!((vi.learning_rate, vi.initial_std, vi.max_diverged_share), (0.01, 1.0, 0.5));
     assert_eq!((vi.schedule, vi.tolerance, vi.units), (None, None, Units::Physical));
     let four = FourDVarSettings::default();

@@ -24,7 +24,9 @@ fn small() -> Preset {
 fn sbc_tells_the_calibrated_from_the_narrow() {
     let engine = Engine::cpu(Precision::F32).unwrap();
     let seeds: Vec<u64> = (1..=120).collect();
-    let sbc = small().sbc(&seeds, &[Method::Prior, Method::FourDVar, Method::Vi], &engine, &mut Silent).unwrap();
+    let sbc = small()
+        .sbc(&seeds, &[Method::Prior, Method::FourDVar, Method::Vi(vi4dvar::Family::MeanField)], &engine, &mut Silent)
+        .unwrap();
     println!("{sbc}");
     let [prior, laplace, narrow] = [0, 1, 2].map(|k| &sbc.methods[k].initial);
     assert_eq!((sbc.problems, sbc.sites, prior.samples.clone()), (120, 8, vec![99; 120]));

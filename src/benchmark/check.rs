@@ -96,21 +96,25 @@ fn differs(got: &Figure, want: &Figure, tolerance: f64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::benchmark::Operation;
     use crate::benchmark::task::Task;
+    use crate::benchmark::{FAMILIES, Job, Operation};
     use crate::engine::Engine;
     use crate::problem::PointFunction;
 
     const SIZE: Size = Size { operator: PointFunction::Square, sites: 8, times: 6, steps_per_time: 1 };
 
+    fn jobs() -> Vec<Job> {
+        Operation::ALL.into_iter().flat_map(|operation| Job::all(operation, &FAMILIES)).collect()
+    }
+
     #[test]
     fn the_cpu_engine_in_f32_passes_at_every_operation() {
         let problem = SIZE.problem().unwrap();
         let (f64, f32) = (Engine::cpu(Precision::F64).unwrap(), Engine::cpu(Precision::F32).unwrap());
-        for operation in Operation::ALL {
-            let figures = |engine| Task::new(engine, &problem, operation, 33).unwrap().figures().unwrap();
+        for job in jobs() {
+            let figures = |engine| Task::new(engine, &problem, job, 33).unwrap().figures().unwrap();
             let found = mismatch(&figures(&f32), &figures(&f64), tolerance(&SIZE, Precision::F32, true));
-            assert_eq!(found, None, "{operation:?}");
+            assert_eq!(found, None, "{job:?}");
             assert_eq!(mismatch(&figures(&f64), &figures(&f64), 1e-15), None);
         }
     }
@@ -120,8 +124,8 @@ mod tests {
         let problem = SIZE.problem().unwrap();
         let engine = Engine::cpu(Precision::F64).unwrap();
         let bound = tolerance(&SIZE, Precision::F32, true);
-        for operation in Operation::ALL {
-            let want = Task::new(&engine, &problem, operation, 33).unwrap().figures().unwrap();
+        for job in jobs() {
+            let want = Task::new(&engine, &problem, job, 33).unwrap().figures().unwrap();
             assert!(want.iter().all(|f| !f.values.is_empty()));
             for (k, name) in want.iter().map(|f| f.name).enumerate() {
                 for wrong in [f64::NAN, f64::INFINITY, -1.0, 1.01] {
@@ -136,10 +140,7 @@ mod tests {
                         *last = if wrong.is_finite() { *last + 0.01 * wrong * scale.max(1.0) } else { wrong };
                     }
                     let found = mismatch(&got, &want, bound);
-                    assert!(
-                        found.as_ref().is_some_and(|m| m.contains(name)),
-                        "{operation:?} {name} {wrong}: {found:?}"
-                    );
+                    assert!(found.as_ref().is_some_and(|m| m.contains(name)), "{job:?} {name} {wrong}: {found:?}");
                 }
             }
             assert!(mismatch(&want[1..], &want, bound).is_some());

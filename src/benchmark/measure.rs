@@ -4,7 +4,7 @@ use super::check::{mismatch, tolerance};
 use super::row::{Limit, Row};
 use super::task::{Answer, DIFFERENT, FIT, Task};
 use super::work::Work;
-use super::{Operation, Size};
+use super::{Job, Operation, Size};
 use crate::engine::{Ceilings, Engine};
 use crate::error::Result;
 use crate::problem::Problem;
@@ -47,7 +47,7 @@ pub struct Case<'a> {
     pub ceilings: &'a Ceilings,
     pub problem: &'a Problem,
     pub size: Size,
-    pub operation: Operation,
+    pub job: Job,
     pub members: usize,
 }
 
@@ -69,15 +69,16 @@ fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
 /// # Errors
 /// A device failure.
 pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
-    let Case { engine, reference, problem, size, operation, members, .. } = *case;
+    let Case { engine, reference, problem, size, job, members, .. } = *case;
+    let operation = job.operation;
     let hardware = engine.hardware();
-    let mut row = Row::empty(hardware, operation, &size, members);
+    let mut row = Row::empty(hardware, job, &size, members);
     let bound = tolerance(&size, hardware.precision, !operation.given() || operation == Operation::Ensemble);
 
     // A few members, before any time counts.
     let few = members.min(CHECKED);
-    let want = Task::new(reference, problem, operation, few)?.figures()?;
-    let mut task = Task::new(engine, problem, operation, few)?;
+    let want = Task::new(reference, problem, job, few)?.figures()?;
+    let mut task = Task::new(engine, problem, job, few)?;
     let (first, got) = timed(|| task.figures())?;
     if row.backend == "gpu" {
         let (second, _) = timed(|| task.figures())?;
@@ -98,7 +99,7 @@ pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
     for pilot in [few, PILOT.min(members)] {
         let longest = expected * pilot as f64 / few as f64;
         if pilot > few && longest < patience.call {
-            expected = per_call(&mut Task::new(engine, problem, operation, pilot)?)? / pilot as f64 * members as f64;
+            expected = per_call(&mut Task::new(engine, problem, job, pilot)?)? / pilot as f64 * members as f64;
         }
     }
     if expected > patience.call {
@@ -106,7 +107,7 @@ pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
     }
 
     // The whole batch: members all over it are compared once more.
-    let mut task = Task::new(engine, problem, operation, members)?;
+    let mut task = Task::new(engine, problem, job, members)?;
     row.kernel = Some(task.kernel());
     task.set_iterations((patience.row / FEWEST as f64 / expected.max(1e-9)) as usize);
     let (mut seconds, answer) = timed(|| task.call())?;
@@ -143,12 +144,12 @@ pub fn row(case: &Case, patience: &Patience) -> Result<Outcome> {
 
 /// Compares members all over a large batch of given ones.
 fn spread_mismatch(case: &Case, answer: &Answer, bound: f64) -> Result<Option<String>> {
-    let Case { reference, problem, operation, members, .. } = *case;
-    if !operation.given() || operation == Operation::Ensemble || members <= CHECKED {
+    let Case { reference, problem, job, members, .. } = *case;
+    if !job.operation.given() || job.operation == Operation::Ensemble || members <= CHECKED {
         return Ok(None);
     }
     let rows: Vec<_> = (0..SPREAD).map(|k| k * (members - 1) / (SPREAD - 1)).collect();
-    let want = Task::with(reference, problem, operation, SPREAD, |k| rows[k] % DIFFERENT)?.call()?.figures(None);
+    let want = Task::with(reference, problem, job, SPREAD, |k| rows[k] % DIFFERENT)?.call()?.figures(None);
     Ok(mismatch(&answer.figures(Some(&rows)), &want, bound).map(|m| format!("of {members} members, {m}")))
 }
 
@@ -162,7 +163,8 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 /// What follows from the samples: seconds of a call or of one of its iterations.
 fn fill(row: &mut Row, case: &Case, samples: &[f64], kernels: &mut [f64]) {
-    let Case { engine, ceilings, size, operation, members, .. } = *case;
+    let Case { engine, ceilings, size, job, members, .. } = *case;
+    let operation = job.operation;
     let hardware = engine.hardware();
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -178,7 +180,7 @@ fn fill(row: &mut Row, case: &Case, samples: &[f64], kernels: &mut [f64]) {
     if row.kernel_seconds <= 0.0 {
         row.kernel_seconds = f64::NAN;
     }
-    let work = Work::of(operation, &size, hardware.precision, row.backend == "gpu");
+    let work = Work::of(job, &size, hardware.precision, row.backend == "gpu");
     let per_second = |work: f64, seconds: f64| work * members as f64 / seconds * 1e-9;
     let inner = if row.kernel_seconds.is_nan() { row.seconds } else { row.kernel_seconds };
     row.gflops = per_second(work.flops, inner);

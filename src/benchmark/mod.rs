@@ -21,6 +21,7 @@ pub use work::Work;
 use crate::engine::{Backend, Ceilings, Engine, EngineSettings, Hardware, Precision, adapters};
 use crate::error::{Error, Result};
 use crate::experiment::TwinSettings;
+use crate::posterior::Family;
 use crate::problem::{PointFunction, Problem};
 use measure::Patience;
 use serde::{Deserialize, Serialize};
@@ -84,12 +85,44 @@ impl Operation {
     }
 }
 
+/// What a row calls: an operation, and the family by which the members of an ELBO gradient are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Job {
+    operation: Operation,
+    /// Of operations that fit a family.
+    family: Option<Family>,
+}
+
+impl Job {
+    /// The operation, once for each family where it fits one.
+    fn all(operation: Operation, families: &[Family]) -> Vec<Self> {
+        let one = |family| Self { operation, family };
+        match operation {
+            Operation::Elbo | Operation::Vi => families.iter().map(|family| one(Some(*family))).collect(),
+            _ => vec![one(None)],
+        }
+    }
+
+    /// "elbo full-rank"; the mean field goes without saying.
+    fn name(&self) -> String {
+        match self.family.filter(|family| *family != Family::MeanField) {
+            Some(family) => format!("{} {}", self.operation.name(), family.name()),
+            None => self.operation.name().into(),
+        }
+    }
+}
+
+/// The families that can be timed: those that the engine draws by an affine map.
+const FAMILIES: [Family; 3] = [Family::MeanField, Family::LowRank, Family::FullRank];
+
 /// What to time: every combination of the lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Default: all.
     pub operations: Vec<Operation>,
+    /// What `elbo` and `vi` fit: mean-field, low-rank (of the rank that VI has by default), full-rank. Default: mean-field.
+    pub families: Vec<Family>,
     /// The functions h of the observation operator. Default: square.
     pub operators: Vec<PointFunction>,
     /// Default, where it is empty: the CPU engine, and the GPU where there is a real one.
@@ -125,6 +158,7 @@ impl Default for Settings {
         let EngineSettings { adapter, threads, memory_mib, kernel, shaders, .. } = EngineSettings::default();
         Self {
             operations: Operation::ALL.to_vec(),
+            families: vec![Family::MeanField],
             operators: vec![PointFunction::Square],
             backends: Vec::new(),
             precisions: vec![Precision::F32],
@@ -217,6 +251,7 @@ impl Settings {
     pub fn check(&self) -> Result<()> {
         let lists = [
             ("operation", self.operations.len()),
+            ("family", self.families.len()),
             ("observation-operator", self.operators.len()),
             ("precision", self.precisions.len()),
             ("sites", self.sites.len()),
@@ -226,6 +261,10 @@ impl Settings {
         ];
         if let Some((name, _)) = lists.iter().find(|(_, len)| *len == 0) {
             return Err(Error::invalid(*name, "at least one", "none", "leave it out for the default"));
+        }
+        if let Some(family) = self.families.iter().find(|family| !FAMILIES.contains(family)) {
+            let expected = FAMILIES.map(Family::name).join(", ");
+            return Err(Error::invalid("family", expected, family.name(), "leave it out: it is no Gaussian"));
         }
         if let Some(count) = self.members.iter().find(|m| !(1..=u32::MAX as usize).contains(m)) {
             let expected = format!("1 to {}", u32::MAX);
@@ -269,20 +308,20 @@ impl Settings {
         };
         let (mut wanted, mut refused) = (Vec::new(), Vec::new());
         for size in self.sizes() {
-            for &operation in &self.operations {
+            for job in self.operations.iter().flat_map(|operation| Job::all(*operation, &self.families)) {
                 for &members in &self.members {
-                    let list = if fits(operation, &size, members) { &mut wanted } else { &mut refused };
-                    list.push((size, operation, members));
+                    let list = if fits(job.operation, &size, members) { &mut wanted } else { &mut refused };
+                    list.push((size, job, members));
                 }
             }
         }
-        if let (Some((size, operation, members)), true) = (refused.first(), wanted.is_empty()) {
+        if let (Some((size, Job { operation, .. }, members)), true) = (refused.first(), wanted.is_empty()) {
             let gib = operation.host_bytes(size) * *members as f64 / (1u64 << 30) as f64;
             let what = format!("{} of {members} members", operation.name());
             let found = format!("{gib:.1} GiB for {} sites and {} times", size.sites, size.times);
             return Err(Error::invalid(what, "at most 4 GiB on the host", found, "use fewer members, sites or times"));
         }
-        for (size, operation, members) in &refused {
+        for (size, Job { operation, .. }, members) in &refused {
             observer(Event::Note(&format!(
                 "{} of {members} members of {} sites and {} times left out: more than 4 GiB on the host",
                 operation.name(),
@@ -304,11 +343,11 @@ impl Settings {
             let ceilings = engine.ceilings()?;
             observer(Event::Engine(engine.hardware(), &ceilings))?;
             let mut problem: Option<(Size, Problem)> = None;
-            for &(size, operation, members) in &wanted {
+            for &(size, job, members) in &wanted {
                 begun += 1;
                 let name = format!(
                     "{} of {members} members, {} sites, {} times of {}, {} {}",
-                    operation.name(),
+                    job.name(),
                     size.sites,
                     size.times,
                     size.steps_per_time,
@@ -321,15 +360,8 @@ impl Settings {
                 }
                 let Some((_, problem)) = &problem else { unreachable!("made just above") };
                 let patience = Patience::new(self.quick, self.repeats);
-                let case = measure::Case {
-                    engine,
-                    reference: &reference,
-                    ceilings: &ceilings,
-                    problem,
-                    size,
-                    operation,
-                    members,
-                };
+                let case =
+                    measure::Case { engine, reference: &reference, ceilings: &ceilings, problem, size, job, members };
                 match measure::row(&case, &patience)? {
                     measure::Outcome::Row(row) => {
                         observer(Event::Row(&row))?;

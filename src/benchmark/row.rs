@@ -1,7 +1,8 @@
 //! A row: one measurement, as `--json` prints it.
 
-use super::Operation;
+use super::{Job, Operation};
 use crate::engine::{Hardware, Precision};
+use crate::posterior::Family;
 use serde::Serialize;
 
 /// What holds a row back: the nearer of its bounds.
@@ -21,6 +22,8 @@ pub enum Limit {
 pub struct Row {
     /// What was timed.
     pub operation: Operation,
+    /// The family that `elbo` and `vi` fit; null for other operations.
+    pub family: Option<Family>,
     /// "cpu" or "gpu".
     pub backend: &'static str,
     /// The adapter's name, or the CPU engine's instruction set and threads.
@@ -88,10 +91,11 @@ pub struct Row {
 
 impl Row {
     /// A row without measurements.
-    pub(super) fn empty(hardware: &Hardware, operation: Operation, size: &super::Size, members: usize) -> Self {
+    pub(super) fn empty(hardware: &Hardware, job: Job, size: &super::Size, members: usize) -> Self {
         let Hardware { backend, adapter, driver, precision, software, .. } = hardware;
         Self {
-            operation,
+            operation: job.operation,
+            family: job.family,
             backend: if backend == "cpu" { "cpu" } else { "gpu" },
             adapter: adapter.clone(),
             precision: *precision,
@@ -124,11 +128,16 @@ impl Row {
         }
     }
 
+    /// The operation with its family, where that is not the mean field.
+    pub(super) fn name(&self) -> String {
+        Job { operation: self.operation, family: self.family }.name()
+    }
+
     /// A row of a small problem, for tests.
     #[cfg(test)]
     pub(crate) fn example(hardware: &Hardware, operation: Operation, members: usize) -> Self {
         let operator = crate::problem::PointFunction::Square;
         let size = super::Size { operator, sites: 16, times: 12, steps_per_time: 1 };
-        Self::empty(hardware, operation, &size, members)
+        Self::empty(hardware, Job { operation, family: None }, &size, members)
     }
 }

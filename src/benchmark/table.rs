@@ -47,7 +47,7 @@ pub fn line(row: &Row) -> String {
         Limit::Readback => "readb.",
     };
     let mut text = columns([
-        row.operation.name(),
+        &row.name(),
         row.operator,
         &row.sites.to_string(),
         &times,
@@ -75,7 +75,7 @@ pub fn line(row: &Row) -> String {
 fn columns(cells: [&str; 13]) -> String {
     let [operation, h, sites, times, members, seconds, spread, kernels, rate, gflops, gbytes, limit, compile] = cells;
     format!(
-        "{operation:<9} {h:<8} {sites:>5} {times:>7} {members:>8} {seconds:>10} {spread:>4} {kernels:>8} {rate:>9} \
+        "{operation:<14} {h:<8} {sites:>5} {times:>7} {members:>8} {seconds:>10} {spread:>4} {kernels:>8} {rate:>9} \
          {gflops:>7} {gbytes:>6} {limit:>11} {compile:>8}\n"
     )
 }
@@ -118,8 +118,9 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::benchmark::{Operation, Size};
+    use crate::benchmark::{Job, Operation, Size};
     use crate::engine::Precision;
+    use crate::posterior::Family;
     use crate::problem::PointFunction;
     use std::time::Duration;
 
@@ -137,7 +138,8 @@ mod tests {
         let heading = heading(&hardware, &ceilings);
         assert!(heading.contains("67000 GFLOP/s") && heading.contains("3350 GB/s") && heading.contains("41.0 us"));
         let size = Size { operator: PointFunction::Softplus, sites: 4096, times: 1000, steps_per_time: 10 };
-        let mut row = Row::empty(&hardware, Operation::Ensemble, &size, 1 << 20);
+        let job = Job { operation: Operation::Elbo, family: Some(Family::FullRank) };
+        let mut row = Row::empty(&hardware, job, &size, 1 << 20);
         let empty = line(&row);
         row.seconds = 123.4e-6;
         row.spread = [1e-4, 2e-4];
@@ -146,7 +148,13 @@ mod tests {
         let full = line(&row);
         let widths = [heading.lines().last().unwrap(), empty.trim_end_matches('\n'), full.trim_end_matches('\n')];
         assert!(widths.iter().all(|l| l.len() == widths[0].len() && l.len() <= 120), "{widths:#?}");
-        assert!(full.contains(" 123 us ") && full.contains(" 8.50 G ") && full.contains("61% instr."), "{full}");
+        assert!(
+            full.starts_with("elbo full-rank ")
+                && full.contains(" 123 us ")
+                && full.contains(" 8.50 G ")
+                && full.contains("61% instr."),
+            "{full}"
+        );
         row.error = Some("gradients off".into());
         assert!(line(&row).contains("WRONG, not timed: gradients off"));
     }

@@ -1,17 +1,18 @@
 //! What each operation calls: the inputs made once, a call that is timed, and what it says for a check.
 
-use super::Operation;
 use super::check::Figure;
+use super::{Job, Operation};
 use crate::engine::{
-    AdamStep, AffineMap, Costs, Draw, Engine, Keep, Listed, LoadedProblem, Members, Moments, Resident, Row, Scale,
-    Selection, Terms,
+    AdamStep, AffineMap, Costs, Draw, Engine, Keep, Listed, LoadedProblem, Members, Moments, PatternSums, Resident,
+    Row, Scale, Selection, Terms,
 };
 use crate::error::Result;
 use crate::method::{Silent, ViSettings};
 use crate::optimizer::{AdamSettings, AdamSteps};
+use crate::posterior::Family;
 use crate::problem::Problem;
 use crate::random::{Stream, normals};
-use ndarray::{Array2, Array3, ArrayView2, Axis};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
 
 /// Different members that the host makes; larger batches repeat them.
 pub const DIFFERENT: usize = 1024;
@@ -45,18 +46,19 @@ pub enum Answer {
 }
 
 impl<'a> Task<'a> {
-    pub fn new(engine: &Engine, problem: &'a Problem, operation: Operation, members: usize) -> Result<Self> {
-        Self::with(engine, problem, operation, members, |row| row % DIFFERENT)
+    pub fn new(engine: &Engine, problem: &'a Problem, job: Job, members: usize) -> Result<Self> {
+        Self::with(engine, problem, job, members, |row| row % DIFFERENT)
     }
 
     /// A task whose given members are these of the different ones.
     pub fn with(
         engine: &Engine,
         problem: &'a Problem,
-        operation: Operation,
+        Job { operation, family }: Job,
         members: usize,
         pick: impl Fn(usize) -> usize,
     ) -> Result<Self> {
+        let family = family.unwrap_or_default();
         let n = problem.sites();
         let (mean, std) = (problem.background.mean_of(0), problem.background.std_of(0));
         let mut states = Array2::zeros((0, n));
@@ -67,10 +69,7 @@ impl<'a> Task<'a> {
             });
             states = Array2::from_shape_fn((members, n), |(row, i)| different[[row % DIFFERENT, i]]);
         }
-        let map = AffineMap {
-            mean: mean.to_owned().insert_axis(Axis(0)),
-            scale: Scale::Diagonal(std.clone().insert_axis(Axis(0))),
-        };
+        let map = AffineMap { mean: mean.to_owned().insert_axis(Axis(0)), scale: scale(family, &std) };
         let stream = if operation == Operation::Abc { Stream::Abc } else { Stream::MonteCarlo };
         let draw = Draw { map, stream, iteration: 0, count: members };
         let mut loaded = engine.load(problem)?;
@@ -85,7 +84,7 @@ impl<'a> Task<'a> {
             }
             _ => None,
         };
-        let vi = ViSettings { batch: Some(members), ..ViSettings::default() };
+        let vi = ViSettings { family, batch: Some(members), ..ViSettings::default() };
         Ok(Self { operation, problem, loaded, states, draw, resident, vi, iterations: 1 })
     }
 
@@ -198,6 +197,27 @@ impl Answer {
     }
 }
 
+/// A scale around these deviations, of the pattern that the family has.
+fn scale(family: Family, std: &Array1<f64>) -> Scale {
+    let n = std.len();
+    match family {
+        Family::FullRank => Scale::Lower(Array3::from_shape_fn((1, n, n), |(_, i, j)| match i.cmp(&j) {
+            std::cmp::Ordering::Less => 0.0,
+            std::cmp::Ordering::Equal => std[i],
+            std::cmp::Ordering::Greater => 0.3 * std[i] / (1 + i - j) as f64,
+        })),
+        Family::LowRank => {
+            let shape = (1, n, ViSettings::default().rank.min(n));
+            // Columns of a length near 1.
+            let wave = |(_, i, k): (usize, usize, usize)| (2.0 / n as f64).sqrt() * (1.0 + (i * (k + 1)) as f64).sin();
+            let right = Array3::from_shape_fn(shape, wave);
+            let left = Array3::from_shape_fn(shape, |at| 0.3 * std[at.1] * wave(at));
+            Scale::LowRank { diagonal: std.clone().insert_axis(Axis(0)), left, right }
+        }
+        _ => Scale::Diagonal(std.clone().insert_axis(Axis(0))),
+    }
+}
+
 fn picked(array: ArrayView2<f64>, rows: Option<&[usize]>) -> Array2<f64> {
     match rows {
         Some(rows) => array.select(Axis(0), rows),
@@ -225,7 +245,7 @@ fn moments(found: &[Moments]) -> Vec<Figure> {
         let scale = squares.iter().fold(0.0f64, |a, s| a.max((s * count).sqrt()));
         Figure::of(name, sum.iter().copied()).scaled(scale)
     };
-    vec![
+    let mut figures = vec![
         Figure::of("counts", [count, m.diverged as f64].into_iter()),
         Figure::of("sums of J", [m.cost_background, m.cost_observation].into_iter()),
         signed("sum of g", &m.gradient, &m.gradient_squared),
@@ -234,7 +254,19 @@ fn moments(found: &[Moments]) -> Vec<Figure> {
         signed("sum of eps", &m.epsilon, &m.epsilon_squared),
         Figure::of("sum of eps^2", m.epsilon_squared.iter().copied()).loosened(2.0),
         signed("sum of g eps", &m.gradient_epsilon, &m.gradient_squared),
-    ]
+    ];
+    let names = match m.pattern {
+        PatternSums::Diagonal => [""; 3],
+        PatternSums::Lower { .. } => ["sum of g eps'", "sum of eps eps'", ""],
+        PatternSums::LowRank { .. } => ["sum of g (Z' eps)'", "sum of eps (W' g)'", "sum of eps (Z' eps)'"],
+    };
+    // Of signed numbers again: of columns of a length near 1.
+    let largest = m.gradient_squared.iter().fold(0.0f64, |a, s| a.max(*s));
+    for (name, array) in names.into_iter().zip(m.pattern.arrays()) {
+        let scale = if name.contains('g') { (largest * count).sqrt() } else { count };
+        figures.push(Figure::of(name, array.iter().copied()).scaled(scale).loosened(2.0));
+    }
+    figures
 }
 
 fn selection(found: &[Selection]) -> Vec<Figure> {

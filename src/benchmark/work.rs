@@ -13,6 +13,8 @@
 //! | normal draw | 25 | 28 + 26 | a quarter of Philox4x32-10 (80 integer instructions for 4) and half of a Box-Muller pair (67 for 2, 50 of them floating-point) |
 //! | c = m + S eps, site | 2 | 1 | |
 //! | sums of the ELBO gradient, site | 8 | 3 + 2 | g, g^2, eps, eps^2, g eps |
+//! | full rank, product of two sites i >= j | 2 + 4 | 1 + 2 | L eps; g eps' and eps eps' |
+//! | low rank, site and column | 4 + 8 | 2 + 4 | W (Z' eps); W' g, and g (Z' eps)', eps (W' g)', eps (Z' eps)' |
 //! | perturbed observation, site and time | 27 | 29 + 26 | a draw, scaled and added |
 //! | Adam, site | 14 | 7 + 4 | a root and a division among them |
 //!
@@ -24,8 +26,10 @@
 //! memory, in the engine's type: what comes in and goes out of kernels, and for a sweep back the trajectory, written once and
 //! read once. A kernel that keeps the trajectory on the chip may therefore exceed this memory limit.
 
-use super::{Operation, Size};
+use super::{Job, Operation, Size};
 use crate::engine::{Ceilings, Precision};
+use crate::method::ViSettings;
+use crate::posterior::Family;
 use crate::problem::PointFunction;
 
 /// What one member of an operation costs.
@@ -51,6 +55,7 @@ const BACKGROUND_GRADIENT: Cost = [1.0, 0.0, 1.0];
 const NORMAL: Cost = [25.0, 28.0, 26.0];
 const AFFINE: Cost = [2.0, 1.0, 0.0];
 const SUMS: Cost = [8.0, 3.0, 2.0];
+const MULTIPLY_ADD: Cost = [2.0, 1.0, 0.0];
 const PERTURBATION: Cost = [27.0, 29.0, 26.0];
 const ADAM: Cost = [14.0, 7.0, 4.0];
 
@@ -66,11 +71,12 @@ fn observation(operator: PointFunction) -> (Cost, Cost) {
 
 impl Work {
     /// The work of one member of a row.
-    pub(super) fn of(operation: Operation, size: &Size, precision: Precision, gpu: bool) -> Self {
+    pub(super) fn of(job: Job, size: &Size, precision: Precision, gpu: bool) -> Self {
+        let Job { operation, .. } = job;
         let n = size.sites as f64;
         let (steps, times) = (n * size.steps() as f64, n * size.times as f64);
         let (observed, forced) = observation(size.operator);
-        let mut work = Self { bytes: Self::bytes(operation, size, precision, gpu), ..Self::default() };
+        let mut work = Self { bytes: Self::bytes(job, size, precision, gpu), ..Self::default() };
         work.add(steps, FORWARD);
         if operation == Operation::Forecast {
             return work;
@@ -91,6 +97,9 @@ impl Work {
         }
         if matches!(operation, Operation::Elbo | Operation::Vi) {
             work.add(n, SUMS);
+            let (products, sums) = pattern(job, size);
+            work.add(products, MULTIPLY_ADD);
+            work.add(sums, MULTIPLY_ADD);
         }
         if operation == Operation::Ensemble {
             work.add(times, PERTURBATION);
@@ -116,15 +125,16 @@ impl Work {
         (self.products / (ceilings.flops / 2.0)).max(self.instructions() / ceilings.instructions)
     }
 
-    fn bytes(operation: Operation, size: &Size, precision: Precision, gpu: bool) -> f64 {
+    fn bytes(job: Job, size: &Size, precision: Precision, gpu: bool) -> f64 {
         let b = precision.bytes() as f64;
         let state = size.sites as f64 * if gpu { b } else { 8.0 };
         let costs = if gpu { 3.0 * b } else { 17.0 };
         let trajectory = state * size.times as f64;
         let kept = if gpu { 2.0 * state * (size.steps() + 1) as f64 } else { 0.0 };
         // Sums of a block of 256 members.
-        let sums = 5.0 * state / 256.0;
-        match operation {
+        let (_, on_pattern) = pattern(job, size);
+        let sums = (5.0 * state + on_pattern * if gpu { b } else { 8.0 }) / 256.0;
+        match job.operation {
             Operation::Forecast => state + trajectory,
             Operation::Cost => state + costs,
             Operation::Gradient => 2.0 * state + costs + kept,
@@ -136,14 +146,31 @@ impl Work {
     }
 }
 
+/// Multiply-adds of drawing and projecting by the pattern of a family's scale, and the sums on it.
+fn pattern(job: Job, size: &Size) -> (f64, f64) {
+    let n = size.sites as f64;
+    match job.family {
+        Some(Family::FullRank) => (n * (n + 1.0) / 2.0, n * (n + 1.0)),
+        Some(Family::LowRank) => {
+            let rank = ViSettings::default().rank.min(size.sites) as f64;
+            (3.0 * n * rank, 3.0 * n * rank)
+        }
+        _ => (0.0, 0.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn job(operation: Operation) -> Job {
+        Job { operation, family: None }
+    }
+
     #[test]
     fn a_gradient_costs_what_the_reference_counts() {
         let size = Size { operator: PointFunction::Square, sites: 16, times: 12, steps_per_time: 1 };
-        let work = Work::of(Operation::Gradient, &size, Precision::F32, true);
+        let work = Work::of(job(Operation::Gradient), &size, Precision::F32, true);
         assert!((work.flops / 13_600.0 - 1.0).abs() < 0.01, "{work:?}");
         assert!((work.instructions() / 8_900.0 - 1.0).abs() < 0.02, "{work:?}");
         // 8 n T bytes of trajectory, and the state in and out with its cost.
@@ -153,10 +180,17 @@ mod tests {
     #[test]
     fn operations_contain_each_other() {
         let size = Size { operator: PointFunction::Identity, sites: 40, times: 40, steps_per_time: 2 };
-        let flops = |operation| Work::of(operation, &size, Precision::F64, false).flops;
+        let flops = |operation| Work::of(job(operation), &size, Precision::F64, false).flops;
         use Operation::{Abc, Cost, Elbo, Ensemble, Forecast, Gradient, Vi};
         assert_eq!(flops(Forecast), 28.0 * 40.0 * 78.0);
         assert!(flops(Forecast) < flops(Abc) && flops(Cost) < flops(Gradient) && flops(Gradient) < flops(Elbo));
         assert!(flops(Elbo) == flops(Vi) && flops(Gradient) < flops(Ensemble));
+        let beside = |family| {
+            let of = Job { operation: Elbo, family: Some(family) };
+            (Work::of(of, &size, Precision::F64, false).flops - flops(Elbo)) / 2.0
+        };
+        assert_eq!(beside(Family::MeanField), 0.0);
+        assert_eq!(beside(Family::FullRank), 1.5 * 40.0 * 41.0);
+        assert_eq!(beside(Family::LowRank), 6.0 * 40.0 * 8.0);
     }
 }

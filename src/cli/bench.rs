@@ -12,6 +12,7 @@ use vi4dvar::benchmark::{self, Event, Operation, Row};
 use vi4dvar::engine::{Backend, Precision};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::output::{check_figure, throughput, write_or_clear_figure, write_text};
+use vi4dvar::posterior::Family;
 use vi4dvar::problem::PointFunction;
 
 #[derive(Args, Serialize)]
@@ -23,6 +24,9 @@ struct Options {
     /// Default: all
     #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
     operation: Vec<Operation>,
+    /// What elbo and vi fit: mean-field, low-rank, full-rank. Default: mean-field
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
+    family: Vec<Family>,
     /// What is observed: identity, square, cubic, softplus. Default: square
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = PointFunction::from_name)]
     observation_operator: Vec<PointFunction>,
@@ -89,6 +93,7 @@ impl Default for Options {
     fn default() -> Self {
         let benchmark::Settings {
             operations: operation,
+            families: family,
             operators: observation_operator,
             backends: backend,
             precisions: precision,
@@ -106,6 +111,7 @@ impl Default for Options {
         } = benchmark::Settings::default();
         Self {
             operation,
+            family,
             observation_operator,
             backend,
             precision,
@@ -131,6 +137,7 @@ impl Options {
     fn settings(&self) -> benchmark::Settings {
         benchmark::Settings {
             operations: self.operation.clone(),
+            families: self.family.clone(),
             operators: self.observation_operator.clone(),
             backends: self.backend.clone(),
             precisions: self.precision.clone(),

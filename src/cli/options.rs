@@ -216,7 +216,7 @@ pub(super) struct MethodOptions {
     /// VI: iterations over which the ELBO is smoothed for that. Default: 100
     #[arg(long, value_name = "N")]
     pub smoothing_window: usize,
-    /// VI: fresh draws that weigh the result: its ELBO, IWAE bound, k-hat and verdict. Default: 100000
+    /// VI: fresh draws that weigh the result: its ELBO, IWAE bound, k-hat and verdict. Default: 200000
     #[arg(long, value_name = "N")]
     pub importance_draws: usize,
     /// VI: resample the samples from those draws by their importance weights. Default: false

@@ -1,7 +1,7 @@
 //! How far one posterior is from a reference posterior, in the reference's deviations.
 
-use super::{coverage, rank};
-use ndarray::{ArrayView2, Zip};
+use super::{covariance, coverage, rank};
+use ndarray::{Array2, ArrayView2, Zip};
 
 /// Root mean square over times and sites of (mean - reference mean) / reference deviation, all `[times, sites]`.
 /// 0 is equal; 1 is off by a deviation. The reference's own Monte Carlo error is in it: 1 / sqrt(its effective size).
@@ -21,6 +21,17 @@ pub fn distance_of_mean(mean: ArrayView2<f64>, reference: ArrayView2<f64>, std: 
 pub fn distance_of_std(std: ArrayView2<f64>, reference: ArrayView2<f64>) -> f64 {
     let square = |sum, s: &f64, r: &f64| sum + (s / r).ln().powi(2);
     (Zip::from(std).and(reference).fold(0.0, square) / std.len() as f64).sqrt()
+}
+
+/// Frobenius norm of the difference of two sample covariances, in that of the reference's: `samples: [M, sites]`,
+/// `reference: [N, sites]`. 0 is equal. Two samples of one distribution are about sqrt(effective rank (1/M + 1/N)) apart.
+///
+/// # Panics
+/// If they have another number of sites, or fewer than two samples.
+pub fn distance_of_covariance(samples: ArrayView2<f64>, reference: ArrayView2<f64>) -> f64 {
+    let norm = |matrix: &Array2<f64>| matrix.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let expected = covariance(reference);
+    norm(&(covariance(samples) - &expected)) / norm(&expected)
 }
 
 /// Share of a reference posterior's samples inside the samples' own central interval of that level, averaged over the
@@ -44,7 +55,17 @@ pub fn coverage_of(samples: ArrayView2<f64>, reference: ArrayView2<f64>, level: 
 mod tests {
     use super::*;
     use crate::diagnostics::testing::normals;
-    use ndarray::{Array2, Axis, array};
+    use ndarray::{Axis, array};
+
+    #[test]
+    fn covariances_differ_by_what_is_missing() {
+        // Covariances [[2, 2], [2, 2]] and its diagonal: sqrt(8) / sqrt(16) missing.
+        let reference = array![[-1.0, -1.0], [1.0, 1.0]];
+        let independent = array![[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]] * (1.5f64).sqrt();
+        assert_eq!(distance_of_covariance(reference.view(), reference.view()), 0.0);
+        let distance = distance_of_covariance(independent.view(), reference.view());
+        assert!((distance - 0.5f64.sqrt()).abs() < 1e-12, "{distance}");
+    }
 
     #[test]
     fn coverage_of_a_reference_is_that_of_its_distribution() {

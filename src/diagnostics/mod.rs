@@ -29,7 +29,7 @@ pub use cost::{CostFit, CostFitSummary};
 pub use covariance::{correlation, covariance, covariances};
 pub use coverage::coverage;
 pub use crps::fair_crps;
-pub use distance::{coverage_of, distance_of_mean, distance_of_std};
+pub use distance::{coverage_of, distance_of_covariance, distance_of_mean, distance_of_std};
 pub use energy::{MOST_PAIRED, fair_energy_score};
 pub use estimate::{Estimate, ratio_of_squares};
 pub use evidence::{elbo, iwae, log_evidence};
@@ -39,7 +39,7 @@ pub use period::Periods;
 pub use psis::{Psis, k_threshold};
 pub use rank::{BAND_LEVEL, Rank, RankHistogram, rank};
 pub use sbc::{RankEcdf, Shape, UniformBand};
-pub use scores::{ScoreInput, ScoreReference, ScoreSummary, Scores};
+pub use scores::{FitQuality, ScoreInput, ScoreReference, ScoreSummary, Scores};
 pub use variogram::{FARTHEST_PAIR, variogram_score};
 pub use verdict::{
     JudgedVerdict, OtherMinimum, TRUSTED_COVERAGE, TRUSTED_MEAN_GAP, Trust, Verdict, VerdictCount, VerdictInput,

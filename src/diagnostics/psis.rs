@@ -7,6 +7,8 @@ use std::f64::consts::LN_10;
 
 /// Weights in the tail from which a Pareto distribution can be fitted at all.
 const LEAST_TAIL: usize = 5;
+/// Largest log weights that lie within this are all equal: rounding in f32 is as large.
+const EQUAL: f64 = 1e-3;
 /// Below the largest log weight by this much a weight is 0 to a double beside it.
 const NEGLIGIBLE: f64 = 700.0;
 
@@ -14,7 +16,7 @@ const NEGLIGIBLE: f64 = 700.0;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Psis {
     /// Shape of the generalised Pareto distribution of the largest weights: their moments exist up to order 1 / k. 0
-    /// where the largest weights are all equal, infinity where fewer than 5 weights are above 0.
+    /// where the largest weights are all equal but for rounding, infinity where fewer than 5 are above all others.
     pub k_hat: f64,
     /// Draws in the tail, whose weights were smoothed.
     pub tail: usize,
@@ -48,19 +50,20 @@ impl Psis {
         } else {
             // The largest weight that is not in the tail is what the tail exceeds.
             let (_, cut, top) = order.select_nth_unstable_by(draws - tail - 1, by_weight);
+            let equal = largest - log_weights[*cut] < EQUAL;
             let cut = (log_weights[*cut] - largest).max(-NEGLIGIBLE).exp();
             top.sort_unstable_by(by_weight);
-            let first = top.iter().position(|k| weights[*k] > 0.0).expect("the largest weight is 1");
+            // Ties with the cut are none of the tail.
+            let first = top.iter().position(|k| weights[*k] > cut).unwrap_or(top.len());
             let top = &top[first..];
-            let excess: Vec<f64> = top.iter().map(|k| (weights[*k] - cut).max(0.0)).collect();
-            let pareto = Pareto::fit(&excess);
+            let excess: Vec<f64> = top.iter().map(|k| weights[*k] - cut).collect();
+            let pareto = if equal { None } else { Pareto::fit(&excess) };
             if let Some(pareto) = pareto {
                 for (rank, k) in top.iter().enumerate() {
                     let share = (rank as f64 + 0.5) / top.len() as f64;
                     weights[*k] = (cut + pareto.quantile(share)).min(1.0);
                 }
             }
-            let equal = cut >= 1.0 - f64::EPSILON;
             (pareto.map_or(if equal { 0.0 } else { f64::INFINITY }, |p| p.shape), top.len())
         };
         let sum: f64 = weights.iter().sum();
@@ -267,9 +270,17 @@ mod tests {
         assert_eq!((none.k_hat, none.effective_draws(), none.weights), (f64::INFINITY, 0.0, vec![0.0; 997]));
         let equal = Psis::new(&[-3.0; 500]);
         assert_eq!((equal.k_hat, equal.effective_draws().round()), (0.0, 500.0));
+        // The right q on an f32 engine: log weights differ by rounding, in few steps.
+        let rounded: Vec<_> = (0..5000).map(|i| -80.0 + 4e-6 * f64::from(i * 7919 % 5)).collect();
+        let right = Psis::new(&rounded);
+        assert!(right.k_hat == 0.0 && (right.effective_draws() - 5000.0).abs() < 0.01, "{}", right.k_hat);
+        // Costs in few steps are no reason for an infinite k-hat.
+        let stepped: Vec<_> = some.iter().map(|w| (w * 8.0).round() / 8.0).collect();
+        assert!((Psis::new(&stepped).k_hat - 0.3).abs() < 0.25, "{}", Psis::new(&stepped).k_hat);
         // One draw outweighs all others by more than a double can hold.
         let mut one = some;
         one[0] = 1e4;
+        one[1] = 1e4 - 800.0;
         let psis = Psis::new(&one);
         assert!(psis.k_hat == f64::INFINITY && psis.weights[0] == 1.0, "{}", psis.k_hat);
         assert_eq!(Psis::new(&[]).weights, Vec::<f64>::new());

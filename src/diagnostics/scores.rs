@@ -2,8 +2,8 @@
 
 use super::{
     CostFit, CostFitSummary, Estimate, JudgedVerdict, Periods, Rank, RankHistogram, Trust, VerdictSummary, coverage,
-    coverage_of, distance_of_mean, distance_of_std, fair_crps, fair_energy_score, rank, ratio_of_squares, rmse, spread,
-    variogram_score,
+    coverage_of, distance_of_covariance, distance_of_mean, distance_of_std, fair_crps, fair_energy_score, rank,
+    ratio_of_squares, rmse, spread, variogram_score,
 };
 use ndarray::{ArrayView2, ArrayView3, Axis, s};
 use serde::Serialize;
@@ -28,8 +28,34 @@ pub struct ScoreInput<'a> {
     pub rank_site: usize,
     /// The fit of the minimum, for a method that has one.
     pub cost_fit: Option<CostFit>,
+    /// How well the fit of a method that maximises an ELBO did.
+    pub fit: Option<FitQuality>,
     /// What the method says of itself, where it does.
     pub verdict: Option<Trust>,
+}
+
+/// How close a fitted q came to the posterior.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FitQuality<T = f64> {
+    /// The evidence lower bound.
+    pub elbo: T,
+    /// Shape of the importance weights' tail: see [`Psis`](super::Psis).
+    pub k_hat: T,
+    /// KL(q || posterior) in nats: the reference's log p(y) less the ELBO. `None` without a reference.
+    pub divergence: Option<T>,
+}
+
+impl FitQuality {
+    /// Mean and standard error over repeated twins; `None` where there are none.
+    fn over(twins: &[Self]) -> Option<FitQuality<Estimate>> {
+        let of = |f: fn(&Self) -> f64| Estimate::new(&twins.iter().map(f).collect::<Vec<_>>());
+        let divergences: Vec<f64> = twins.iter().filter_map(|fit| fit.divergence).collect();
+        Some(FitQuality {
+            elbo: of(|fit| fit.elbo)?,
+            k_hat: of(|fit| fit.k_hat)?,
+            divergence: Estimate::new(&divergences),
+        })
+    }
 }
 
 /// A reference posterior.
@@ -49,7 +75,7 @@ pub struct ScoreReference<'a> {
 /// A score of a period is over all its times and sites. Units are those of the state but for the ratio, the coverages
 /// and the distances; `variogram` is in units of the state too, being a square of square roots.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict> {
+pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict, Q = FitQuality> {
     /// Root mean square error of the mean.
     pub rmse: Option<Periods<T>>,
     /// Mean posterior standard deviation.
@@ -72,6 +98,9 @@ pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict> {
     pub distance_mean: Option<Periods<T>>,
     /// Distance of the deviation to the reference's: see [`distance_of_std`].
     pub distance_std: Option<Periods<T>>,
+    /// Distance of the covariance between sites to the reference's, at the last time of each period: see
+    /// [`distance_of_covariance`].
+    pub distance_covariance: Option<Periods<T>>,
     /// Share of the reference posterior in the method's own central 90 % intervals, averaged over the sites: see
     /// [`coverage_of`].
     pub reference_coverage_90: Option<Periods<T>>,
@@ -80,12 +109,14 @@ pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict> {
     pub rank: Option<Periods<R>>,
     /// 2 J_min against chi-squared, for a method that minimises the cost.
     pub cost_fit: Option<F>,
+    /// How well a fit did, for a method that maximises an ELBO.
+    pub fit: Option<Q>,
     /// What the method says of itself, against the reference at t = 0: see [`Trust::by_reference`].
     pub verdict: Option<V>,
 }
 
 /// Mean and standard error of each score over repeated twins.
-pub type ScoreSummary = Scores<Estimate, RankHistogram, CostFitSummary, VerdictSummary>;
+pub type ScoreSummary = Scores<Estimate, RankHistogram, CostFitSummary, VerdictSummary, FitQuality<Estimate>>;
 
 impl Scores {
     /// Scores an analysis.
@@ -113,6 +144,13 @@ impl Scores {
         let truth_of_verdict = reference_coverage_90
             .zip(distance_mean)
             .map(|(covered, distance)| Trust::by_reference(covered.initial, distance.initial));
+        let distance_covariance = both.filter(|g| g.samples.len_of(Axis(0)) >= 2).map(|g| {
+            let at = |time: usize| [samples, g.samples].map(|all| all.index_axis_move(Axis(1), time));
+            periods.ends().map(|time| {
+                let [own, reference] = at(*time);
+                distance_of_covariance(own, reference)
+            })
+        });
         let sampled = |f: fn(&OfSamples) -> &[f64]| of_samples.as_ref().map(|s| periods.means(f(s)));
         Self {
             std: Some(by_period(&|r| rows(std, r).sum() / (r.len() * std.ncols()) as f64)),
@@ -130,9 +168,11 @@ impl Scores {
             variogram: sampled(|s| &s.variogram),
             distance_mean,
             distance_std: reference.map(|g| by_period(&|r| distance_of_std(rows(std, r), rows(g.std, r)))),
+            distance_covariance,
             reference_coverage_90,
             rank: of_samples.as_ref().map(|s| periods.ends().map(|time| s.ranks[*time])),
             cost_fit: input.cost_fit,
+            fit: input.fit,
             verdict: input.verdict.map(|said| JudgedVerdict { said, truth: truth_of_verdict }),
         }
     }
@@ -158,9 +198,11 @@ impl Scores {
             variogram: over(|s| s.variogram),
             distance_mean: over(|s| s.distance_mean),
             distance_std: over(|s| s.distance_std),
+            distance_covariance: over(|s| s.distance_covariance),
             reference_coverage_90: over(|s| s.reference_coverage_90),
             rank: Periods::over(&ranks, RankHistogram::of_windows),
             cost_fit: CostFitSummary::new(&fits),
+            fit: FitQuality::over(&twins.iter().filter_map(|s| s.fit).collect::<Vec<_>>()),
             verdict: VerdictSummary::new(&twins.iter().filter_map(|s| s.verdict).collect::<Vec<_>>()),
         }
     }
@@ -175,9 +217,9 @@ impl Scores {
     }
 }
 
-impl<T, R, F, V> Scores<T, R, F, V> {
+impl<T, R, F, V, Q> Scores<T, R, F, V, Q> {
     /// Every score of periods by name, in the order of tables.
-    pub fn named(&self) -> [(&'static str, Option<&Periods<T>>); 12] {
+    pub fn named(&self) -> [(&'static str, Option<&Periods<T>>); 13] {
         [
             ("rmse", self.rmse.as_ref()),
             ("std", self.std.as_ref()),
@@ -190,6 +232,7 @@ impl<T, R, F, V> Scores<T, R, F, V> {
             ("variogram", self.variogram.as_ref()),
             ("distance_mean", self.distance_mean.as_ref()),
             ("distance_std", self.distance_std.as_ref()),
+            ("distance_covariance", self.distance_covariance.as_ref()),
             ("reference_coverage_90", self.reference_coverage_90.as_ref()),
         ]
     }
@@ -284,6 +327,7 @@ mod tests {
                 reference: Some(ScoreReference { mean: center.view(), std: std.view(), samples: other.view() }),
                 rank_site: k % SITES,
                 cost_fit: None,
+                fit: None,
                 verdict: Some(Trust::MeanAndSpread),
             })
         };
@@ -383,6 +427,7 @@ mod tests {
             reference: None,
             rank_site: 0,
             cost_fit: CostFit::new(3.0, 4),
+            fit: None,
             verdict: Some(Trust::MeanOnly),
         };
         let scores = Scores::new(&input);
@@ -426,6 +471,7 @@ mod tests {
             reference: None,
             rank_site: 2,
             cost_fit: None,
+            fit: None,
             verdict: None,
         });
         let column = |t: usize, i: usize| -> Array1<f64> { samples.slice(s![.., t, i]).to_owned() };

@@ -10,10 +10,11 @@
 //!     "scores": {
 //!       "rmse": {"initial": {"mean": 0.369, "standard_error": 0.012, "count": 50}, "window": {…}, "forecast": {…}},
 //!       "std": …, "spread": …, "spread_skill": …, "coverage_50": …, "coverage_90": …, "crps": …, "energy": …,
-//!       "variogram": …, "distance_mean": …, "distance_std": …, "reference_coverage_90": …,
+//!       "variogram": …, "distance_mean": …, "distance_std": …, "distance_covariance": …, "reference_coverage_90": …,
 //!       "rank": {"initial": {"counts": […], "expected": […], "band_low": […], "band_high": […], "chi_squared": …,
 //!                            "p_value": …}, "window": {…}, "forecast": {…}},
 //!       "cost_fit": {"minimum": {…}, "expected_minimum": …, "variance": {…}, "expected_variance": …, "p_value": …},
+//!       "fit": {"elbo": {…}, "k_hat": {…}, "divergence": {…}},
 //!       "verdict": {"mean_and_spread": {"said": 31, "judged": 31, "right": 30, "truth": 33}, "mean_only": {…}, "neither": {…}}
 //!     }}]}
 //! ```
@@ -22,8 +23,8 @@
 //! it: the same run gives the same scores, but not in the same time.
 
 use crate::diagnostics::{
-    CostFit, Estimate, Periods, ScoreInput, ScoreReference, ScoreSummary, Scores, TRUSTED_COVERAGE, TRUSTED_MEAN_GAP,
-    Trust, VerdictCount, VerdictSummary,
+    CostFit, Estimate, FitQuality, Periods, ScoreInput, ScoreReference, ScoreSummary, Scores, TRUSTED_COVERAGE,
+    TRUSTED_MEAN_GAP, Trust, VerdictCount, VerdictSummary,
 };
 use crate::method::Analysis;
 use crate::problem::Problem;
@@ -158,6 +159,11 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Optio
         }),
         rank_site: (problem.seeds[p] % problem.sites() as u64) as usize,
         cost_fit: analysis.number("twice_minimum_cost").and_then(fit),
+        fit: analysis.number("final_elbo").zip(analysis.number("k_hat")).map(|(elbo, k_hat)| FitQuality {
+            elbo,
+            k_hat,
+            divergence: reference.and_then(|r| r.number("log_evidence")).map(|evidence| evidence - elbo),
+        }),
         verdict: analysis.number("verdict").and_then(Trust::from_number),
     })
 }
@@ -204,7 +210,8 @@ fn blocks(reference: &str) -> [(String, Vec<Group>); 4] {
             vec![
                 group("of the mean, in its sd", |s| s.distance_mean.as_ref()),
                 group("of log sd", |s| s.distance_std.as_ref()),
-                share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()),
+                group("of the covariance", |s| s.distance_covariance.as_ref()),
+                Group { digits: 1, ..share("of it in own 90 %, %", |s| s.reference_coverage_90.as_ref()) },
             ],
         ),
     ]
@@ -258,6 +265,22 @@ impl Columns {
         summaries.iter().any(|s| s.verdict.is_some()).then_some(Self { title, cells })
     }
 
+    /// What a fit came to; `None` where no method maximises an ELBO.
+    fn fits(summaries: &[ScoreSummary]) -> Option<Self> {
+        let cell = |estimate: Option<Estimate>, digits: usize| {
+            let Some(Estimate { mean, standard_error, .. }) = estimate else { return "-".into() };
+            let mean = format!("{mean:.digits$}");
+            standard_error.map_or(mean.clone(), |e| format!("{mean} ± {e:.digits$}"))
+        };
+        let row = |summary: &ScoreSummary| match &summary.fit {
+            None => vec!["-".to_string(); 3],
+            Some(fit) => vec![cell(Some(fit.elbo), 2), cell(fit.divergence, 3), cell(Some(fit.k_hat), 2)],
+        };
+        let heading = ["ELBO", "log p(y) - ELBO", "k-hat"].map(String::from).to_vec();
+        let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
+        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "ELBO <= log p(y)", cells })
+    }
+
     /// One column of seconds; `None` where no method knows its own.
     fn seconds(methods: &[MethodScores], twins: usize) -> Option<Self> {
         let cell = |s: f64| if s.is_finite() { format!("{s:.2}") } else { "-".into() };
@@ -305,7 +328,8 @@ impl fmt::Display for ScoreTable {
             ),
             verdicts.iter().filter_map(|trust| Columns::verdicts(*trust, &summaries)).collect(),
         );
-        for (heading, columns) in scores.chain([verdicts]) {
+        let fits = ("Fits, in nats".to_string(), Columns::fits(&summaries).into_iter().collect());
+        for (heading, columns) in scores.chain([fits, verdicts]) {
             // Groups side by side, and below each other where they do not fit.
             let mut rows: Vec<Vec<String>> = Vec::new();
             for lines in columns.iter().map(Columns::lines) {
@@ -442,7 +466,7 @@ mod tests {
         assert_eq!(json["reference"], serde_json::json!({"method": "gold", "agreed": 12, "disagreed": 0}));
         let (vi, point) = (&json["methods"][0], &json["methods"][1]);
         assert_eq!(keys(vi), "method scores");
-        let all = "cost_fit coverage_50 coverage_90 crps distance_mean distance_std energy rank \
+        let all = "cost_fit coverage_50 coverage_90 crps distance_covariance distance_mean distance_std energy fit rank \
                    reference_coverage_90 rmse spread spread_skill std variogram verdict";
         assert_eq!((keys(&vi["scores"]).as_str(), keys(&point["scores"]).as_str()), (all, all));
         let rmse = table.methods[0].summary().rmse.unwrap();

@@ -80,7 +80,7 @@ impl MethodReport {
 }
 
 /// What each score is called, in how it is to be read, its decimals, and what it is multiplied by.
-const SCORES: [(&str, &str, &str, usize, f64); 12] = [
+const SCORES: [(&str, &str, &str, usize, f64); 13] = [
     ("rmse", "RMSE of the mean", "Lower is better.", 3, 1.0),
     ("std", "Mean posterior standard deviation", "", 3, 1.0),
     ("spread", "Spread", "Root of the mean variance: the RMSE that the posterior expects.", 3, 1.0),
@@ -92,6 +92,13 @@ const SCORES: [(&str, &str, &str, usize, f64); 12] = [
     ("variogram", "Variogram score", "Lower is better; sees missing correlations.", 3, 1.0),
     ("distance_mean", "Distance of the mean to the reference, in its sd", "0 is equal.", 3, 1.0),
     ("distance_std", "Distance of log sd to the reference", "0 is equal.", 3, 1.0),
+    (
+        "distance_covariance",
+        "Distance of the covariance to the reference's",
+        "0 is equal; at the end of each period.",
+        3,
+        1.0,
+    ),
     ("reference_coverage_90", "Reference in the method's own central 90 %, in %", "Ideal 90.", 1, 100.0),
 ];
 

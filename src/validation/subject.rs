@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::experiment::{TwinSettings, simulate};
 use crate::problem::{PointFunction, Problem};
 use crate::random::Stream;
-use ndarray::Array2;
+use ndarray::{Array2, Array3};
 
 /// What a check measured.
 pub(super) struct Measured {
@@ -131,6 +131,21 @@ pub(super) fn draw(problem: &Problem, count: usize) -> Draw {
     Draw { map: AffineMap { mean, scale: Scale::Diagonal(scale) }, stream: Stream::MonteCarlo, iteration: 3, count }
 }
 
+/// Draws that differ in the pattern of their scale: diagonal, lower triangular, a diagonal and a low rank.
+pub(super) fn draws(problem: &Problem, count: usize) -> [Draw; 3] {
+    let plain = draw(problem, count);
+    let n = problem.sites();
+    let with = |scale: Scale| Draw { map: AffineMap { scale, ..plain.map.clone() }, ..plain.clone() };
+    let lower = Array3::from_shape_fn((1, n, n), |(_, i, j)| match i.cmp(&j) {
+        std::cmp::Ordering::Less => 0.0,
+        std::cmp::Ordering::Equal => 0.3,
+        std::cmp::Ordering::Greater => 0.15 * ((3 * i + 5 * j) as f64).sin() / (1 + i - j) as f64,
+    });
+    let factor = |phase: f64| Array3::from_shape_fn((1, n, 3), |(_, i, k)| 0.2 * (phase + (i * (k + 2)) as f64).sin());
+    let low_rank = Scale::LowRank { diagonal: Array2::from_elem((1, n), 0.2), left: factor(0.0), right: factor(1.0) };
+    [with(Scale::Lower(lower)), with(low_rank), plain.clone()]
+}
+
 /// The largest |difference| over the largest |wanted value|; NaN where a number is missing or not finite.
 pub(super) fn error<'a>(got: impl IntoIterator<Item = &'a f64>, want: impl IntoIterator<Item = &'a f64>) -> f64 {
     let (mut largest, mut scale) = (0.0f64, 0.0f64);
@@ -196,6 +211,19 @@ pub(super) fn error_of_sums(got: &Moments, want: &oracle::Sums) -> f64 {
     ]
     .into_iter()
     .fold(0.0, worse)
+}
+
+/// The worst error of sums on the pattern of a scale, each against what it could be at most.
+pub(super) fn error_of_pattern(got: &Moments, want: &[oracle::OuterSum]) -> f64 {
+    let got = got.pattern.arrays();
+    if got.len() != want.len() {
+        return f64::NAN;
+    }
+    let one = |(got, want): (&Array2<f64>, &oracle::OuterSum)| {
+        let gap = |(g, w): (&f64, &f64)| if g.is_finite() { (g - w).abs() / want.most } else { f64::NAN };
+        got.iter().zip(&want.values).map(gap).fold(0.0, worse)
+    };
+    got.into_iter().zip(want).map(one).fold(0.0, worse)
 }
 
 #[cfg(test)]

@@ -217,7 +217,7 @@ impl<'a, V: Lanes> Group<'a, V> {
         }
         let (steps, last) = (0..data.assimilated_steps(), data.assimilated - 1);
         if let Some(amplitude) = self.amplitude() {
-            let mut terms = PerturbedTerms::<V, false>::new(terms, self.addresses(), amplitude);
+            let mut terms = PerturbedTerms::new(terms, self.addresses(), amplitude);
             sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
             terms.forward(last, &sweep.x);
             return [background, terms.observation()];
@@ -409,8 +409,8 @@ impl<'a, V: Lanes> Group<'a, V> {
     #[inline(always)]
     fn leave_costs(&self, costs: [V; 2], diverged: &[bool; MOST_LANES], offset: usize, block: &mut Block<V::Scalar>) {
         block.diverged[offset..][..self.lanes].copy_from_slice(&diverged[..self.lanes]);
-        for (to, cost) in block.cost.iter_mut().zip(costs) {
-            cost.store(&mut to[offset..]);
+        for k in 0..2 {
+            costs[k].store(&mut block.cost[k][offset..]);
         }
     }
 
@@ -497,7 +497,7 @@ impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
         let observation = if wanted.observation {
             let segments = segments(data, data.assimilated_steps());
             if let Some(amplitude) = group.amplitude() {
-                let mut terms = PerturbedTerms::<V, true>::new(terms, group.addresses(), amplitude);
+                let mut terms = PerturbedTerms::new(terms, group.addresses(), amplitude);
                 sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
                 terms.observation()
             } else {
@@ -540,9 +540,6 @@ struct GivenForcing<'g, V: Lanes> {
 }
 
 impl<V: Lanes> AtTimes<V> for GivenForcing<'_, V> {
-    #[inline(always)]
-    fn forward(&mut self, _: usize, _: &[V]) {}
-
     #[inline(always)]
     fn backward(&mut self, t: usize, _: &[V], w: &mut [V]) {
         let data = self.group.data;

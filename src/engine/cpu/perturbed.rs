@@ -2,18 +2,17 @@
 
 use super::lanes::Lanes;
 use super::normals::{Addresses, normals};
-use super::sweep::{AtTimes, CostTerms, Point, with_point};
+use super::sweep::{AtTimes, CostTerms, Point, weigh, with_point};
 use crate::random::Stream;
 
-/// J_o against perturbed observations. A sweep that goes back (`REVERSE`) adds J_o on the way back, where its derivative
-/// is: so each perturbation is drawn once.
-pub struct PerturbedTerms<'a, V: Lanes, const REVERSE: bool> {
+/// J_o against perturbed observations.
+pub struct PerturbedTerms<'a, V: Lanes> {
     terms: CostTerms<'a, V>,
     lanes: Addresses,
     amplitude: V,
 }
 
-impl<'a, V: Lanes, const REVERSE: bool> PerturbedTerms<'a, V, REVERSE> {
+impl<'a, V: Lanes> PerturbedTerms<'a, V> {
     #[inline(always)]
     pub fn new(terms: CostTerms<'a, V>, lanes: Addresses, amplitude: V::Scalar) -> Self {
         let amplitude = V::fill(terms.context, amplitude);
@@ -39,12 +38,11 @@ impl<'a, V: Lanes, const REVERSE: bool> PerturbedTerms<'a, V, REVERSE> {
             }
             let z: [V; 4] = normals(terms.context, &self.lanes, Stream::ObservationPerturbation, t as u32, quad as u32);
             for j in first..end {
-                let (departure, precision) = terms.departure::<P>(t, j, x);
+                let (innovation, precision) = terms.innovation::<P>(t, j, x);
                 let deviation = self.amplitude * terms.source.read(&data.observation_deviation, at + j);
-                let departure = deviation.neg_mul_add(z[j - first], departure);
-                terms.sums[j % 4] = (departure * departure).mul_add(precision, terms.sums[j % 4]);
+                let innovation = deviation.mul_add(z[j - first], innovation);
+                let force = weigh(&mut terms.sums[j % 4], innovation, precision) * terms.block_share;
                 if let Some(w) = w.as_deref_mut() {
-                    let force = departure * precision * terms.block_share;
                     for i in j * block..(j + 1) * block {
                         w[i] = P::pull(terms.context, x[i], force, w[i]);
                     }
@@ -54,18 +52,14 @@ impl<'a, V: Lanes, const REVERSE: bool> PerturbedTerms<'a, V, REVERSE> {
     }
 }
 
-impl<V: Lanes, const REVERSE: bool> AtTimes<V> for PerturbedTerms<'_, V, REVERSE> {
+impl<V: Lanes> AtTimes<V> for PerturbedTerms<'_, V> {
     #[inline(always)]
     fn forward(&mut self, t: usize, x: &[V]) {
-        if !REVERSE {
-            with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, None));
-        }
+        with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, None));
     }
 
     #[inline(always)]
     fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
-        if REVERSE {
-            with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, Some(w)));
-        }
+        with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, Some(w)));
     }
 }

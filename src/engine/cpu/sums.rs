@@ -259,10 +259,10 @@ fn products<T: Scalar, W: Lanes<Scalar = f64>>(context: W::Context, g: &[T], e: 
         for (g, e) in g.iter().zip(e) {
             let (g, e) = (widen::<T, W>(context, &g[first..]), widen::<T, W>(context, &e[first..]));
             sa = sa + g;
-            sb = sb + g * g;
+            sb = g.mul_add(g, sb);
             sc = sc + e;
-            sd = sd + e * e;
-            sf = sf + g * e;
+            sd = e.mul_add(e, sd);
+            sf = g.mul_add(e, sf);
         }
         for (part, sum) in [a, b, c, d, f].into_iter().zip([sa, sb, sc, sd, sf]) {
             sum.store(&mut part[first..]);

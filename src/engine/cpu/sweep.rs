@@ -13,12 +13,14 @@ use std::ops::Range;
 /// What happens at the stored times of a sweep. (A trait and no closures: only a method can insist on being compiled
 /// for the instruction set of its caller.)
 pub trait AtTimes<V> {
-    /// On the way forward, at each stored time once, in order. `x: [sites]` is the state, in a tangent sweep the
-    /// perturbation.
-    fn forward(&mut self, t: usize, x: &[V]);
-    /// On the way back: adds what enters the cotangent `w: [sites]` at time `t`.
+    /// In a sweep that only goes forward, at each stored time in order. `x: [sites]` is the state, in a tangent sweep
+    /// the perturbation.
+    fn forward(&mut self, _t: usize, _x: &[V]) {}
+    /// In a reverse sweep, at each stored time on the way back: adds what enters the cotangent `w: [sites]`.
     fn backward(&mut self, _t: usize, _x: &[V], _w: &mut [V]) {}
 }
+
+impl<V> AtTimes<V> for () {}
 
 /// A step in a function of its own: small functions keep their vectors in registers, and every sweep shares them.
 struct Step<'s, V: Lanes, M, const KEEP: bool> {
@@ -139,24 +141,20 @@ impl<V: Lanes> Sweep<V> {
         self.x.copy_from_slice(&self.x0);
         for k in 0..last {
             self.checkpoints[k * n..(k + 1) * n].copy_from_slice(&self.x);
-            self.forward::<M>(segments.range(k), steps_per_time, stop);
+            self.forward::<M>(segments.range(k), steps_per_time, &mut ());
         }
         self.checkpoints[last * n..].copy_from_slice(&self.x);
         for k in (0..=last).rev() {
             let range = segments.range(k);
             self.states[..n].copy_from_slice(&self.checkpoints[k * n..(k + 1) * n]);
-            for (i, step) in range.clone().enumerate() {
+            for i in 0..range.len() {
                 let (kept, next) = self.states[i * 4 * n..].split_at_mut(4 * n);
                 let (x, stages) = kept.split_at_mut(n);
-                if k == last && step.is_multiple_of(steps_per_time) {
-                    stop.forward(step / steps_per_time, x);
-                }
                 let Self { rk4, parameters, .. } = self;
                 V::apart(self.context, Step::<V, M, true> { rk4, parameters, x, stages, next, model: PhantomData });
             }
             if k == last {
                 let end = &self.states[range.len() * 4 * n..][..n];
-                stop.forward(range.end / steps_per_time, end);
                 self.x.copy_from_slice(end);
                 self.w.fill(zero);
                 stop.backward(range.end / steps_per_time, end, &mut self.w);
@@ -198,10 +196,15 @@ pub(super) use four_by_four;
 pub trait Point {
     fn value<V: Lanes>(x: V) -> V;
     fn derivative<V: Lanes>(context: V::Context, x: V) -> V;
-    /// w + h'(x) force.
+    /// y - h(x).
+    #[inline(always)]
+    fn innovation<V: Lanes>(y: V, x: V) -> V {
+        y - Self::value(x)
+    }
+    /// w - h'(x) force.
     #[inline(always)]
     fn pull<V: Lanes>(context: V::Context, x: V, force: V, w: V) -> V {
-        Self::derivative(context, x).mul_add(force, w)
+        Self::derivative(context, x).neg_mul_add(force, w)
     }
 }
 
@@ -221,7 +224,7 @@ impl Point for Identity {
     }
     #[inline(always)]
     fn pull<V: Lanes>(_: V::Context, _: V, force: V, w: V) -> V {
-        w + force
+        w - force
     }
 }
 
@@ -229,6 +232,10 @@ impl Point for Square {
     #[inline(always)]
     fn value<V: Lanes>(x: V) -> V {
         x * x
+    }
+    #[inline(always)]
+    fn innovation<V: Lanes>(y: V, x: V) -> V {
+        x.neg_mul_add(x, y)
     }
     #[inline(always)]
     fn derivative<V: Lanes>(_: V::Context, x: V) -> V {
@@ -240,6 +247,10 @@ impl Point for Cubic {
     #[inline(always)]
     fn value<V: Lanes>(x: V) -> V {
         x * x * x
+    }
+    #[inline(always)]
+    fn innovation<V: Lanes>(y: V, x: V) -> V {
+        (x * x).neg_mul_add(x, y)
     }
     #[inline(always)]
     fn derivative<V: Lanes>(context: V::Context, x: V) -> V {
@@ -301,7 +312,7 @@ impl<V: Lanes> AtTimes<V> for CostTerms<'_, V> {
         V::apart(self.context, Observe { terms: self, t, x, w: None });
     }
 
-    /// Adds dJ_o/dx_t.
+    /// Adds J_o of time `t` and dJ_o/dx_t: the innovations serve both.
     #[inline(always)]
     fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
         V::apart(self.context, Observe { terms: self, t, x, w: Some(w) });
@@ -355,16 +366,10 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         (self.data.operator.block_size == 1).then_some([y, precision])
     }
 
+    /// Adds to 2 J_o one plain observation, and gives its innovation over its variance.
     #[inline(always)]
-    fn add_one<P: Point>(&self, sum: V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
-        let departure = P::value(x) - V::fill(self.context, y);
-        (departure * departure).mul_add(V::fill(self.context, precision), sum)
-    }
-
-    #[inline(always)]
-    fn pull_one<P: Point>(&self, w: V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
-        let departure = P::value(x) - V::fill(self.context, y);
-        P::pull(self.context, x, departure * V::fill(self.context, precision), w)
+    fn add_one<P: Point>(&self, sum: &mut V, x: V, y: V::Scalar, precision: V::Scalar) -> V {
+        weigh(sum, P::innovation(V::fill(self.context, y), x), V::fill(self.context, precision))
     }
 
     /// Adds J_o of plain observations, four sums side by side.
@@ -375,66 +380,72 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         let (precision, precision_rest) = precision.as_chunks::<4>();
         for ((x, y), precision) in x.iter().zip(y).zip(precision) {
             for q in 0..4 {
-                sums[q] = self.add_one::<P>(sums[q], x[q], y[q], precision[q]);
+                self.add_one::<P>(&mut sums[q], x[q], y[q], precision[q]);
             }
         }
         for (((sum, x), y), precision) in sums.iter_mut().zip(x_rest).zip(y_rest).zip(precision_rest) {
-            *sum = self.add_one::<P>(*sum, *x, *y, *precision);
+            self.add_one::<P>(sum, *x, *y, *precision);
         }
         self.sums = sums;
     }
 
-    /// dJ_o/dx of plain observations.
+    /// Adds J_o and dJ_o/dx of plain observations.
     #[inline(always)]
-    fn pull_plain<P: Point>(&self, x: &[V], y: &[V::Scalar], precision: &[V::Scalar], w: &mut [V]) {
+    fn pull_plain<P: Point>(&mut self, x: &[V], y: &[V::Scalar], precision: &[V::Scalar], w: &mut [V]) {
+        let mut sums = self.sums;
         let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
         let ((w, w_rest), (precision, precision_rest)) = (w.as_chunks_mut::<4>(), precision.as_chunks::<4>());
         for (((w, x), y), precision) in w.iter_mut().zip(x).zip(y).zip(precision) {
             for q in 0..4 {
-                w[q] = self.pull_one::<P>(w[q], x[q], y[q], precision[q]);
+                let force = self.add_one::<P>(&mut sums[q], x[q], y[q], precision[q]);
+                w[q] = P::pull(self.context, x[q], force, w[q]);
             }
         }
-        for (((w, x), y), precision) in w_rest.iter_mut().zip(x_rest).zip(y_rest).zip(precision_rest) {
-            *w = self.pull_one::<P>(*w, *x, *y, *precision);
+        for ((((sum, w), x), y), precision) in sums.iter_mut().zip(w_rest).zip(x_rest).zip(y_rest).zip(precision_rest) {
+            let force = self.add_one::<P>(sum, *x, *y, *precision);
+            *w = P::pull(self.context, *x, force, *w);
         }
+        self.sums = sums;
     }
 
     /// J_o of any observations.
     #[inline(always)]
     fn add<P: Point>(&mut self, t: usize, x: &[V]) {
         for j in 0..self.data.per_time {
-            let (departure, precision) = self.departure::<P>(t, j, x);
-            self.sums[j % 4] = (departure * departure).mul_add(precision, self.sums[j % 4]);
+            let (innovation, precision) = self.innovation::<P>(t, j, x);
+            weigh(&mut self.sums[j % 4], innovation, precision);
         }
     }
 
-    /// dJ_o/dx of any observations.
+    /// Adds J_o and dJ_o/dx of any observations.
     #[inline(always)]
-    fn pull<P: Point>(&self, t: usize, x: &[V], w: &mut [V]) {
+    fn pull<P: Point>(&mut self, t: usize, x: &[V], w: &mut [V]) {
         let block = self.data.operator.block_size;
         for j in 0..self.data.per_time {
-            let (departure, precision) = self.departure::<P>(t, j, x);
-            let force = departure * precision * self.block_share;
+            let (innovation, precision) = self.innovation::<P>(t, j, x);
+            let force = weigh(&mut self.sums[j % 4], innovation, precision) * self.block_share;
             for i in j * block..(j + 1) * block {
                 w[i] = P::pull(self.context, x[i], force, w[i]);
             }
         }
     }
 
-    /// H(x)_j - y_j, with its precision.
+    /// y_j - H(x)_j, with its precision. Rounds as a plain observation does: a member's numbers do not depend on whose
+    /// members share its lanes.
     #[inline(always)]
-    pub fn departure<P: Point>(&self, t: usize, j: usize, x: &[V]) -> (V, V) {
+    pub fn innovation<P: Point>(&self, t: usize, j: usize, x: &[V]) -> (V, V) {
         let block = self.data.operator.block_size;
         let at = t * self.data.per_time + j;
-        let mut mean = P::value(x[j * block]);
-        for x in &x[j * block + 1..(j + 1) * block] {
-            mean = mean + P::value(*x);
+        let y: V = self.source.read(&self.data.observation, at);
+        let precision = self.source.read(&self.data.observation_precision, at);
+        if block == 1 {
+            return (P::innovation(y, x[j]), precision);
         }
-        let observation: V = self.source.read(&self.data.observation, at);
-        (
-            mean.mul_add(self.block_share, V::splat(self.context, 0.0) - observation),
-            self.source.read(&self.data.observation_precision, at),
-        )
+        let mut total = P::value(x[j * block]);
+        for x in &x[j * block + 1..(j + 1) * block] {
+            total = total + P::value(*x);
+        }
+        (total.neg_mul_add(self.block_share, y), precision)
     }
 
     /// xb at site `i`: of `own` where the members have backgrounds of their own, else the problem's.
@@ -490,6 +501,14 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         }
         half_sum(self.context, sums)
     }
+}
+
+/// Adds the square of an innovation over its variance to a sum, and gives the innovation over its variance.
+#[inline(always)]
+pub(super) fn weigh<V: Lanes>(sum: &mut V, innovation: V, precision: V) -> V {
+    let force = innovation * precision;
+    *sum = innovation.mul_add(force, *sum);
+    force
 }
 
 /// Half of four running sums.

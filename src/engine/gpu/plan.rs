@@ -276,6 +276,33 @@ mod tests {
         }
     }
 
+    /// Sums on the pattern of a full rank: within the budget together with the states, and refused where they cannot be.
+    #[test]
+    fn sums_on_a_pattern_are_part_of_the_budget() {
+        let limits = wgpu::Limits::default();
+        for (sites, memory, count, problems) in [
+            (16, 1, 65_536, 1),
+            (40, 64, 1_000_000, 20),
+            (1_000, 64, 65_536, 1),
+            (1_000, 1024, 300, 9),
+            (4_096, 1024, 300, 1),
+        ] {
+            let pattern = sites * (sites + 1);
+            let need = Need { sites, pattern, ..need(count * problems, count, 11) };
+            let plan = Plan::new(&need, memory << 20, &limits).unwrap();
+            let (blocks, runs) = (plan.blocks_per_problem() * problems, plan.runs_per_problem() * problems);
+            let bytes = 4 * pattern * (plan.pattern_blocks + runs);
+            assert!((1..=blocks).contains(&plan.pattern_blocks), "{plan:?}");
+            assert!(plan.bytes + bytes as u64 <= memory << 20, "{need:?}: {} and {bytes} bytes", plan.bytes);
+            assert!(plan.pattern_blocks == 1 || 2 * BLOCK * pattern * plan.pattern_blocks <= DISPATCH_WORK, "{plan:?}");
+        }
+        for (sites, memory, problems) in [(1_000, 4, 1), (8_192, 1024, 1), (1_000, 16 << 10, 40)] {
+            let need = Need { sites, pattern: sites * (sites + 1), ..need(problems * 300, 300, 11) };
+            let error = Plan::new(&need, memory << 20, &limits).unwrap_err();
+            assert!(error.to_string().contains("MiB"), "{error}");
+        }
+    }
+
     #[test]
     fn a_budget_too_small_is_refused_with_the_bytes() {
         let huge = Need { sites: 100_000, slots: 1_000_000, ..need(1, 1, 10) };

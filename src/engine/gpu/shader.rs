@@ -257,6 +257,7 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         LOWER_PATTERN => kernel == Kernel::LowerPattern,
         PATTERN_ACROSS => pattern_across,
+        PATTERN_DOWN => 64 / pattern_across,
         PATTERN_EACH => pattern_each,
         FULL_BACKGROUND => shape.full_background,
         LISTED => shape.ownership.listed,

@@ -210,7 +210,7 @@ fn records(seen: &Seen, verdict: &Verdict, cost: f64) -> Vec<Record> {
         ),
         Record::new("corrected_mean", "mean by importance weights", &["site"], corrected.mean.clone()),
         Record::new("corrected_std", "standard deviation by importance weights", &["site"], corrected.std.clone()),
-        Record::scalar("twice_minimum_cost", "2 J at the minimum below the fit's mean", 2.0 * cost),
+        Record::scalar("twice_nearest_minimum_cost", "2 J at the minimum below the fit's mean", 2.0 * cost),
         Record::scalar("verdict", "2: trust mean and spread, 1: the mean only, 0: neither", verdict.trust.number()),
     ]
 }

@@ -6,7 +6,7 @@ use super::panel::{Entry, Grid, Plot, Sample, Written, heading, legend, titled};
 use super::style::{FAINT, INK, INSET, LABEL, MARGIN, RULE, WIDTH, colors};
 use super::{Drawing, Figure};
 use crate::diagnostics::BAND_LEVEL;
-use crate::experiment::Sbc;
+use crate::experiment::{Sbc, SbcMethod};
 
 /// Panels beside each other, at most.
 const COLUMNS: usize = 4;
@@ -31,7 +31,7 @@ pub fn sbc_figure(sbc: &Sbc) -> Option<Figure> {
     let left = MARGIN + 76.0;
     let width = (WIDTH - left - MARGIN - INSET).min(columns as f64 * 340.0);
     let grid = Grid { left, top: top + 26.0, width, columns, height: 150.0, gaps: (24.0, 34.0) };
-    let all = || sbc.methods.iter().flat_map(|m| m.named()).map(|(_, ranks)| ranks);
+    let all = || sbc.methods.iter().flat_map(SbcMethod::named).map(|(_, ranks)| ranks);
     let widest = all().flat_map(|r| {
         let lines = r.site_ecdfs.iter().chain([&r.ecdf.ecdf, &r.ecdf.band_low, &r.ecdf.band_high]);
         lines.flat_map(|line| line.iter().zip(&r.ecdf.points).map(|(f, z)| (f - z).abs())).collect::<Vec<_>>()

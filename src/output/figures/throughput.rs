@@ -93,7 +93,7 @@ pub fn throughput(rows: &[Row]) -> Option<Figure> {
 }
 
 fn series(rows: &[Row]) -> Option<Vec<Series<'_>>> {
-    let key = |r: &Row| (r.operation, r.operator, r.sites, r.times, r.steps_per_time);
+    let key = |r: &Row| (r.operation, r.family, r.operator, r.sites, r.times, r.steps_per_time);
     let good: Vec<&Row> = rows.iter().filter(|r| r.error.is_none() && r.seconds > 0.0).collect();
     let operations = PREFERRED.into_iter();
     operations
