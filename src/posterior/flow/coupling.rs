@@ -7,7 +7,7 @@
 use super::FlowSettings;
 use super::layers::{Mapped, Matrix};
 use super::network::{Network, Run};
-use super::spline::{self, Spline};
+use super::spline::{self, Place, Spline};
 use burn_tensor::Tensor;
 use ndarray::{Array1, Array2};
 
@@ -50,11 +50,22 @@ impl Transform {
     }
 }
 
+/// Where a site has come by a move.
+struct Moved {
+    y: f64,
+    /// log dy/dx
+    log_slope: f64,
+    /// Behind the spline.
+    bent: f64,
+    /// In the spline's domain.
+    place: Option<Place>,
+}
+
 impl Move<'_> {
-    /// y and log dy/dx at x.
-    fn forward(&self, x: f64) -> (f64, f64) {
-        let (bent, log_slope) = self.spline.as_ref().map_or((x, 0.0), |spline| spline.forward(x));
-        (bent * self.scale + self.shift, log_slope + MOST_LOG_SCALE * self.share)
+    fn forward(&self, x: f64) -> Moved {
+        let place = self.spline.as_ref().and_then(|spline| spline.at(x));
+        let (bent, log_slope) = place.as_ref().map_or((x, 0.0), |place| (place.y(), place.log_slope()));
+        Moved { y: bent * self.scale + self.shift, log_slope: log_slope + MOST_LOG_SCALE * self.share, bent, place }
     }
 
     /// x, and log dy/dx there, at y.
@@ -65,14 +76,16 @@ impl Move<'_> {
     }
 
     /// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
-    fn pull_back(&self, x: f64, by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
-        let bent = self.spline.as_ref().map_or(x, |spline| spline.forward(x).0);
+    fn pull_back(&self, moved: &Moved, by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
         let by_bent = by_y * self.scale;
-        by_numbers[0] = ((by_bent * bent + by_log_slope) * (1.0 - self.share * self.share)) as f32;
+        by_numbers[0] = ((by_bent * moved.bent + by_log_slope) * (1.0 - self.share * self.share)) as f32;
         by_numbers[1] = by_y as f32;
-        match &self.spline {
-            None => by_bent,
-            Some(spline) => spline.pull_back(x, by_bent, by_log_slope, &mut by_numbers[2..]),
+        match (&self.spline, &moved.place) {
+            (Some(spline), Some(place)) => spline.pull_back(place, by_bent, by_log_slope, &mut by_numbers[2..]),
+            _ => {
+                by_numbers[2..].fill(0.0);
+                by_bent
+            }
         }
     }
 }
@@ -198,9 +211,9 @@ impl Ready<'_> {
 
     fn advance(&self, layer: &Layer, outputs: &[f32], mapped: &mut Mapped) {
         for (k, i, numbers) in layer.moves(self.transform, outputs) {
-            let (y, log_slope) = self.transform.of(numbers).forward(mapped.rows[[k, i]]);
-            mapped.rows[[k, i]] = y;
-            mapped.log_det[k] += log_slope;
+            let moved = self.transform.of(numbers).forward(mapped.rows[[k, i]]);
+            mapped.rows[[k, i]] = moved.y;
+            mapped.log_det[k] += moved.log_slope;
         }
     }
 
@@ -214,13 +227,12 @@ impl Ready<'_> {
             let mut by_outputs = vec![0f32; outputs.len()];
             let each = by_outputs.chunks_exact_mut(self.transform.numbers());
             for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
-                let x = rows[[k, i]];
-                let moves = self.transform.of(numbers);
-                let (y, log_slope) = moves.forward(x);
-                let bend = moves.pull_back(x, 0.0, 1.0, by_numbers);
-                let by_y = (score[[k, i]] - bend) * (-log_slope).exp();
-                moves.pull_back(x, -by_y, -1.0, by_numbers);
-                rows[[k, i]] = y;
+                let own = self.transform.of(numbers);
+                let moved = own.forward(rows[[k, i]]);
+                let bend = own.pull_back(&moved, 0.0, 1.0, by_numbers);
+                let by_y = (score[[k, i]] - bend) * (-moved.log_slope).exp();
+                own.pull_back(&moved, -by_y, -1.0, by_numbers);
+                rows[[k, i]] = moved.y;
                 score[[k, i]] = by_y;
             }
             layer.add_input(&mut score, &run.pull_back(by_outputs).0);
@@ -235,8 +247,9 @@ impl Ready<'_> {
             let mut by_outputs = vec![0f32; outputs.len()];
             let each = by_outputs.chunks_exact_mut(self.transform.numbers());
             for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
-                let by_y = by_rows[[k, i]];
-                by_rows[[k, i]] = self.transform.of(numbers).pull_back(before[[k, i]], by_y, by_log_det[k], by_numbers);
+                let own = self.transform.of(numbers);
+                let moved = own.forward(before[[k, i]]);
+                by_rows[[k, i]] = own.pull_back(&moved, by_rows[[k, i]], by_log_det[k], by_numbers);
             }
             let (by_input, own) = run.pull_back(by_outputs);
             layer.add_input(&mut by_rows, &by_input);

@@ -28,6 +28,9 @@ pub(super) struct Spline<'a> {
     heights: [f64; BINS],
 }
 
+/// The number whose softplus is 1 - LEAST: ln(e^0.999 - 1).
+const ONE: f64 = 0.539742417236952;
+
 /// One bin.
 #[derive(Clone, Copy, Debug)]
 struct Bin {
@@ -45,14 +48,13 @@ impl<'a> Spline<'a> {
         Self { numbers, widths: shares(&numbers[..BINS]), heights: shares(&numbers[BINS..2 * BINS]) }
     }
 
-    /// y and log dy/dx at x.
-    pub fn forward(&self, x: f64) -> (f64, f64) {
+    /// The place of x; none outside the domain.
+    pub fn at(&self, x: f64) -> Option<Place> {
         if !(-BOUND..BOUND).contains(&x) {
-            return (x, 0.0);
+            return None;
         }
         let bin = self.bin(x, false);
-        let place = Place::new(&bin, (x - bin.x0) / bin.width);
-        (bin.y0 + bin.height * place.rise / place.denominator, place.log_slope())
+        Some(Place::new(bin, (x - bin.x0) / bin.width))
     }
 
     /// x, and log dy/dx there, at y.
@@ -66,18 +68,13 @@ impl<'a> Spline<'a> {
         let (a, b, c) = (bin.height * (s - bin.d0) + bend, bin.height * bin.d0 - bend, -s * above);
         // Of the two roots the one in [0, 1], in the form that does not cancel.
         let xi = 2.0 * c / (-b - (b * b - 4.0 * a * c).max(0.0).sqrt());
-        (bin.x0 + xi * bin.width, Place::new(&bin, xi).log_slope())
+        (bin.x0 + xi * bin.width, Place::new(bin, xi).log_slope())
     }
 
-    /// From gradients with respect to y and log dy/dx to those with respect to x (returned) and the numbers.
-    pub fn pull_back(&self, x: f64, by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
+    /// From gradients with respect to y and log dy/dx at a place to those with respect to x (returned) and the numbers.
+    pub fn pull_back(&self, place: &Place, by_y: f64, by_log_slope: f64, by_numbers: &mut [f32]) -> f64 {
         by_numbers.fill(0.0);
-        if !(-BOUND..BOUND).contains(&x) {
-            return by_y;
-        }
-        let bin = self.bin(x, false);
-        let Bin { index, width, height, d0, d1, .. } = bin;
-        let Place { xi, s, product, rise, denominator, slope } = Place::new(&bin, (x - bin.x0) / width);
+        let Place { bin: Bin { index, width, height, d0, d1, .. }, xi, s, product, rise, denominator, slope } = *place;
         let rest = 1.0 - xi;
 
         // Backwards through the formulae above.
@@ -131,7 +128,8 @@ impl<'a> Spline<'a> {
 
 /// Where in a bin, and what the formulae need there.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+pub(super) struct Place {
+    bin: Bin,
     xi: f64,
     s: f64,
     /// xi (1 - xi)
@@ -144,11 +142,12 @@ struct Place {
 }
 
 impl Place {
-    fn new(bin: &Bin, xi: f64) -> Self {
-        let Bin { d0, d1, .. } = *bin;
+    fn new(bin: Bin, xi: f64) -> Self {
+        let Bin { d0, d1, .. } = bin;
         let (s, rest) = (bin.height / bin.width, 1.0 - xi);
         let product = xi * rest;
         Self {
+            bin,
             xi,
             s,
             product,
@@ -158,7 +157,12 @@ impl Place {
         }
     }
 
-    fn log_slope(&self) -> f64 {
+    pub fn y(&self) -> f64 {
+        self.bin.y0 + self.bin.height * self.rise / self.denominator
+    }
+
+    /// log dy/dx
+    pub fn log_slope(&self) -> f64 {
         let ratio = self.s / self.denominator;
         (ratio * ratio * self.slope).ln()
     }
@@ -192,14 +196,19 @@ fn pull_back_sizes(shares: &[f64; BINS], index: usize, by_start: f64, by_size: f
 
 /// A slope, 1 at 0 and never below [`LEAST`], with its derivative: a softplus of the number and what makes it 1 at 0.
 fn positive(raw: f32) -> (f64, f64) {
-    let at = f64::from(raw) + (1.0 - LEAST).exp_m1().ln();
-    let softplus = at.max(0.0) + (-at.abs()).exp().ln_1p();
-    (LEAST + softplus, 1.0 / (1.0 + (-at).exp()))
+    let at = f64::from(raw) + ONE;
+    let small = (-at.abs()).exp();
+    let share = 1.0 / (1.0 + small);
+    (LEAST + at.max(0.0) + small.ln_1p(), if at > 0.0 { share } else { small * share })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn forward(x: f64, numbers: &[f32]) -> (f64, f64) {
+        Spline::new(numbers).at(x).map_or((x, 0.0), |place| (place.y(), place.log_slope()))
+    }
 
     fn numbers(seed: usize) -> Vec<f32> {
         (0..NUMBERS).map(|k| (1.7 * (k + 31 * seed) as f32 + 0.3).sin() * 1.5).collect()
@@ -230,14 +239,14 @@ mod tests {
     fn splines_are_those_of_the_paper() {
         for (seed, k) in (0..5).flat_map(|seed| (0..100).map(move |k| (seed, k))) {
             let (numbers, x) = (numbers(seed), -5.94 + 0.12 * f64::from(k));
-            let (y, log_slope) = Spline::new(&numbers).forward(x);
+            let (y, log_slope) = forward(x, &numbers);
             let want = if x.abs() < 5.0 { by_the_paper(x, &numbers) } else { (x, 0.0) };
             // The shares' exponentials are f32.
             assert!((y - want.0).abs() < 1e-5 && (log_slope - want.1).abs() < 1e-5, "{x}: {y}, {log_slope}, {want:?}");
             let (again, back) = Spline::new(&numbers).inverse(y);
             assert!((again - x).abs() < 1e-11 && (back - log_slope).abs() < 1e-9, "{x}: {again}");
         }
-        let (y, log_slope) = Spline::new(&[0.0; NUMBERS]).forward(0.3);
+        let (y, log_slope) = forward(0.3, &[0.0; NUMBERS]);
         assert!((y - 0.3).abs() < 1e-14 && log_slope.abs() < 1e-14, "numbers of zero are not the identity");
     }
 
@@ -249,11 +258,13 @@ mod tests {
         for (seed, k) in (0..5).flat_map(|seed| (0..40).map(move |k| (seed, k))) {
             let (numbers, x) = (numbers(seed), -5.7 + 0.29 * f64::from(k));
             let value = |x: f64, numbers: &[f32]| {
-                let (y, log_slope) = Spline::new(numbers).forward(x);
+                let (y, log_slope) = forward(x, numbers);
                 by_y * y + by_log_slope * log_slope
             };
             let mut by_numbers = vec![f32::NAN; NUMBERS];
-            let by_x = Spline::new(&numbers).pull_back(x, by_y, by_log_slope, &mut by_numbers);
+            let spline = Spline::new(&numbers);
+            let Some(place) = spline.at(x) else { continue };
+            let by_x = spline.pull_back(&place, by_y, by_log_slope, &mut by_numbers);
             let step = 1e-5;
             let difference = (value(x + step, &numbers) - value(x - step, &numbers)) / (2.0 * step);
             errors.push((by_x - difference).abs() / (1.0 + by_x.abs()));
