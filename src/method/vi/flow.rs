@@ -20,10 +20,10 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Members of a piece, which passes through the layers on one thread.
-const PIECE: usize = 256;
+const PIECE: usize = 128;
 
-/// Members of all problems that are on their way at a time: what bounds the memory of the networks' ways back.
-const ON_THEIR_WAY: usize = 1 << 14;
+/// Numbers of members that are on their way at a time, before each layer: what bounds the memory.
+const NUMBERS: usize = 1 << 21;
 
 impl Settings {
     /// Fits one flow per problem, in front of the full-rank Gaussian fitted before it.
@@ -114,7 +114,11 @@ impl FlowClimber<'_> {
         let passes: Vec<_> = pieces
             .par_iter()
             .map(|(p, own)| {
-                flow.pass(*p, standard_normals(self.seeds[*p], Stream::MonteCarlo, iteration, own.clone(), n))
+                flow.pass(
+                    *p,
+                    standard_normals(self.seeds[*p], Stream::MonteCarlo, iteration, own.clone(), n),
+                    self.course.estimator,
+                )
             })
             .collect();
         let views: Vec<_> = passes.iter().map(|(_, draws)| draws.states.view()).collect();
@@ -133,7 +137,7 @@ impl FlowClimber<'_> {
                 let kept: Vec<bool> =
                     rows.clone().zip(&draws.log_density).map(|(k, q)| !costs.diverged[k] && q.is_finite()).collect();
                 let gradient = gradients.gradient.slice(s![rows.clone(), ..]);
-                let gradient = flow.pull_back(*p, pass, gradient, &kept, self.course.estimator);
+                let gradient = flow.pull_back(*p, pass, gradient, &kept);
                 (kept, draws.log_density, gradient)
             })
             .collect();
@@ -163,7 +167,7 @@ impl Climber for FlowClimber<'_> {
             gradient: vec![0.0; self.flow.row(0).len()],
         };
         let mut sums = vec![none; problems];
-        let at_a_time = (ON_THEIR_WAY / problems).max(1);
+        let at_a_time = (NUMBERS / (problems * self.flow.control())).max(PIECE);
         for first in (0..batch).step_by(at_a_time) {
             self.add(iteration as u32, first..(first + at_a_time).min(batch), &mut sums)?;
         }
@@ -171,10 +175,7 @@ impl Climber for FlowClimber<'_> {
         let parameters = self.flow.parameters();
         let each = parameters.len() / problems;
         parameters.par_chunks_exact_mut(each).zip(&mut self.adams).zip(&sums).for_each(|((own, adam), sums)| {
-            // A draw that overflowed on its way may have spoilt its problem's gradient: stay where we are.
-            if sums.gradient.iter().all(|g| g.is_finite()) {
-                adam.step(own, &sums.gradient);
-            }
+            adam.step(own, &sums.gradient);
         });
         Ok(steps)
     }

@@ -5,8 +5,8 @@
 //! coupling see [`spline`].
 
 use super::FlowSettings;
-use super::layers::{Mapped, Matrix};
-use super::network::{Network, Run};
+use super::layers::{Mapped, Matrix, Tape};
+use super::network::Network;
 use super::spline::{self, Place, Spline};
 use burn_tensor::Tensor;
 use ndarray::{Array1, Array2};
@@ -111,19 +111,6 @@ pub(super) struct Ready<'a> {
     layers: Vec<(&'a Layer, Vec<Tensor<2>>)>,
 }
 
-/// A way through couplings.
-pub(super) struct Tape {
-    layers: Vec<Recorded>,
-}
-
-struct Recorded {
-    /// The rows before the layer: `[rows, n]`.
-    before: Array2<f64>,
-    /// The network's outputs.
-    outputs: Vec<f32>,
-    run: Run,
-}
-
 impl Couplings {
     pub fn new(transform: Transform, settings: &FlowSettings, sites: usize) -> Self {
         let layer = |k: usize| {
@@ -197,16 +184,18 @@ impl Ready<'_> {
         mapped
     }
 
-    pub fn record(&self, eps: Array2<f64>) -> (Mapped, Tape) {
-        let mut mapped = Mapped::start(eps);
-        let mut layers = Vec::with_capacity(self.layers.len());
+    pub fn record(&self, eps: Array2<f64>, scored: bool) -> Tape {
+        let mut score = scored.then(|| -&eps);
+        let mut z = Mapped::start(eps);
+        let mut before = Vec::with_capacity(self.layers.len());
         for (layer, weights) in &self.layers {
-            let (outputs, run) = layer.network.run(weights, layer.input(&mapped.rows), true);
-            let before = mapped.rows.clone();
-            self.advance(layer, &outputs, &mut mapped);
-            layers.push(Recorded { before, outputs, run });
+            before.push(z.rows.clone());
+            match &mut score {
+                Some(score) => self.advance_score(layer, weights, &mut z, score),
+                None => self.advance(layer, &layer.network.outputs(weights, layer.input(&z.rows)), &mut z),
+            }
         }
-        (mapped, Tape { layers })
+        Tape { z, before, score }
     }
 
     fn advance(&self, layer: &Layer, outputs: &[f32], mapped: &mut Mapped) {
@@ -217,33 +206,30 @@ impl Ready<'_> {
         }
     }
 
-    /// With F = log q(x) - log |det|, T the transform and theta its numbers: by the sites that move it is F' / T', by those
-    /// that stay what log q(x) says there less (log T' + F' / T' T) by theta, theta by the sites.
-    pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
-        let mut score = -&eps;
-        let mut rows = eps;
-        for (layer, weights) in &self.layers {
-            let (outputs, run) = layer.network.run(weights, layer.input(&rows), false);
-            let mut by_outputs = vec![0f32; outputs.len()];
-            let each = by_outputs.chunks_exact_mut(self.transform.numbers());
-            for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
-                let own = self.transform.of(numbers);
-                let moved = own.forward(rows[[k, i]]);
-                let bend = own.pull_back(&moved, 0.0, 1.0, by_numbers);
-                let by_y = (score[[k, i]] - bend) * (-moved.log_slope).exp();
-                own.pull_back(&moved, -by_y, -1.0, by_numbers);
-                rows[[k, i]] = moved.y;
-                score[[k, i]] = by_y;
-            }
-            layer.add_input(&mut score, &run.pull_back(by_outputs).0);
+    /// With F = log q(x) - log |det|, T the transform and theta its numbers: the score of the sites that move is F' / T', that
+    /// of those that stay loses (log T' + F' / T' T) by theta, theta by the sites.
+    fn advance_score(&self, layer: &Layer, weights: &[Tensor<2>], mapped: &mut Mapped, score: &mut Array2<f64>) {
+        let (outputs, run) = layer.network.run(weights, layer.input(&mapped.rows), false);
+        let mut by_outputs = vec![0f32; outputs.len()];
+        let each = by_outputs.chunks_exact_mut(self.transform.numbers());
+        for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {
+            let own = self.transform.of(numbers);
+            let moved = own.forward(mapped.rows[[k, i]]);
+            let bend = own.pull_back(&moved, 0.0, 1.0, by_numbers);
+            let by_y = (score[[k, i]] - bend) * (-moved.log_slope).exp();
+            own.pull_back(&moved, -by_y, -1.0, by_numbers);
+            score[[k, i]] = by_y;
+            mapped.rows[[k, i]] = moved.y;
+            mapped.log_det[k] += moved.log_slope;
         }
-        score
+        layer.add_input(score, &run.pull_back(by_outputs).0);
     }
 
-    pub fn pull_back(&self, tape: Tape, by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+    pub fn pull_back(&self, before: &[Array2<f64>], by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
         let mut by_rows = by_z;
         let mut by_weights = Vec::with_capacity(self.layers.len());
-        for ((layer, _), Recorded { before, outputs, run }) in self.layers.iter().zip(tape.layers).rev() {
+        for ((layer, weights), before) in self.layers.iter().zip(before).rev() {
+            let (outputs, run) = layer.network.run(weights, layer.input(before), true);
             let mut by_outputs = vec![0f32; outputs.len()];
             let each = by_outputs.chunks_exact_mut(self.transform.numbers());
             for ((k, i, numbers), by_numbers) in layer.moves(self.transform, &outputs).zip(each) {

@@ -53,10 +53,13 @@ pub(super) enum Ready<'a> {
     Planar(planar::Ready),
 }
 
-/// A way through the layers, with what the way back needs.
-pub(super) enum Tape {
-    Couplings(coupling::Tape),
-    Planar(planar::Tape),
+/// A way from eps through the layers, with what the way back needs.
+pub(super) struct Tape {
+    pub z: Mapped,
+    /// The rows before each layer: `[layers][rows, n]`. No more than that: networks are run again on the way back.
+    pub before: Vec<Array2<f64>>,
+    /// d log q/dz behind the layers, q taken as it is, where it was asked for: `[rows, n]`.
+    pub score: Option<Array2<f64>>,
 }
 
 impl Layers {
@@ -111,38 +114,23 @@ impl Ready<'_> {
         }
     }
 
-    /// From eps to z, so that [`Self::pull_back`] is possible.
-    pub fn record(&self, eps: Array2<f64>) -> (Mapped, Tape) {
-        match self {
-            Self::Couplings(layers) => {
-                let (mapped, tape) = layers.record(eps);
-                (mapped, Tape::Couplings(tape))
-            }
-            Self::Planar(layers) => {
-                let (mapped, tape) = layers.record(eps);
-                (mapped, Tape::Planar(tape))
-            }
-        }
-    }
-
-    /// d log q/dz behind the layers, q taken as it is, for standard normals `eps` in front of them: `[rows, n]`.
+    /// From eps to z, with what [`Self::pull_back`] needs and the score of the rows if asked for.
     ///
     /// From layer to layer, y = f(x): the gradient of log q(y) is f'^-T times that of log q(x) - log |det f'(x)| (Vaitl et
     /// al. 2024, "Fast and unified path gradient estimators for normalizing flows").
-    pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
+    pub fn record(&self, eps: Array2<f64>, scored: bool) -> Tape {
         match self {
-            Self::Couplings(layers) => layers.score(eps),
-            Self::Planar(layers) => layers.score(eps),
+            Self::Couplings(layers) => layers.record(eps, scored),
+            Self::Planar(layers) => layers.record(eps, scored),
         }
     }
 
     /// The gradient with respect to the parameters of what has the gradients `by_z` with respect to z, `[rows, n]`, and
-    /// `by_log_det` with respect to log |det|, `[rows]`.
-    pub fn pull_back(&self, tape: Tape, by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
-        match (self, tape) {
-            (Self::Couplings(layers), Tape::Couplings(tape)) => layers.pull_back(tape, by_z, by_log_det),
-            (Self::Planar(layers), Tape::Planar(tape)) => layers.pull_back(&tape, by_z, by_log_det),
-            _ => unreachable!("a tape goes back through the layers that recorded it"),
+    /// `by_log_det` with respect to log |det|, `[rows]`, from the rows before each layer.
+    pub fn pull_back(&self, before: &[Array2<f64>], by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+        match self {
+            Self::Couplings(layers) => layers.pull_back(before, by_z, by_log_det),
+            Self::Planar(layers) => layers.pull_back(before, by_z, by_log_det),
         }
     }
 }

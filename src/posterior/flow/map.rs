@@ -28,10 +28,10 @@ pub struct Flow {
     theta: Array2<f64>,
 }
 
-/// Rows of one problem on their way through the layers, with what the way back needs.
+/// Rows of one problem behind the layers, with what the way back needs.
 pub(crate) struct Pass {
-    eps: Array2<f64>,
-    tape: Tape,
+    before: Vec<Array2<f64>>,
+    score: Option<Array2<f64>>,
 }
 
 impl Flow {
@@ -119,10 +119,11 @@ impl Flow {
     }
 
     /// Standard normals of problem `p` through the layers, in a way that can be gone back: `[rows, control]`.
-    pub(crate) fn pass(&self, p: usize, eps: Array2<f64>) -> (Pass, Draws) {
-        let (z, tape) = self.ready(p).record(eps.clone());
-        let log_density = self.base[p].log_density_of(&eps) - z.log_det;
-        (Pass { eps, tape }, Draws { states: self.base[p].map(z.rows), log_density })
+    pub(crate) fn pass(&self, p: usize, eps: Array2<f64>, estimator: Estimator) -> (Pass, Draws) {
+        let log_density = self.base[p].log_density_of(&eps);
+        let Tape { z, before, score } = self.ready(p).record(eps, estimator == Estimator::Path);
+        let draws = Draws { states: self.base[p].map(z.rows), log_density: log_density - z.log_det };
+        (Pass { before, score }, draws)
     }
 
     /// The gradient of -ELBO with respect to problem `p`'s parameters, as a sum over the rows of a pass that are `kept`.
@@ -130,26 +131,21 @@ impl Flow {
     ///
     /// Plain: of J(x) - log |det|. Path: of J(x) + log q(x), the q fixed (Roeder, Wu & Duvenaud 2017; Agrawal & Domke 2024
     /// for flows).
-    pub(crate) fn pull_back(
-        &self,
-        p: usize,
-        pass: Pass,
-        gradient: ArrayView2<f64>,
-        kept: &[bool],
-        estimator: Estimator,
-    ) -> Vec<f64> {
-        let layers = self.ready(p);
+    pub(crate) fn pull_back(&self, p: usize, pass: Pass, gradient: ArrayView2<f64>, kept: &[bool]) -> Vec<f64> {
+        let Pass { mut before, score } = pass;
         let mut by_z = self.base[p].pull_back(gradient);
         let mut by_log_det = Array1::zeros(kept.len());
-        match estimator {
-            Estimator::Plain => by_log_det.fill(-1.0),
-            Estimator::Path => by_z += &layers.score(pass.eps),
+        match score {
+            Some(score) => by_z += &score,
+            None => by_log_det.fill(-1.0),
         }
+        // What overflowed would spoil sums even with a weight of zero: such rows go back as others than they were.
         for (k, _) in kept.iter().enumerate().filter(|(_, kept)| !**kept) {
+            before.iter_mut().for_each(|rows| rows.row_mut(k).fill(0.0));
             by_z.row_mut(k).fill(0.0);
             by_log_det[k] = 0.0;
         }
-        layers.pull_back(pass.tape, by_z, &by_log_det)
+        self.ready(p).pull_back(&before, by_z, &by_log_det)
     }
 }
 
@@ -264,12 +260,13 @@ mod tests {
             let eps = standard_normals(3, Stream::MonteCarlo, 0, 0..256, N);
             let kept: Vec<bool> = (0..256).map(|k| k % 5 != 2).collect();
             let loss = |flow: &Flow| -> f64 {
-                let (_, draws) = flow.pass(0, eps.clone());
+                let (_, draws) = flow.pass(0, eps.clone(), Estimator::Plain);
                 let values = cost(&draws.states).0 + draws.log_density;
                 values.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(v, _)| v).sum()
             };
-            let (pass, draws) = flow.pass(0, eps.clone());
-            let gradient = flow.pull_back(0, pass, cost(&draws.states).1.view(), &kept, Estimator::Plain);
+            let (pass, mut draws) = flow.pass(0, eps.clone(), Estimator::Plain);
+            draws.states.row_mut(2).fill(f64::NAN);
+            let gradient = flow.pull_back(0, pass, cost(&draws.states).1.view(), &kept);
             let scale = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
             let (step, mut errors) = (1.0 / 256.0, Vec::new());
             for k in (0..gradient.len()).step_by(1 + gradient.len() / 150) {
@@ -296,8 +293,8 @@ mod tests {
             let eps = standard_normals(3, Stream::MonteCarlo, 0, 0..60_000, N);
             let kept = vec![true; eps.nrows()];
             let gradient = |flow: &Flow, by_x: &dyn Fn(&Array2<f64>) -> Array2<f64>, estimator| {
-                let (pass, draws) = flow.pass(0, eps.clone());
-                let sums = flow.pull_back(0, pass, by_x(&draws.states).view(), &kept, estimator);
+                let (pass, draws) = flow.pass(0, eps.clone(), estimator);
+                let sums = flow.pull_back(0, pass, by_x(&draws.states).view(), &kept);
                 Array1::from(sums) / eps.nrows() as f64
             };
             let by_x = |x: &Array2<f64>| cost(x).1;

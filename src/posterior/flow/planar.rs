@@ -4,7 +4,7 @@
 //! The identity is u = ln(e - 1) w / |w|^2; u = 0 is not, for m(0) = -0.307. There is no closed inverse: a = w'x + b solves
 //! a + m(w'u) tanh(a) = w'f + b, a scalar equation with a growing left-hand side.
 
-use super::layers::{Mapped, Matrix};
+use super::layers::{Mapped, Matrix, Tape};
 use ndarray::{Array1, Array2, ArrayView1};
 
 /// Steps of the solver. Each halves the bracket where Newton's method leaves it.
@@ -20,11 +20,6 @@ pub(super) struct Planar {
 /// Planar layers with the numbers of one problem.
 pub(super) struct Ready {
     layers: Vec<Layer>,
-}
-
-/// The rows before each layer.
-pub(super) struct Tape {
-    before: Vec<Array2<f64>>,
 }
 
 struct Layer {
@@ -76,6 +71,25 @@ impl Layer {
         (t, 1.0 + (1.0 - t * t) * self.bend)
     }
 
+    fn advance(&self, mapped: &mut Mapped) {
+        for (mut row, log_det) in mapped.rows.outer_iter_mut().zip(&mut mapped.log_det) {
+            let (t, det) = self.at(row.view());
+            row.scaled_add(t, &self.u_hat);
+            *log_det += det.ln();
+        }
+    }
+
+    /// The scores behind the layer of rows before it: f'^-T = I - tanh' w u_hat' / |det f'|.
+    fn advance_score(&self, before: &Array2<f64>, score: &mut Array2<f64>) {
+        for (x, mut score) in before.outer_iter().zip(score.outer_iter_mut()) {
+            let (t, det) = self.at(x);
+            let slope = 1.0 - t * t;
+            score.scaled_add(2.0 * t * slope * self.bend / det, &self.w);
+            let along = score.dot(&self.u_hat);
+            score.scaled_add(-slope * along / det, &self.w);
+        }
+    }
+
     /// From the gradients with respect to f (which become those with respect to x) and log |det| of each row to those with
     /// respect to w, u and b.
     fn pull_back(&self, before: &Array2<f64>, by_rows: &mut Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
@@ -110,7 +124,7 @@ impl Layer {
 impl Ready {
     pub fn forward(&self, eps: Array2<f64>) -> Mapped {
         let mut mapped = Mapped::start(eps);
-        self.layers.iter().for_each(|layer| advance(layer, &mut mapped));
+        self.layers.iter().for_each(|layer| layer.advance(&mut mapped));
         mapped
     }
 
@@ -126,46 +140,25 @@ impl Ready {
         mapped
     }
 
-    pub fn record(&self, eps: Array2<f64>) -> (Mapped, Tape) {
-        let mut mapped = Mapped::start(eps);
+    pub fn record(&self, eps: Array2<f64>, scored: bool) -> Tape {
+        let mut score = scored.then(|| -&eps);
+        let mut z = Mapped::start(eps);
         let mut before = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            before.push(mapped.rows.clone());
-            advance(layer, &mut mapped);
-        }
-        (mapped, Tape { before })
-    }
-
-    /// f'^-T = I - tanh' w u_hat' / |det f'|.
-    pub fn score(&self, eps: Array2<f64>) -> Array2<f64> {
-        let mut score = -&eps;
-        let mut rows = eps;
-        for layer in &self.layers {
-            for (mut x, mut score) in rows.outer_iter_mut().zip(score.outer_iter_mut()) {
-                let (t, det) = layer.at(x.view());
-                let slope = 1.0 - t * t;
-                score.scaled_add(2.0 * t * slope * layer.bend / det, &layer.w);
-                let along = score.dot(&layer.u_hat);
-                score.scaled_add(-slope * along / det, &layer.w);
-                x.scaled_add(t, &layer.u_hat);
+            before.push(z.rows.clone());
+            if let Some(score) = &mut score {
+                layer.advance_score(&z.rows, score);
             }
+            layer.advance(&mut z);
         }
-        score
+        Tape { z, before, score }
     }
 
-    pub fn pull_back(&self, tape: &Tape, by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
+    pub fn pull_back(&self, before: &[Array2<f64>], by_z: Array2<f64>, by_log_det: &Array1<f64>) -> Vec<f64> {
         let mut by_rows = by_z;
-        let layers = self.layers.iter().zip(&tape.before).rev();
+        let layers = self.layers.iter().zip(before).rev();
         let own: Vec<_> = layers.map(|(layer, before)| layer.pull_back(before, &mut by_rows, by_log_det)).collect();
         own.into_iter().rev().flatten().collect()
-    }
-}
-
-fn advance(layer: &Layer, mapped: &mut Mapped) {
-    for (mut row, log_det) in mapped.rows.outer_iter_mut().zip(&mut mapped.log_det) {
-        let (t, det) = layer.at(row.view());
-        row.scaled_add(t, &layer.u_hat);
-        *log_det += det.ln();
     }
 }
 
