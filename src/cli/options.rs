@@ -200,7 +200,7 @@ pub(super) struct MethodOptions {
     /// VI: hidden layers of a coupling's network. Default: 2
     #[arg(long, value_name = "N")]
     pub flow_hidden: usize,
-    /// VI: powers of the likelihood that a fit passes through. Default: 1, the whole likelihood
+    /// VI: powers of the likelihood that a fit passes through, 1 for the whole alone. Default: 1
     #[arg(long, value_name = "N")]
     pub tempering: usize,
     /// VI: minimisations on whose minima a mixture is built. Default: 32
