@@ -10,7 +10,7 @@ use super::layers::{Layers, Mapped, Matrix, Ready, Tape};
 use crate::error::{Error, Result};
 use crate::posterior::{Draws, Estimator, Family, Normal, Posterior};
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -26,6 +26,15 @@ pub struct Flow {
     base: Vec<Normal>,
     /// The layers' parameters: `[P, parameters]`.
     theta: Array2<f64>,
+}
+
+/// The way through the layers.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// From eps to z.
+    There,
+    /// From z to eps.
+    Back,
 }
 
 /// Rows of one problem behind the layers, with what the way back needs.
@@ -98,24 +107,23 @@ impl Flow {
     }
 
     /// Rows through the layers of problem `p`, on all threads.
-    fn through(&self, p: usize, rows: &Array2<f64>, way: impl Fn(&Ready, Array2<f64>) -> Mapped + Sync) -> Mapped {
+    fn through(&self, p: usize, rows: &Array2<f64>, way: Way) -> Mapped {
         let layers = self.ready(p);
-        let part = |first: usize| rows.slice(s![first..(first + ROWS).min(rows.nrows()), ..]).to_owned();
-        let mut parts: Vec<Mapped> =
-            (0..rows.nrows()).into_par_iter().step_by(ROWS).map(|first| way(&layers, part(first))).collect();
-        if parts.len() == 1 {
-            return parts.remove(0);
+        let pass = |first: usize| {
+            let part = rows.slice(s![first..(first + ROWS).min(rows.nrows()), ..]).to_owned();
+            match way {
+                Way::There => layers.forward(part),
+                Way::Back => layers.inverse(part),
+            }
+        };
+        let parts: Vec<Mapped> = (0..rows.nrows()).into_par_iter().step_by(ROWS).map(pass).collect();
+        let mut whole = Mapped::start(Array2::zeros((0, rows.ncols())));
+        for part in parts {
+            let join = "parts of one width";
+            whole.rows.append(Axis(0), part.rows.view()).expect(join);
+            whole.log_det.append(Axis(0), part.log_det.view()).expect(join);
         }
-        let images: Vec<_> = parts.iter().map(|part| part.rows.view()).collect();
-        let log_dets: Vec<_> = parts.iter().map(|part| part.log_det.view()).collect();
-        if images.is_empty() {
-            return Mapped::start(rows.clone());
-        }
-        let join = "parts of one width";
-        Mapped {
-            rows: concatenate(Axis(0), &images).expect(join),
-            log_det: concatenate(Axis(0), &log_dets).expect(join),
-        }
+        whole
     }
 
     /// Standard normals of problem `p` through the layers, in a way that can be gone back: `[rows, control]`.
@@ -160,12 +168,12 @@ impl Posterior for Flow {
 
     fn draw(&self, p: usize, seed: u64, stream: Stream, members: Range<usize>) -> Draws {
         let eps = standard_normals(seed, stream, 0, members, self.control());
-        let z = self.through(p, &eps, |layers, rows| layers.forward(rows));
+        let z = self.through(p, &eps, Way::There);
         Draws { log_density: self.base[p].log_density_of(&eps) - z.log_det, states: self.base[p].map(z.rows) }
     }
 
     fn log_density(&self, p: usize, states: ArrayView2<f64>) -> Array1<f64> {
-        let eps = self.through(p, &self.base[p].whiten(states), |layers, rows| layers.inverse(rows));
+        let eps = self.through(p, &self.base[p].whiten(states), Way::Back);
         self.base[p].log_density_of(&eps.rows) - eps.log_det
     }
 }
@@ -216,13 +224,13 @@ mod tests {
         for family in FLOWS {
             let flow = flow(family, 0.5);
             let eps = standard_normals(3, Stream::Posterior, 0, 0..40, N);
-            let log_det = flow.through(0, &eps, |layers, rows| layers.forward(rows)).log_det;
+            let log_det = flow.through(0, &eps, Way::There).log_det;
             let columns: Vec<_> = (0..N)
                 .map(|j| {
                     let image = |sign: f64| {
                         let mut moved = eps.clone();
                         moved.column_mut(j).mapv_inplace(|v| v + sign * step);
-                        flow.through(0, &moved, |layers, rows| layers.forward(rows)).rows
+                        flow.through(0, &moved, Way::There).rows
                     };
                     (image(1.0) - image(-1.0)) / (2.0 * step)
                 })
@@ -242,8 +250,8 @@ mod tests {
         for family in FLOWS {
             let flow = flow(family, 0.5);
             let eps = standard_normals(3, Stream::Posterior, 0, 0..3000, N) * 1.5;
-            let there = flow.through(0, &eps, |layers, rows| layers.forward(rows));
-            let back = flow.through(0, &there.rows, |layers, rows| layers.inverse(rows));
+            let there = flow.through(0, &eps, Way::There);
+            let back = flow.through(0, &there.rows, Way::Back);
             let largest = |d: &mut dyn Iterator<Item = f64>| d.fold(0.0f64, |m, d| m.max(d.abs()));
             let rows = largest(&mut (&back.rows - &eps).into_iter());
             let log_det = largest(&mut (&back.log_det - &there.log_det).into_iter());
