@@ -211,7 +211,8 @@ fn wrong_use_is_refused_before_anything_is_computed() {
     for (flags, says) in [
         ("--operation gradeint", "gradeint"),
         ("--observation-operator log", "softplus"),
-        ("--family planar", "full-rank"),
+        ("--family mixture", "full-rank"),
+        ("--operation elbo --family realnvp", if cfg!(feature = "neural") { "operation vi" } else { "neural" }),
         ("--family half-rank", "half-rank"),
         ("--precision f16", "f64"),
         ("--backend tpu", "cpu"),

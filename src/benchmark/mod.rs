@@ -21,6 +21,7 @@ pub use work::Work;
 use crate::engine::{Backend, Ceilings, Engine, EngineSettings, Hardware, Precision, adapters};
 use crate::error::{Error, Result};
 use crate::experiment::TwinSettings;
+use crate::method::ViSettings;
 use crate::posterior::Family;
 use crate::problem::{PointFunction, Problem};
 use measure::Patience;
@@ -94,11 +95,12 @@ struct Job {
 }
 
 impl Job {
-    /// The operation, once for each family where it fits one.
+    /// The operation, once for each family where it fits one. The engine draws no flow: its `elbo` is not there.
     fn all(operation: Operation, families: &[Family]) -> Vec<Self> {
         let one = |family| Self { operation, family };
+        let drawn = |family: &&Family| operation == Operation::Vi || !family.is_flow();
         match operation {
-            Operation::Elbo | Operation::Vi => families.iter().map(|family| one(Some(*family))).collect(),
+            Operation::Elbo | Operation::Vi => families.iter().filter(drawn).map(|family| one(Some(*family))).collect(),
             _ => vec![one(None)],
         }
     }
@@ -112,16 +114,14 @@ impl Job {
     }
 }
 
-/// The families that can be timed: those that the engine draws by an affine map.
-const FAMILIES: [Family; 3] = [Family::MeanField, Family::LowRank, Family::FullRank];
-
 /// What to time: every combination of the lists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Default: all.
     pub operations: Vec<Operation>,
-    /// What `elbo` and `vi` fit: mean-field, low-rank (of the rank that VI has by default), full-rank. Default: mean-field.
+    /// What `elbo` and `vi` fit, of the rank and layers that VI has by default: all but the mixture, whose iterations are
+    /// those of one full-rank Gaussian for each component; flows in `vi` alone. Default: mean-field.
     pub families: Vec<Family>,
     /// The functions h of the observation operator. Default: square.
     pub operators: Vec<PointFunction>,
@@ -262,9 +262,17 @@ impl Settings {
         if let Some((name, _)) = lists.iter().find(|(_, len)| *len == 0) {
             return Err(Error::invalid(*name, "at least one", "none", "leave it out for the default"));
         }
-        if let Some(family) = self.families.iter().find(|family| !FAMILIES.contains(family)) {
-            let expected = FAMILIES.map(Family::name).join(", ");
-            return Err(Error::invalid("family", expected, family.name(), "leave it out: it is no Gaussian"));
+        if self.families.contains(&Family::Mixture) {
+            let expected = "a family that one loop fits";
+            return Err(Error::invalid("family", expected, "mixture", "name full-rank: what a component costs"));
+        }
+        if let Some(family) = self.families.iter().find(|family| family.is_flow()) {
+            ViSettings { family: *family, ..ViSettings::default() }.check()?;
+            let rows = self.operations.iter().map(|operation| Job::all(*operation, &self.families).len());
+            if rows.sum::<usize>() == 0 {
+                let expected = "a family that the engine draws, or the operation vi";
+                return Err(Error::invalid("family", expected, family.name(), "name --operation vi"));
+            }
         }
         if let Some(count) = self.members.iter().find(|m| !(1..=u32::MAX as usize).contains(m)) {
             let expected = format!("1 to {}", u32::MAX);

@@ -197,15 +197,17 @@ impl Answer {
     }
 }
 
-/// A scale around these deviations, of the pattern that the family has.
+/// A scale around these deviations, of the pattern that the family has: a flow's, of the Gaussian that it starts as.
 fn scale(family: Family, std: &Array1<f64>) -> Scale {
     let n = std.len();
     match family {
-        Family::FullRank => Scale::Lower(Array3::from_shape_fn((1, n, n), |(_, i, j)| match i.cmp(&j) {
-            std::cmp::Ordering::Less => 0.0,
-            std::cmp::Ordering::Equal => std[i],
-            std::cmp::Ordering::Greater => 0.3 * std[i] / (1 + i - j) as f64,
-        })),
+        Family::FullRank | Family::Planar | Family::RealNvp | Family::Spline => {
+            Scale::Lower(Array3::from_shape_fn((1, n, n), |(_, i, j)| match i.cmp(&j) {
+                std::cmp::Ordering::Less => 0.0,
+                std::cmp::Ordering::Equal => std[i],
+                std::cmp::Ordering::Greater => 0.3 * std[i] / (1 + i - j) as f64,
+            }))
+        }
         Family::LowRank => {
             let shape = (1, n, ViSettings::default().rank.min(n));
             // Columns of a length near 1.
@@ -214,7 +216,7 @@ fn scale(family: Family, std: &Array1<f64>) -> Scale {
             let left = Array3::from_shape_fn(shape, |at| 0.3 * std[at.1] * wave(at));
             Scale::LowRank { diagonal: std.clone().insert_axis(Axis(0)), left, right }
         }
-        _ => Scale::Diagonal(std.clone().insert_axis(Axis(0))),
+        Family::MeanField | Family::Mixture => Scale::Diagonal(std.clone().insert_axis(Axis(0))),
     }
 }
 

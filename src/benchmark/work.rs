@@ -105,6 +105,10 @@ impl Work {
             work.add(times, PERTURBATION);
             work.add(n, ADAM);
         }
+        // Networks are not counted.
+        if job.family.is_some_and(Family::is_flow) {
+            return Self { flops: f64::NAN, products: f64::NAN, additions: f64::NAN, bytes: f64::NAN };
+        }
         work
     }
 

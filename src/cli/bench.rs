@@ -24,7 +24,8 @@ struct Options {
     /// Default: all
     #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
     operation: Vec<Operation>,
-    /// What elbo and vi fit: mean-field, low-rank, full-rank. Default: mean-field
+    /// What elbo and vi fit: mean-field, low-rank, full-rank; vi also the flows planar, realnvp, spline, in a build that
+    /// has them. Default: mean-field
     #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
     family: Vec<Family>,
     /// What is observed: identity, square, cubic, softplus. Default: square

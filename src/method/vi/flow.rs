@@ -59,7 +59,8 @@ impl Settings {
         Ok(flow)
     }
 
-    fn raise_flow(
+    /// The loop alone.
+    pub(super) fn raise_flow(
         &self,
         problem: &Problem,
         loaded: &mut LoadedProblem,

@@ -301,13 +301,20 @@ impl Settings {
         text
     }
 
-    /// The loop alone, on a problem that is loaded already: what a bench times.
+    /// The loop alone, from the background, on a problem that is loaded already: what a bench times.
     pub(crate) fn iterate(
         &self,
         problem: &Problem,
         loaded: &mut LoadedProblem,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        #[cfg(feature = "neural")]
+        if self.family.is_flow() {
+            let base = Self { family: Family::FullRank, ..*self }.at_background(problem)?;
+            let base = (0..problem.count()).map(|p| base.normal(p)).collect();
+            let mut flow = crate::posterior::Flow::new(self.family, &self.flow, base, &problem.seeds)?;
+            return self.raise_flow(problem, loaded, &mut flow, observer).map(drop);
+        }
         let mut q = self.at_background(problem)?;
         let loaded = std::slice::from_mut(loaded);
         ascent::raise(&self.course(), problem, &[1.0], loaded, q.as_mut(), observer).map(drop)

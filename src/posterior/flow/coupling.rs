@@ -40,6 +40,14 @@ impl Transform {
         }
     }
 
+    /// What a step of the network's weights is multiplied by: the many numbers of a spline add up.
+    fn pace(self) -> f64 {
+        match self {
+            Self::Affine => 1.0,
+            Self::Spline => 0.3,
+        }
+    }
+
     fn of(self, numbers: &[f32]) -> Move<'_> {
         let share = (f64::from(numbers[0]) / MOST_LOG_SCALE).tanh();
         let spline = match self {
@@ -122,7 +130,8 @@ impl Couplings {
     }
 
     pub fn matrices(&self) -> Vec<Matrix> {
-        self.layers.iter().flat_map(|layer| layer.network.matrices()).collect()
+        let paced = |m: Matrix| Matrix { unit: m.unit * self.transform.pace(), ..m };
+        self.layers.iter().flat_map(|layer| layer.network.matrices()).map(paced).collect()
     }
 
     pub fn ready(&self, parameters: &[f64]) -> Ready<'_> {
