@@ -1,5 +1,6 @@
 //! Large-batch variational inference: what more Monte Carlo draws per iteration buy, on every engine of this machine.
-//! `cargo run --release --example large_batch_vi [LARGEST BATCH [FOLDER FOR THE FIGURE]]`
+//! `cargo run --release --example large_batch_vi [LARGEST BATCH [NATS [FOLDER FOR THE FIGURE]]]`, where NATS is how near to
+//! the largest ELBO of the family a fit has to come.
 
 use vi4dvar::benchmark::BatchStudy;
 use vi4dvar::output::{batches, write_bytes, write_text};
@@ -10,6 +11,7 @@ fn main() -> Result<()> {
     let largest: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let mut study = BatchStudy::default();
     study.batches.retain(|batch| *batch <= largest);
+    study.within = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(study.within);
     let problem = simulate(&TwinSettings { seed: 3, ..TwinSettings::default() })?;
     let mut rows = Vec::new();
     for backend in [Backend::Cpu, Backend::Gpu] {

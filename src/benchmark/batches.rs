@@ -31,7 +31,7 @@ impl Default for BatchStudy {
         Self {
             batches: vec![1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 100_000],
             learning_rates: vec![0.003, 0.01, 0.03, 0.1, 0.3],
-            within: 1.0,
+            within: 0.1,
             iterations: 20_000,
             seconds: 20.0,
         }

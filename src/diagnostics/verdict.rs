@@ -214,8 +214,12 @@ impl VerdictInput<'_> {
         let modes = self.other_minima.iter().filter(|m| m.distance > ELSEWHERE && m.gain > -MODE);
         if let Some(OtherMinimum { gain, distance }) = modes.max_by(|a, b| a.gain.total_cmp(&b.gain)) {
             let what = if *gain > MODE { "a better minimum" } else { "another minimum, as good" };
-            let (cost, way) = if *gain < 0.0 { (-gain, "higher") } else { (*gain, "lower") };
-            return Some(format!("another start found {what}: its cost is {cost:.1} {way}, {distance:.0} sd away"));
+            let cost = match gain {
+                gain if gain.abs() < 0.05 => "the same".into(),
+                gain if *gain < 0.0 => format!("{:.1} higher", -gain),
+                gain => format!("{gain:.1} lower"),
+            };
+            return Some(format!("another start found {what}: its cost is {cost}, {distance:.0} sd away"));
         }
         let fit = self.cost_fit.filter(|fit| fit.p_value < SPURIOUS)?;
         Some(format!(
