@@ -65,8 +65,9 @@ pub enum Error {
     },
     /// Too many members overflowed for an answer to mean anything.
     #[error(
-        "{diverged} of {members} members diverged in {what}; use a smaller background deviation, a smaller \
-         time step (dt, with more steps per time), or a smaller learning rate"
+        "{diverged} of {members} members diverged in {what}, or have a cost that overflows; use a smaller background \
+         deviation, a smaller time step (dt, with more steps per time), a smaller learning rate, or observation deviations \
+         that are not so small"
     )]
     Diverged {
         /// Where it happened.

@@ -133,6 +133,12 @@ fn flows_refuse_what_cannot_work() {
         assert!(Flow::new(Family::RealNvp, &wrong, bases(1, 4), &[1]).is_err());
         assert!(ViSettings { flow: wrong, ..ViSettings::default() }.check().is_err());
     }
+    // Each of them is in its range; together they would need terabytes.
+    let huge = FlowSettings { layers: 1000, width: 4096, hidden: 16 };
+    let problem = linear(4, 1, false);
+    let settings = ViSettings { family: Family::RealNvp, flow: huge, ..ViSettings::default() };
+    let refused = settings.run(&problem, &Engine::cpu(Precision::F64).unwrap(), &mut Silent);
+    assert!(refused.is_err_and(|e| e.to_string().contains("--flow-width")));
 }
 
 /// The ELBO of problem 0 and its standard error, from 20,000 draws and the engine's costs.

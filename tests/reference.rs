@@ -146,8 +146,16 @@ fn reference_is_the_exact_posterior_where_that_is_gaussian() {
             assert!((found - exact).abs() < 0.15, "sites {i} and {j}: correlation {found}, exact {exact}");
         }
     }
-    let found = number(analysis, "log_evidence");
+    let (found, error) = (number(analysis, "log_evidence"), number(analysis, "log_evidence_error"));
     assert!((found - log_evidence).abs() < 0.2, "log evidence {found}, exact {log_evidence}");
+
+    // Over 20 seeds the stated error has the size of the scatter about the exact value.
+    let off = |seed: u64| {
+        let other = Problem { seeds: vec![seed], ..problem.clone() };
+        (number(&run(ReferenceSettings::default(), &other)[0], "log_evidence") - log_evidence).powi(2)
+    };
+    let scatter = ((100..120).map(off).sum::<f64>() / 20.0).sqrt();
+    assert!((0.5..2.0).contains(&(error / scatter)), "log evidence is stated to {error}, and scatters by {scatter}");
     assert_eq!(number(analysis, "agreed"), 1.0, "{}", analysis.summary);
     assert!(number(analysis, "r_hat") < 1.02 && number(analysis, "nuts_ess") > 500.0, "{}", analysis.summary);
     assert_eq!(analysis.samples.dim(), (1000, 2, 5));

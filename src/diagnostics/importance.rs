@@ -26,7 +26,9 @@ pub struct Corrected {
     pub mean_gap: f64,
     /// Standard error of each of these, root mean square: what `mean_gap` is where there is no gap.
     pub mean_gap_error: f64,
-    /// Root mean square over the components of log(q's deviation / `std`).
+    /// q's deviation / `std`: `[control]`.
+    pub std_ratio: Array1<f64>,
+    /// Root mean square over the components of its logarithm.
     pub std_gap: f64,
 }
 
@@ -44,6 +46,7 @@ impl Corrected {
         let over = |f: fn(&Component) -> f64| components.iter().map(f).collect::<Array1<f64>>();
         let root_mean_square = |values: Array1<f64>| (values.pow2().sum() / control as f64).sqrt();
         let component_coverage = over(|c| c.coverage);
+        let std_ratio = over(|c| c.own_std / c.std);
         let coverage = component_coverage.sum() / control as f64;
         // In blocks of fixed size, so that the sum does not depend on the threads.
         let square = |(rows, weights): (ArrayView2<f64>, &[f64])| -> f64 {
@@ -59,7 +62,8 @@ impl Corrected {
             coverage_error: squares.iter().sum::<f64>().sqrt(),
             mean_gap: root_mean_square(over(|c| (c.own_mean - c.mean) / c.std)),
             mean_gap_error: root_mean_square(over(|c| c.mean_error / c.std)),
-            std_gap: root_mean_square(over(|c| (c.own_std / c.std).ln())),
+            std_gap: root_mean_square(std_ratio.mapv(f64::ln)),
+            std_ratio,
             mean: over(|c| c.mean),
             std: over(|c| c.std),
             component_coverage,

@@ -17,6 +17,8 @@ use std::fmt;
 const POINTS: usize = 100;
 /// Uniform samples simulated for the band and each p-value: it is good to 0.004 at 0.05.
 const SIMULATIONS: usize = 4000;
+/// p of the share in the outer 10 % below which the ranks are not uniform, whatever the band says.
+const IMPROBABLE: f64 = 0.01;
 /// p below which the ranks are called biased, or of the wrong width, once they have left the band.
 const SIGNIFICANT: f64 = 0.05;
 
@@ -46,6 +48,9 @@ pub struct RankEcdf {
     pub dispersion: f64,
     /// Share of the values in the outer 10 %.
     pub outside_90: f64,
+    /// Probability of uniform values to have a share at least as far from 10 %. Few values can be inside the band and yet
+    /// nearly all at the ends.
+    pub outside_p_value: f64,
 }
 
 /// What ranks say about a posterior.
@@ -131,6 +136,7 @@ impl RankEcdf {
         assert_eq!(count, band.count, "as many values as the band is for");
         let counts = counts(values, band.points.len());
         let mean = |f: &dyn Fn(f64) -> f64| values.iter().map(|v| f(*v)).sum::<f64>() / count as f64;
+        let outside = values.iter().filter(|v| (**v - 0.5).abs() > 0.45).count();
         let in_errors = |mean: f64, variance: f64| mean / (variance / count as f64).sqrt();
         Self {
             count,
@@ -142,13 +148,14 @@ impl RankEcdf {
             symmetry_p_value: symmetry(values),
             bias: in_errors(mean(&|v| v - 0.5), 1.0 / 12.0),
             dispersion: in_errors(mean(&|v| (v - 0.5).abs() - 0.25), 1.0 / 48.0),
-            outside_90: mean(&|v| f64::from((v - 0.5).abs() > 0.45)),
+            outside_90: outside as f64 / count as f64,
+            outside_p_value: two_sided(0.1, outside as u64, count).min(1.0),
         }
     }
 
     /// What the ranks say, the strongest of it.
     pub fn shape(&self) -> Shape {
-        if self.p_value >= 1.0 - BAND_LEVEL {
+        if self.p_value >= 1.0 - BAND_LEVEL && self.outside_p_value >= IMPROBABLE {
             return Shape::Calibrated;
         }
         let significant = 1.96;
@@ -291,6 +298,10 @@ mod tests {
             println!("{shift} {width}: {ecdf} (p = {}, symmetry {})", ecdf.p_value, ecdf.symmetry_p_value);
             assert!(ecdf.shape() == shape && ecdf.to_string().contains(words), "{ecdf}");
         }
+        // Few values stay inside the band even where nearly all of them lie at the ends.
+        let ends = [0.01, 0.02, 0.03, 0.3, 0.04, 0.96, 0.97, 0.98, 0.7, 0.99];
+        let ends = RankEcdf::new(&ends, &UniformBand::new(10));
+        assert!(ends.p_value > 0.05 && ends.shape() == Shape::TooNarrow, "{ends} (p = {})", ends.p_value);
         // Width alone is symmetric: VSBC does not object.
         assert!(ecdf(0.0, 0.5).symmetry_p_value > 0.05 && ecdf(0.4, 1.0).symmetry_p_value < 0.01);
         assert!(ecdf(0.3, 0.4).to_string().ends_with("and biased"), "{}", ecdf(0.3, 0.4));

@@ -30,6 +30,9 @@ const MODE: f64 = 3.0;
 /// Deviations from q's own minimum, at the component where it is farthest, from which on a minimum is another mode: that of
 /// a q that covers both is so wide that they are within 2.
 const ELSEWHERE: f64 = 4.0;
+/// Factor by which q's deviation may be off at a single component: coverage is a mean over all, in which one that is too
+/// wide hides one that is too narrow.
+const TRUSTED_STD_RATIO: f64 = 2.0;
 /// Share of diverged draws above which q's spread is wrong: it reaches where the model cannot go.
 const DIVERGED_AT_MOST: f64 = 0.01;
 
@@ -107,6 +110,8 @@ pub struct VerdictInput<'a> {
     pub cost_fit: Option<CostFit>,
     /// Minima that other starts reached.
     pub other_minima: &'a [OtherMinimum],
+    /// What the fit itself knows to be missing.
+    pub fault: Option<&'a str>,
     /// Root mean square over the components of (q's mean - its own minimum) / Laplace deviation there, where both are
     /// known: vouches for the mean where the weights cannot.
     pub minimum_distance: Option<f64>,
@@ -211,6 +216,9 @@ impl Verdict {
 impl VerdictInput<'_> {
     /// Why q is in the wrong place altogether.
     fn disqualified(&self) -> Option<String> {
+        if let Some(fault) = self.fault {
+            return Some(fault.into());
+        }
         let modes = self.other_minima.iter().filter(|m| m.distance > ELSEWHERE && m.gain > -MODE);
         if let Some(OtherMinimum { gain, distance }) = modes.max_by(|a, b| a.gain.total_cmp(&b.gain)) {
             let what = if *gain > MODE { "a better minimum" } else { "another minimum, as good" };
@@ -254,6 +262,11 @@ impl VerdictInput<'_> {
         if share > DIVERGED_AT_MOST {
             return Some(format!("{:.0} % of its draws diverged", 100.0 * share));
         }
+        let ratios = self.corrected.std_ratio.iter().enumerate();
+        let worst = ratios.max_by(|(_, a), (_, b)| a.ln().abs().total_cmp(&b.ln().abs()));
+        if let Some((site, ratio)) = worst.filter(|(_, ratio)| ratio.ln().abs() > TRUSTED_STD_RATIO.ln()) {
+            return Some(format!("at site {site} its deviation is {ratio:.2} times the posterior's"));
+        }
         let mass = mass(coverage, error);
         match () {
             () if coverage < low => Some(format!("it is too narrow, its 90 % intervals hold {mass}")),
@@ -287,6 +300,7 @@ mod tests {
             mean: Array1::zeros(1),
             std: Array1::ones(1),
             component_coverage: Array1::from_elem(1, coverage),
+            std_ratio: Array1::ones(1),
             coverage,
             coverage_error: 0.002,
             mean_gap,
@@ -304,6 +318,7 @@ mod tests {
             corrected: &corrected,
             cost_fit: CostFit::new(95.0, 90),
             other_minima: &[],
+            fault: None,
             minimum_distance: None,
         };
         change(&mut input);
@@ -325,6 +340,10 @@ mod tests {
         check(verdict(0.80, 0.05, 0.6, same), MeanOnly, "too narrow");
         check(verdict(0.97, 0.05, 0.6, same), MeanOnly, "too wide");
         check(verdict(0.8505, 0.05, 0.2, same), MeanOnly, "too near the limit");
+        let uneven: &Corrected =
+            Box::leak(Box::new(Corrected { std_ratio: ndarray::array![1.0, 0.4, 2.4], ..corrected(0.90, 0.05) }));
+        check(verdict(0.90, 0.05, 0.6, |i| i.corrected = uneven), MeanOnly, "at site 1 its deviation is 0.40 times");
+        check(verdict(0.90, 0.05, 0.6, |i| i.fault = Some("more modes")), Neither, "more modes");
         check(verdict(0.90, 0.5, 0.6, same), Neither, "sd off");
         check(verdict(0.90, 0.05, 0.6, |i| i.diverged = 20_000), MeanOnly, "2 % of its draws diverged");
         // Half the coverage's margin is gone at k-hat 0.8, of which 6 % of the mass is unseen, and all of it at 0.93.
@@ -387,6 +406,7 @@ mod tests {
                 corrected: &corrected,
                 cost_fit: None,
                 other_minima: &[],
+                fault: None,
                 minimum_distance: None,
             });
             println!("s = {s}, shift {shift}, k-hat {:.2}: {}", psis.k_hat, verdict.sentence);
@@ -416,6 +436,7 @@ mod tests {
                 corrected: &corrected,
                 cost_fit: None,
                 other_minima: if minima { &other } else { &[] },
+                fault: None,
                 minimum_distance: None,
             })
         };

@@ -8,7 +8,7 @@ mod table;
 mod twin;
 
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
-pub use table::{MethodScores, Reference, ReferenceCount, ScoreTable, scores};
+pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
 
 use crate::engine::Engine;

@@ -5,7 +5,7 @@
 //! are made continuous by a draw inside their cell, the same for all methods.
 
 use super::{Preset, TwinKind, simulate_set};
-use crate::diagnostics::{RankEcdf, UniformBand, rank};
+use crate::diagnostics::{BAND_LEVEL, RankEcdf, Shape, UniformBand, rank};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::method::{Analysis, Method, Observer};
@@ -148,10 +148,19 @@ impl Gathered {
         let ecdf = RankEcdf::new(&turns, band);
         let of_site = |site: usize| RankEcdf::new(&values.iter().map(|v| v[site]).collect::<Vec<_>>(), band);
         let by_site: Vec<RankEcdf> = (0..sites).into_par_iter().map(of_site).collect();
+        let site_p_values: Vec<f64> = by_site.iter().map(|e| e.p_value).collect();
+        let lowest = site_p_values.iter().copied().fold(1.0, f64::min);
+        // Bonferroni: as many tests as sites.
+        let apart = ecdf.shape() == Shape::Calibrated && lowest * (sites as f64) < 1.0 - BAND_LEVEL;
+        let apart = if apart {
+            format!(", but not at every site: the lowest p of {sites} is {lowest:.4}")
+        } else {
+            String::new()
+        };
         SbcRanks {
-            summary: ecdf.to_string(),
+            summary: format!("{ecdf}{apart}"),
             ecdf,
-            site_p_values: by_site.iter().map(|e| e.p_value).collect(),
+            site_p_values,
             site_ecdfs: by_site.into_iter().map(|e| e.ecdf).collect(),
             ranks,
             samples,

@@ -253,14 +253,14 @@ impl Columns {
             .iter()
             .filter_map(|s| s.verdict.as_ref())
             .any(|v| [v.mean_and_spread, v.mean_only, v.neither].iter().any(|count| count.judged > 0));
+        let shown = if judged { 3 } else { 1 };
         let row = |summary: &ScoreSummary| match summary.verdict.as_ref().map(count) {
-            None => vec!["-".to_string(); 3],
+            None => vec!["-".to_string(); shown],
             Some(VerdictCount { said, right, truth, .. }) => {
-                let against = |n: usize| if judged { n.to_string() } else { "-".into() };
-                vec![said.to_string(), against(right), against(truth)]
+                [said, right, truth][..shown].iter().map(usize::to_string).collect()
             }
         };
-        let heading = ["said", "rightly", "true of"].map(String::from).to_vec();
+        let heading = ["said", "rightly", "true of"][..shown].iter().map(ToString::to_string).collect();
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
         summaries.iter().any(|s| s.verdict.is_some()).then_some(Self { title, cells })
     }
@@ -272,13 +272,18 @@ impl Columns {
             let mean = format!("{mean:.digits$}");
             standard_error.map_or(mean.clone(), |e| format!("{mean} ± {e:.digits$}"))
         };
-        let row = |summary: &ScoreSummary| match &summary.fit {
-            None => vec!["-".to_string(); 3],
-            Some(fit) => vec![cell(Some(fit.elbo), 2), cell(fit.divergence, 3), cell(Some(fit.k_hat), 2)],
+        // Only a reference knows log p(y).
+        let known = summaries.iter().filter_map(|s| s.fit.as_ref()).any(|fit| fit.divergence.is_some());
+        let shown = |cells: [String; 3]| -> Vec<String> {
+            cells.into_iter().enumerate().filter(|(k, _)| known || *k != 1).map(|(_, cell)| cell).collect()
         };
-        let heading = ["ELBO", "log p(y) - ELBO", "k-hat"].map(String::from).to_vec();
+        let row = |summary: &ScoreSummary| match &summary.fit {
+            None => shown(["-"; 3].map(String::from)),
+            Some(fit) => shown([cell(Some(fit.elbo), 2), cell(fit.divergence, 3), cell(Some(fit.k_hat), 2)]),
+        };
+        let heading = shown(["ELBO", "log p(y) - ELBO", "k-hat"].map(String::from));
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
-        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "ELBO <= log p(y)", cells })
+        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "of the fit", cells })
     }
 
     /// One column of seconds; `None` where no method knows its own.
@@ -305,6 +310,46 @@ impl Columns {
     }
 }
 
+/// A table for those who set it themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// What it holds and how to read it.
+    pub heading: String,
+    /// The name of each column.
+    pub columns: Vec<String>,
+    /// The method's name and its cells, one for each column.
+    pub rows: Vec<(String, Vec<String>)>,
+}
+
+impl ScoreTable {
+    /// What fits came to, and over several twins how often each verdict was said: nothing where no method fits.
+    pub fn fits(&self) -> Vec<Block> {
+        let summaries: Vec<_> = self.methods.iter().map(MethodScores::summary).collect();
+        let block = |(heading, columns): (String, Vec<Columns>)| {
+            let name = |of: &Columns, cell: &String| format!("{}: {cell}", of.title);
+            let names = |of: &Columns| of.cells[0].iter().map(|cell| name(of, cell)).collect::<Vec<_>>();
+            let row = |k: usize| columns.iter().flat_map(|of| of.cells[k + 1].clone()).collect();
+            let rows = self.methods.iter().enumerate().map(|(k, m)| (m.method.clone(), row(k))).collect();
+            let columns: Vec<String> = columns.iter().flat_map(names).collect();
+            (!columns.is_empty()).then_some(Block { heading, columns, rows })
+        };
+        self.fit_columns(&summaries).into_iter().filter_map(block).collect()
+    }
+
+    fn fit_columns(&self, summaries: &[ScoreSummary]) -> [(String, Vec<Columns>); 2] {
+        let reference = self.reference.as_ref().map_or("the reference", |r| &r.method);
+        let [low, high] = TRUSTED_COVERAGE.map(|c| 100.0 * c);
+        let heading = format!(
+            "Verdicts, in twins (the spread is right where own 90 % intervals hold {low} to {high} % of {reference} \
+             at t = 0, the mean where it is within {TRUSTED_MEAN_GAP} sd)"
+        );
+        // Of one twin its sentence says more.
+        let all = if self.twins > 1 { &Trust::ALL[..] } else { &[] };
+        let verdicts = all.iter().rev().filter_map(|trust| Columns::verdicts(*trust, summaries)).collect();
+        [("Fits, in nats".into(), Columns::fits(summaries).into_iter().collect()), (heading, verdicts)]
+    }
+}
+
 impl fmt::Display for ScoreTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let summaries: Vec<_> = self.methods.iter().map(MethodScores::summary).collect();
@@ -319,17 +364,7 @@ impl fmt::Display for ScoreTable {
             }
             (heading, columns)
         });
-        let [low, high] = TRUSTED_COVERAGE.map(|c| 100.0 * c);
-        let verdicts = [Trust::MeanAndSpread, Trust::MeanOnly, Trust::Neither];
-        let verdicts = (
-            format!(
-                "Verdicts, in twins (the spread is right where own 90 % intervals hold {low} to {high} % of {reference} \
-                 at t = 0, the mean where it is within {TRUSTED_MEAN_GAP} sd)"
-            ),
-            verdicts.iter().filter_map(|trust| Columns::verdicts(*trust, &summaries)).collect(),
-        );
-        let fits = ("Fits, in nats".to_string(), Columns::fits(&summaries).into_iter().collect());
-        for (heading, columns) in scores.chain([fits, verdicts]) {
+        for (heading, columns) in scores.chain(self.fit_columns(&summaries)) {
             // Groups side by side, and below each other where they do not fit.
             let mut rows: Vec<Vec<String>> = Vec::new();
             for lines in columns.iter().map(Columns::lines) {
@@ -506,12 +541,14 @@ mod tests {
             ("5 4 11 0 0 0 7 0 0", "- - - - - - - - -"),
             "{text}"
         );
+        let block = &table.fits()[0];
+        assert!(block.heading.starts_with("Verdicts") && block.columns[0] == "trust mean and spread: said");
+        assert_eq!((block.rows.len(), block.rows[0].1.join(" ").as_str()), (3, "5 4 11 0 0 0 7 0 0"));
         assert!(!ScoreTable::new(&problem, &analyses[1..], None).to_string().contains("Verdicts"));
+        let single: Vec<_> = analyses.iter().map(|all| vec![all[0].clone()]).collect();
+        assert!(!ScoreTable::new(&problem.single(0), &single, None).to_string().contains("Verdicts"));
         let alone = ScoreTable::new(&problem, &analyses[..1], None).to_string();
-        assert!(
-            alone.lines().last().unwrap().split_whitespace().eq("VI-4DVAR 5 - - 0 - - 7 - -".split(' ')),
-            "{alone}"
-        );
+        assert!(alone.lines().last().unwrap().split_whitespace().eq("VI-4DVAR 5 0 7".split(' ')), "{alone}");
     }
 
     #[test]

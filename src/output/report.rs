@@ -103,7 +103,7 @@ const SCORES: [(&str, &str, &str, usize, f64); 13] = [
 ];
 
 impl Table {
-    /// One table for each score that some method has.
+    /// One table for each score that some method has, then what fits came to and how often they were trusted.
     pub fn scores(table: &ScoreTable) -> Vec<Self> {
         let summaries: Vec<_> = table.methods.iter().map(|m| (m.method.clone(), m.summary())).collect();
         let of = |(name, title, note, digits, scale): &(&str, &str, &str, usize, f64)| {
@@ -127,7 +127,16 @@ impl Table {
                 rows: rows.collect(),
             })
         };
-        SCORES.iter().filter_map(of).collect()
+        let fits = table.fits().into_iter().map(|block| {
+            let (title, note) = block.heading.split_once(" (").unwrap_or((&block.heading, ""));
+            Self {
+                title: title.into(),
+                note: note.trim_end_matches(')').into(),
+                headers: ["method".to_string()].into_iter().chain(block.columns).collect(),
+                rows: block.rows.into_iter().map(|(name, cells)| [name].into_iter().chain(cells).collect()).collect(),
+            }
+        });
+        SCORES.iter().filter_map(of).chain(fits).collect()
     }
 }
 

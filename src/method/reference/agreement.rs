@@ -195,6 +195,7 @@ mod tests {
             states,
             eves,
             log_evidence: 0.0,
+            log_evidence_variance: 0.0,
             levels: 1,
             moves: 1,
             acceptance: 0.8,

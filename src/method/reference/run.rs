@@ -31,6 +31,9 @@ pub(super) struct Particles {
     pub eves: Vec<u32>,
     /// log of the integral of N(z; 0, I) exp(-J_o).
     pub log_evidence: f64,
+    /// Its variance over runs, if particles are independent at each level (Del Moral 2004, section 9.4.2): the sum over the
+    /// levels of the weights' squared coefficient of variation over the number of particles.
+    pub log_evidence_variance: f64,
     /// Levels of the temper after the prior.
     pub levels: usize,
     /// HMC moves altogether.
@@ -95,6 +98,7 @@ pub(super) struct Run {
     levels: usize,
     correlation: f64,
     log_evidence: f64,
+    log_evidence_variance: f64,
     gradients: u64,
     interrupted: bool,
 }
@@ -138,6 +142,7 @@ impl Run {
             levels: 0,
             correlation: 1.0,
             log_evidence: 0.0,
+            log_evidence_variance: 0.0,
             gradients: 0,
             interrupted: false,
         };
@@ -256,6 +261,7 @@ impl Run {
         let sum = weights.iter().sum::<f64>();
         self.log_evidence += (sum / weights.len() as f64).ln() + (self.beta - beta) * least;
         weights.iter_mut().for_each(|w| *w /= sum);
+        self.log_evidence_variance += weights.iter().map(|w| w * w).sum::<f64>() - 1.0 / weights.len() as f64;
         self.beta = beta;
         weights
     }
@@ -435,6 +441,7 @@ impl Run {
             states,
             eves: self.eves,
             log_evidence: self.log_evidence,
+            log_evidence_variance: self.log_evidence_variance,
             levels: self.levels,
             moves: self.moves,
             acceptance: self.accepted_at_level / self.moves_at_level.max(1) as f64,

@@ -29,6 +29,7 @@ impl Settings {
     /// Fits one flow per problem, in front of the full-rank Gaussian fitted before it.
     pub(super) fn fit_flow(&self, minima: &mut Minima, engine: &Engine, observer: &mut dyn Observer) -> Result<Fitted> {
         let problem = minima.problem;
+        Flow::check(self.family, &self.flow, problem.sites(), problem.count())?;
         let gaussian = Self { family: Family::FullRank, ..*self };
         let (base, _) = gaussian.fit_normals(minima, engine, observer)?;
         let mut flow = Flow::new(self.family, &self.flow, base, &problem.seeds)?;
@@ -38,6 +39,7 @@ impl Settings {
             ascent,
             records: vec![Vec::new(); problem.count()],
             notes: vec![String::new(); problem.count()],
+            faults: vec![None; problem.count()],
         })
     }
 

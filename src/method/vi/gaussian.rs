@@ -24,7 +24,8 @@ impl Settings {
         let (normals, ascent) = self.fit_normals(minima, engine, observer)?;
         let records = normals.iter().map(|normal| records(normal, self.family)).collect();
         let posterior: Mixtures = normals.into_iter().map(Mixture::from).collect();
-        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes: vec![String::new(); count] })
+        let (notes, faults) = (vec![String::new(); count], vec![None; count]);
+        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes, faults })
     }
 
     /// The Gaussian of each problem, with how the fit went.

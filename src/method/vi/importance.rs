@@ -95,7 +95,13 @@ struct Seen {
 /// Weights whose mean the IWAE bound takes the logarithm of, by default.
 const IWAE_DRAWS: usize = 100;
 
-/// Weighs every problem's fit.
+/// k-hat above which a mean of weights is likely to lie well below what it estimates.
+const HEAVY: f64 = 0.7;
+
+/// Effective draws below which samples drawn from them again are hardly more than copies.
+const FEW: f64 = 100.0;
+
+/// Weighs every problem's fit. `faults`: of each, what the fit itself knows to be missing.
 ///
 /// # Errors
 /// An engine's.
@@ -104,6 +110,7 @@ pub(super) fn weigh(
     problem: &Problem,
     minima: &mut Minima,
     q: &dyn Posterior,
+    faults: &[Option<String>],
 ) -> Result<Vec<Weighed>> {
     let mut seen = Vec::with_capacity(problem.count());
     let mut means = Array2::zeros((problem.count(), problem.sites()));
@@ -142,22 +149,27 @@ pub(super) fn weigh(
                 corrected: &seen.corrected,
                 cost_fit: CostFit::new(2.0 * own.cost, problem.assimilated_count(p)),
                 other_minima: &other_minima,
+                fault: faults[p].as_deref(),
                 minimum_distance: Some((gap.dot(&gap) / gap.len() as f64).sqrt()),
             });
             let sentence = match seen.elbo.mean.is_nan() {
                 true => format!("no ELBO: {} of {} fresh draws diverged", seen.diverged, settings.importance_draws),
                 false => format!(
-                    "ELBO = {:.3} +- {:.3}, log p(y) about {:.3}",
+                    "ELBO = {:.3} +- {:.3}, log p(y) {} {:.3}",
                     seen.elbo.mean,
                     error(&seen.elbo),
+                    if seen.psis.k_hat > HEAVY { "likely above" } else { "about" },
                     seen.evidence.mean
                 ),
             };
-            Weighed {
-                records: records(&seen, &verdict, own.cost),
-                sentence: format!("{sentence}, k-hat {:.2}; {}", seen.psis.k_hat, verdict.sentence),
-                corrected: seen.resampled,
+            let mut sentence = format!("{sentence}, k-hat {:.2}; {}", seen.psis.k_hat, verdict.sentence);
+            if settings.corrected {
+                let effective = seen.psis.effective_draws();
+                let few = if effective < FEW { ", too few" } else { "" };
+                sentence +=
+                    &format!("; that is the fit, its samples are corrected by {effective:.0} effective draws{few}");
             }
+            Weighed { records: records(&seen, &verdict, own.cost), sentence, corrected: seen.resampled }
         })
         .collect())
 }

@@ -29,6 +29,13 @@ const SAME: f64 = 0.5;
 /// Most components of a mixture, the lowest minima first.
 const MOST: usize = 16;
 
+/// Minima this far above the lowest are as good as it: exp(-3) is 5 % of its mass, where both are equally wide.
+const AS_GOOD: f64 = 3.0;
+
+/// Of the starts that ended in minima as good as the lowest, the share that were alone in theirs, above which there are
+/// more such minima than were found: it estimates what share of further starts would find a new one (Good 1953).
+const ALONE: f64 = 0.1;
+
 /// A component of less than this share of the mass is left out.
 const NEGLIGIBLE: f64 = 1e-6;
 
@@ -45,7 +52,11 @@ impl Settings {
     ) -> Result<Fitted> {
         let problem = minima.problem;
         let found = minima.search(self.mixture_starts, observer)?;
-        let distinct: Vec<_> = found.iter().enumerate().map(|(p, own)| distinct(problem, p, own)).collect();
+        let all: Vec<_> = found.iter().enumerate().map(|(p, own)| distinct(problem, p, own)).collect();
+        let faults = all.iter().map(|own| missing(own)).collect();
+        let met: Vec<usize> = all.iter().map(Vec::len).collect();
+        let first = |own: Vec<Distinct>| own.into_iter().take(MOST).map(|d| d.minimum).collect();
+        let distinct: Vec<Vec<Minimum>> = all.into_iter().map(first).collect();
         if distinct.iter().any(Vec::is_empty) {
             let (diverged, members) = (self.mixture_starts, self.mixture_starts);
             return Err(Error::Diverged { what: "the starts of a mixture".into(), diverged, members });
@@ -71,7 +82,7 @@ impl Settings {
             notes.push(format!(
                 "; {} of {} distinct minima from {} starts have mass, the heaviest {:.1} %",
                 components.len(),
-                own.len(),
+                met[p],
                 self.mixture_starts,
                 100.0 * heaviest.log_weight.exp()
             ));
@@ -85,7 +96,7 @@ impl Settings {
             first += own.len();
         }
         let ascent = ascent::Ascent { tracks, stop: ascent.stop, fallbacks };
-        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes })
+        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes, faults })
     }
 
     /// Leaves out saddles, where a start that lies on a symmetry of J comes to rest: what is left, as a set with one
@@ -125,22 +136,46 @@ fn rows_of<'a>(rows: impl Iterator<Item = &'a Array1<f64>>) -> Array2<f64> {
     ndarray::stack(Axis(0), &views).expect("rows of one length")
 }
 
+/// A minimum with the number of starts that ended there.
+struct Distinct {
+    minimum: Minimum,
+    starts: usize,
+}
+
 /// The distinct minima of problem `p`, the lowest first.
-fn distinct(problem: &Problem, p: usize, minima: &[Minimum]) -> Vec<Minimum> {
+fn distinct(problem: &Problem, p: usize, minima: &[Minimum]) -> Vec<Distinct> {
     let mut sorted: Vec<&Minimum> = minima.iter().filter(|m| m.cost.is_finite()).collect();
     sorted.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-    let mut distinct: Vec<Minimum> = Vec::new();
+    let mut distinct: Vec<Distinct> = Vec::new();
     for minimum in sorted {
-        let apart = |other: &Minimum| {
-            let gap = problem.background.whiten(p, (&minimum.state - &other.state).view());
-            gap.dot(&gap).sqrt() > APART
+        let near = |other: &&mut Distinct| {
+            let gap = problem.background.whiten(p, (&minimum.state - &other.minimum.state).view());
+            gap.dot(&gap).sqrt() <= APART
         };
-        let deep = distinct.first().is_none_or(|lowest| minimum.cost < lowest.cost + DEEPEST);
-        if deep && distinct.len() < MOST && distinct.iter().all(apart) {
-            distinct.push(minimum.clone());
+        let deep = distinct.first().is_none_or(|lowest| minimum.cost < lowest.minimum.cost + DEEPEST);
+        match distinct.iter_mut().find(near) {
+            Some(known) => known.starts += 1,
+            None if deep => distinct.push(Distinct { minimum: minimum.clone(), starts: 1 }),
+            None => (),
         }
     }
     distinct
+}
+
+/// Why a mixture of the first [`MOST`] of these minima lacks some of the posterior's modes, if it does.
+fn missing(distinct: &[Distinct]) -> Option<String> {
+    let lowest = distinct.first()?.minimum.cost;
+    let good: Vec<usize> = distinct.iter().filter(|d| d.minimum.cost < lowest + AS_GOOD).map(|d| d.starts).collect();
+    let (starts, alone) = (good.iter().sum::<usize>(), good.iter().filter(|starts| **starts == 1).count());
+    if good.len() > MOST {
+        Some(format!("starts found {} minima that are as good, and a mixture has {MOST} components", good.len()))
+    } else if good.len() > 1 && alone as f64 > ALONE * starts as f64 {
+        Some(format!(
+            "{alone} of {starts} starts found a minimum, as good as the lowest, that no other found: there are more"
+        ))
+    } else {
+        None
+    }
 }
 
 /// The fits that differ: from two minima close together they may slide into one mode.

@@ -152,6 +152,8 @@ struct Fitted {
     records: Vec<Vec<Record>>,
     /// Of each problem: what its summary adds.
     notes: Vec<String>,
+    /// Of each problem: what the fit itself knows to be missing.
+    faults: Vec<Option<String>>,
 }
 
 impl Settings {
@@ -166,7 +168,8 @@ impl Settings {
         check_count("samples", self.samples, 2..=MOST_MEMBERS)?;
         check_count("importance-draws", self.importance_draws, 100..=MOST_MEMBERS)?;
         check_count("rank", self.rank, 1..=100_000)?;
-        check_count("tempering", self.tempering, 1..=1000)?;
+        // One power takes no iteration of its own; of several each has at least one, in the first half.
+        check_count("tempering", self.tempering, 1..=(self.iterations / 2).clamp(1, 1000))?;
         check_count("mixture-starts", self.mixture_starts, 1..=100_000)?;
         check_positive("learning-rate", self.learning_rate)?;
         check_positive("initial-std", self.initial_std)?;
@@ -239,7 +242,7 @@ impl Settings {
     /// Samples the fit, weighs it and describes it.
     fn analyses(&self, problem: &Problem, minima: &mut minima::Minima, fitted: &Fitted) -> Result<Vec<Analysis>> {
         let q = fitted.posterior.as_ref();
-        let weighed = importance::weigh(self, problem, minima, q)?;
+        let weighed = importance::weigh(self, problem, minima, q, &fitted.faults)?;
         let states: Vec<_> = (0..problem.count())
             .map(|p| match &weighed[p].corrected {
                 Some(states) => states.clone(),

@@ -17,6 +17,9 @@ use std::ops::Range;
 /// Rows that pass through the layers at a time.
 const ROWS: usize = 1024;
 
+/// Parameters of all flows of a set at most: 512 MiB, and Adam keeps as much four times over.
+const MOST_PARAMETERS: usize = 1 << 26;
+
 /// One flow for each of P problems.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -48,7 +51,8 @@ impl Flow {
     /// `seeds`.
     ///
     /// # Errors
-    /// A family that is no flow, settings that cannot work, fewer than two sites, or not one seed for each problem.
+    /// A family that is no flow, settings that cannot work, too many parameters, fewer than two sites, or not one seed for
+    /// each problem.
     pub fn new(family: Family, settings: &FlowSettings, base: Vec<Normal>, seeds: &[u64]) -> Result<Self> {
         settings.check()?;
         let n = base.first().map_or(0, |q| q.mean().len());
@@ -60,11 +64,7 @@ impl Flow {
             let (expected, found) = (base.len().to_string(), seeds.len().to_string());
             return Err(Error::invalid("seeds of a flow", expected, found, "give one for each problem"));
         }
-        let Some(layers) = Layers::new(family, settings, n) else {
-            let help = "choose one of them, or fit the family as it is";
-            return Err(Error::invalid("family of a flow", "realnvp, planar or spline", family.name(), help));
-        };
-        let matrices = layers.matrices();
+        let (layers, matrices) = Self::layers(family, settings, n, base.len())?;
         let count = matrices.iter().map(Matrix::len).sum();
         let mut theta = Array2::zeros((base.len(), count));
         for (mut row, seed) in theta.outer_iter_mut().zip(seeds) {
@@ -78,6 +78,30 @@ impl Flow {
             layers.make_identity(row);
         }
         Ok(Self { layers, matrices, base, theta })
+    }
+
+    /// Refuses a flow of so many sites for so many problems that [`Self::new`] would refuse.
+    ///
+    /// # Errors
+    /// A family that is no flow, or parameters for which there is no room.
+    pub(crate) fn check(family: Family, settings: &FlowSettings, n: usize, problems: usize) -> Result<()> {
+        Self::layers(family, settings, n, problems).map(drop)
+    }
+
+    fn layers(family: Family, settings: &FlowSettings, n: usize, problems: usize) -> Result<(Layers, Vec<Matrix>)> {
+        let Some(layers) = Layers::new(family, settings, n) else {
+            let help = "choose one of them, or fit the family as it is";
+            return Err(Error::invalid("family of a flow", "realnvp, planar or spline", family.name(), help));
+        };
+        let matrices = layers.matrices();
+        let count: usize = matrices.iter().map(Matrix::len).sum();
+        if count > MOST_PARAMETERS / problems {
+            let expected = format!("at most {MOST_PARAMETERS} parameters");
+            let found = format!("{count} for each of {problems} problems");
+            let help = "use fewer --flow-layers or a smaller --flow-width";
+            return Err(Error::invalid("layers of a flow", expected, found, help));
+        }
+        Ok((layers, matrices))
     }
 
     /// The parameters of problem `p`: `[parameters]`.
