@@ -319,6 +319,23 @@ fn a_mixture_finds_both_modes_and_their_weights() {
     }
 }
 
+/// Where most starts find a minimum of their own, there are more modes than were found, and k-hat knows nothing of it.
+#[test]
+fn a_mixture_of_too_few_starts_says_so() {
+    let mut problem = two_modes(0.0);
+    problem.observations.fill(2.25);
+    problem.window.assimilated_times = 1;
+    let of =
+        |mixture_starts| fit(&problem, ViSettings { family: Family::Mixture, mixture_starts, ..ViSettings::default() });
+    let (few, many) = (of(8), of(300));
+    assert!(few.summary.contains("trust neither") && few.summary.contains("there are more"), "{}", few.summary);
+    assert_eq!(record(&many, "component_weight").len(), 16, "{}", many.summary);
+    assert!(many.summary.contains("trust the mean and the spread"), "{}", many.summary);
+    // Sites are independent here, and one of them is the problem of two modes.
+    let evidence = 4.0 * by_quadrature(&two_modes(0.0)).0;
+    assert!((number(&many, "iwae") - evidence).abs() < 0.02, "{evidence}: {}", many.summary);
+}
+
 /// Duplicates and overlaps count once: whatever the number of starts, the weights stay.
 #[test]
 fn weights_do_not_count_starts() {

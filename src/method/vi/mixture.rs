@@ -82,7 +82,7 @@ impl Settings {
             notes.push(format!(
                 "; {} of {} distinct minima from {} starts have mass, the heaviest {:.1} %",
                 components.len(),
-                met[p],
+                if met[p] > MOST { met[p] } else { own.len() },
                 self.mixture_starts,
                 100.0 * heaviest.log_weight.exp()
             ));

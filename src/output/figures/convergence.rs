@@ -12,6 +12,9 @@ use ndarray::{ArrayView1, ArrayView2, Ix1, Ix2};
 const LINES: usize = 100;
 const POINTS: usize = 800;
 
+/// Nats below the largest ELBO from which on a fit is left out of the panel in which the others are told apart.
+const NEAR: f64 = 10.0;
+
 /// A record over one axis.
 fn series<'a>(analysis: &'a Analysis, name: &str) -> Option<ArrayView1<'a, f64>> {
     analysis.record(name).and_then(|r| r.values.view().into_dimensionality::<Ix1>().ok())
@@ -72,7 +75,8 @@ pub fn vi(case: &Case) -> Option<Drawing> {
     let cost = |a: &Analysis| Some((&series(a, "cost_background")? + &series(a, "cost_observation")?).to_vec());
     let log_q = |a: &Analysis| Some((-&series(a, "entropy")?).to_vec());
     let total = |a: &Analysis| Some(cost(a)?.iter().zip(log_q(a)?).map(|(j, q)| j + q).collect());
-    let mut elbo = part("ELBO, late iterations", "ELBO", false, false, &|a| Some(series(a, "elbo")?.to_vec()));
+    let mut elbo =
+        part("ELBO of the best, where it settles", "ELBO", false, false, &|a| Some(series(a, "elbo")?.to_vec()));
     for ((_, errors), (a, _)) in elbo.values.iter_mut().zip(&fits) {
         *errors = series(a, "elbo_error").filter(|e| e.iter().all(|e| e.is_finite())).map(|e| e.to_vec());
     }
@@ -86,7 +90,7 @@ pub fn vi(case: &Case) -> Option<Drawing> {
     let window = (iterations / 30).clamp(1, 50);
     let note = format!(
         "Thin: each iteration; thick: mean over {window} iterations. The ELBO is minus the total plus a constant that makes \
-         it a bound on log p(y)."
+         it a bound on log p(y); fits that end {NEAR} nats below the best lie beneath its panel."
     );
     let title = "Convergence of VI-4DVAR";
     let (mut canvas, top) = titled(title, &note);
@@ -112,8 +116,8 @@ pub fn vi(case: &Case) -> Option<Drawing> {
         panel(&mut canvas, grid, k, part, &fits, window, minimum, iterations);
     }
     canvas.height = grid.all(2).bottom() + 44.0;
-    let caption = "The total falls while log q rises: the fit narrows until narrowing costs more entropy than it saves. An \
-                   ELBO that still climbs at the end, beyond its band, was stopped too early.";
+    let caption = "From a wide start the total falls while log q rises: the fit narrows until that costs more entropy than it \
+                   saves. From 4DVAR's minimum with its Hessian little is left to gain, and a flow gains it by widening. An ELBO that still climbs at the end, beyond its band, was stopped too early.";
     Some(Drawing { title, caption: caption.into(), canvas })
 }
 
@@ -133,9 +137,12 @@ fn panel(
     let own = || part.values.iter().flat_map(|(v, _)| v.iter().copied());
     let lines = || smoothed.iter().flatten().map(|(_, mean, _)| *mean);
     let y = if late {
-        // The last two thirds: what comes before is another order of magnitude.
-        let last = || smoothed.iter().flat_map(|s| &s[s.len() / 3..]).map(|(_, mean, _)| *mean);
-        let noise = || part.values.iter().flat_map(|(v, _)| v[v.len() / 3..].iter().copied());
+        // What comes before the last two thirds is another order of magnitude, and so are fits that end far below.
+        let end = |k: usize| smoothed[k].last().map_or(f64::NAN, |(_, mean, _)| *mean);
+        let best = (0..smoothed.len()).map(end).fold(f64::NEG_INFINITY, f64::max);
+        let near: Vec<usize> = (0..smoothed.len()).filter(|k| end(*k) > best - NEAR).collect();
+        let last = || near.iter().flat_map(|k| &smoothed[*k][smoothed[*k].len() / 3..]).map(|(_, mean, _)| *mean);
+        let noise = || near.iter().map(|k| &part.values[*k].0).flat_map(|v| v[v.len() / 3..].iter().copied());
         let low = quantile(noise(), 0.05).into_iter().chain(quantile(noise(), 0.95));
         Axis::linear(last().chain(low), 4)
     } else if part.log && lines().all(|v| v > 0.0) {
