@@ -5,7 +5,7 @@ use super::canvas::{Anchor, Frame, Pen};
 use super::font;
 use super::heat::{BAR, Scale, bar, heat};
 use super::panel::{Entry, Grid, Plot, Sample, TIME, Written, heading, legend, titled, x_axis, y_axis};
-use super::style::{BLANK, FAINT, INK, INSET, LABEL, MARGIN, Map, RULE, WIDTH};
+use super::style::{BLANK, FAINT, INK, INSET, LABEL, MARGIN, Map, WIDTH};
 use super::{Drawing, Figure};
 use crate::experiment::{CycledErrors, CycledMethod, CycledScores, Cycles};
 use ndarray::{Array2, Axis as Side, s};
@@ -81,9 +81,9 @@ fn draw(cycles: &Cycles) -> Drawing {
         let burn_in = plot.x.place(cycles.burn_in as f64 * cycles.interval, plot.frame.x, plot.frame.right());
         let shade = Frame { w: burn_in - plot.frame.x, ..plot.frame };
         canvas.rect(shade, BLANK, 1.0);
-        canvas.line(&[(burn_in, plot.frame.y), (burn_in, plot.frame.bottom())], Pen::new(RULE, 1.0).dashed(4.0));
         let last = row + 1 == windows.len();
         plot.draw_axes(&mut canvas, Written::at_edge(last, TIME), Written::full("RMSE"));
+        plot.mark(&mut canvas, cycles.burn_in as f64 * cycles.interval, Pen::new(FAINT, 1.0).dashed(4.0));
         for errors in &cycles.methods {
             if !is_variational(&errors) || errors.method.window() as f64 == *window {
                 plot.line(&mut canvas, line(cycles, errors, 0).into_iter().filter(|p| p.1.is_finite()), pen(errors));
@@ -121,7 +121,7 @@ fn windows(scores: &[CycledScores]) -> Option<Drawing> {
     let width = (WIDTH - left - MARGIN - BAR).min(factors.len() as f64 * 130.0);
     let height = (windows.len() as f64 * 60.0).max(120.0);
     let frame = Frame { x: left, y: top + 14.0, w: width, h: height };
-    let scale = Scale::amounts(values.iter().copied());
+    let scale = Scale::logarithmic(values.iter().copied().filter(|v| v.is_finite()));
     heat(&mut canvas, frame, values.view(), &scale, false);
     let x = Axis::cells(factors.len(), factors.len(), |k| factors[k].to_string());
     let y = Axis::cells(windows.len(), windows.len(), |k| windows[k].to_string());
