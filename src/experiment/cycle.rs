@@ -109,8 +109,7 @@ impl Default for CycleSettings {
 }
 
 /// A method of cycled assimilation.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(tag = "method", rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum CycledMethod {
     /// The climatological mean, whatever is observed.
     Climatology,
@@ -320,7 +319,7 @@ impl CycleSettings {
     }
 
     /// Cycles every method from each seed, each window's experiments in lockstep. Which others run beside it is no part of
-    /// a method's answer.
+    /// a method's answer. Where the observer breaks, the cycles that are left stay NaN.
     ///
     /// # Errors
     /// No seed, settings that cannot work, a truth that leaves the range of numbers, an engine's failure, a minimisation

@@ -5,8 +5,10 @@ mod cycle;
 mod isda_16;
 mod isda_16_mild;
 mod isda_16_prior;
+mod jardak2018;
 mod sakov2008;
 mod sbc;
+mod sites_1000;
 mod table;
 mod twin;
 
@@ -47,7 +49,7 @@ pub struct CyclePreset {
 impl CyclePreset {
     /// All of them, in the order in which lists show them.
     pub fn all() -> Vec<Self> {
-        vec![sakov2008::preset(), bocquet2013::preset()]
+        vec![sakov2008::preset(), bocquet2013::preset(), jardak2018::preset(), sites_1000::preset()]
     }
 
     /// The preset of that name.
