@@ -118,8 +118,8 @@ fn windows(scores: &[CycledScores]) -> Option<Drawing> {
     let title = "Error of the analysis by window and factor on B";
     let (mut canvas, top) = titled(title, "Mean RMSE at the window's end over the scored cycles and seeds; B = x C.");
     let left = MARGIN + 60.0;
-    let width = (WIDTH - left - MARGIN - BAR).min(factors.len() as f64 * 130.0);
-    let height = (windows.len() as f64 * 60.0).max(120.0);
+    let width = (WIDTH - left - MARGIN - BAR).min(factors.len() as f64 * 200.0);
+    let height = (windows.len() as f64 * 60.0).max(150.0);
     let frame = Frame { x: left, y: top + 14.0, w: width, h: height };
     let scale = Scale::logarithmic(values.iter().copied().filter(|v| v.is_finite()));
     heat(&mut canvas, frame, values.view(), &scale, false);
