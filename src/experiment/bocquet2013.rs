@@ -12,7 +12,7 @@
 //! | 4 | 0.02 | 0.496 0.705 0.417 | (0.491 0.699 0.416) | 0.0025 | 0.391 0.560 0.271 | (0.389 0.559 0.269) |
 //!
 //! The same to the last digit with `--precision f64`. Over 2,000 cycles the RMSE at the window's end of a single seed lies
-//! 0.002 to 0.004 (one standard deviation) from the mean, in the same direction for all windows and factors.
+//! 0.002 to 0.004 (one standard deviation) from the mean, mostly in the same direction for all these windows and factors.
 
 use super::{CyclePreset, CycleSettings};
 
