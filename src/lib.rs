@@ -83,8 +83,8 @@ pub use method::abc::Criterion;
 pub use method::ensemble::{Start, Status};
 pub use method::vi::{InitialFit, Units};
 pub use method::{
-    AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, Observer,
-    PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,
+    AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minima, Minimiser,
+    Observer, PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,
 };
 
 // Twin experiments and presets.
@@ -92,6 +92,9 @@ pub use experiment::{
     MethodScores, Outcome, Preset, Reference, ReferenceCount, ScoreTable, TwinKind, TwinSettings, scores, simulate,
     simulate_set,
 };
+
+// Cycled assimilation and its presets.
+pub use experiment::{CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles};
 
 // Scores against a truth or a reference posterior; each one's function is in the room.
 pub use diagnostics::{

@@ -61,6 +61,10 @@ pub enum Stream {
     Truth = 21,
     /// What uniform ranks look like, and where in its cell a rank lies.
     Calibration = 22,
+    /// The errors of a model that is not perfect, added to the truth.
+    ModelNoise = 23,
+    /// The state from which a climatology spins up.
+    Climatology = 24,
 }
 
 /// Ten rounds of Philox4x32.

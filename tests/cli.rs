@@ -425,11 +425,17 @@ fn lists_and_help_need_nothing() {
 /// Every flag of a table says its default, and the default is what it says: the saved settings of a run without flags.
 #[test]
 fn documented_defaults_are_the_defaults() {
+    for command in ["twin", "cycle"] {
+        documented_defaults_are_the_defaults_of(command);
+    }
+}
+
+fn documented_defaults_are_the_defaults_of(command: &str) {
     let d = fresh();
     // The CPU, so that no adapter is looked for; a short run, since its settings are all that matters.
-    succeed(&d, "twin --backend cpu --out a");
-    let saved: toml::Table = fs::read_to_string(d.path().join("a/twin.toml")).unwrap().parse().unwrap();
-    let help = succeed(&d, "twin --help");
+    succeed(&d, &format!("{command} --backend cpu --out a"));
+    let saved: toml::Table = fs::read_to_string(d.path().join(format!("a/{command}.toml"))).unwrap().parse().unwrap();
+    let help = succeed(&d, &format!("{command} --help"));
     let mut unseen: Vec<_> = saved.keys().map(String::as_str).collect();
     let mut flag = None;
     let words = help.split_whitespace().collect::<Vec<_>>();
@@ -455,5 +461,5 @@ fn documented_defaults_are_the_defaults() {
         assert_eq!((name, if name == "backend" { "auto" } else { &actual }), (name, expected));
         unseen.retain(|n| *n != name);
     }
-    assert!(unseen.is_empty(), "no documented default: {unseen:?}");
+    assert!(unseen.is_empty(), "{command}: no documented default: {unseen:?}");
 }

@@ -4,6 +4,7 @@ mod assimilate;
 mod bench;
 mod compare;
 mod config;
+mod cycle;
 mod devices;
 mod evaluate;
 mod options;
@@ -27,12 +28,18 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 9] = [
+const SUBCOMMANDS: [Subcommand; 10] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
         flags: twin::flags,
         run: twin::run,
+    },
+    Subcommand {
+        name: "cycle",
+        about: "Assimilate window after window: errors of 3DVar and 4DVar over thousands of cycles, with figures",
+        flags: cycle::flags,
+        run: cycle::run,
     },
     Subcommand {
         name: "sbc",
@@ -129,9 +136,14 @@ fn preset(given: &config::Given, default: Preset) -> Result<Option<Preset>> {
     match given.text("preset").map(String::as_str) {
         None => Ok(Some(default)),
         Some("list") => {
-            let lines: Vec<_> = Preset::all().iter().map(|p| format!("{:16} {}\n", p.name, p.about)).collect();
+            let lines: Vec<_> = Preset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
             print(&lines.concat()).map(|()| None)
         }
         Some(name) => Preset::from_name(name).map(Some),
     }
+}
+
+/// A preset in a list of them.
+fn preset_line(name: &str, about: &str) -> String {
+    format!("{name:16} {about}\n")
 }

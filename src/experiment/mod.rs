@@ -1,12 +1,18 @@
 //! Twin experiments and published presets, one file each.
 
+mod bocquet2013;
+mod cycle;
 mod isda_16;
 mod isda_16_mild;
 mod isda_16_prior;
+mod jardak2018;
+mod sakov2008;
 mod sbc;
+mod sites_1000;
 mod table;
 mod twin;
 
+pub use cycle::{CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles};
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
@@ -27,6 +33,32 @@ pub struct Preset {
     pub twin: TwinSettings,
     /// The methods.
     pub methods: MethodSettings,
+}
+
+/// A named experiment of cycled assimilation.
+#[derive(Clone, Debug)]
+pub struct CyclePreset {
+    /// The name used on the command line.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// The experiment.
+    pub settings: CycleSettings,
+}
+
+impl CyclePreset {
+    /// All of them, in the order in which lists show them.
+    pub fn all() -> Vec<Self> {
+        vec![sakov2008::preset(), bocquet2013::preset(), jardak2018::preset(), sites_1000::preset()]
+    }
+
+    /// The preset of that name.
+    ///
+    /// # Errors
+    /// An unknown name, with the list of known ones.
+    pub fn from_name(name: &str) -> Result<Self> {
+        by_name(Self::all(), name, |p| p.name)
+    }
 }
 
 /// What came of an experiment.
@@ -105,10 +137,13 @@ impl Preset {
     /// # Errors
     /// An unknown name, with the list of known ones.
     pub fn from_name(name: &str) -> Result<Self> {
-        let all = Self::all();
-        let known: Vec<_> = all.iter().map(|p| p.name).collect();
-        let expected = format!("one of {}", known.join(", "));
-        let unknown = || Error::invalid("preset", expected, format!("{name:?}"), "choose a known preset");
-        all.into_iter().find(|p| p.name == name).ok_or_else(unknown)
+        by_name(Self::all(), name, |p| p.name)
     }
+}
+
+fn by_name<T>(all: Vec<T>, name: &str, name_of: fn(&T) -> &'static str) -> Result<T> {
+    let known: Vec<_> = all.iter().map(name_of).collect();
+    let expected = format!("one of {}", known.join(", "));
+    let unknown = || Error::invalid("preset", expected, format!("{name:?}"), "choose a known preset");
+    all.into_iter().find(|p| name_of(p) == name).ok_or_else(unknown)
 }

@@ -72,15 +72,16 @@ impl Descent {
 /// A problem set on an engine, in windows of growing length.
 pub(super) struct Windows<'a> {
     pub problem: &'a Problem,
-    roots: Vec<Root>,
+    roots: Vec<Root<'a>>,
     /// The last one is the whole window.
     loaded: Vec<LoadedProblem>,
 }
 
 /// L with L L' = B of one problem.
-enum Root {
+enum Root<'a> {
     Diagonal(Array1<f64>),
-    Full(Array2<f64>),
+    /// A factor on the set's shared triangle, which a copy for each problem would multiply.
+    Full(f64, &'a Array2<f64>),
 }
 
 /// Where a member came to rest.
@@ -263,11 +264,11 @@ fn preconditioned(
     Ok(minima)
 }
 
-impl Root {
-    fn new(problem: &Problem, p: usize) -> Self {
+impl<'a> Root<'a> {
+    fn new(problem: &'a Problem, p: usize) -> Self {
         match &problem.background.error {
             BackgroundError::Diagonal(_) => Self::Diagonal(problem.background.std_of(p)),
-            BackgroundError::Full(b) => Self::Full(&b.lower * problem.background.scale_of(p).sqrt()),
+            BackgroundError::Full(b) => Self::Full(problem.background.scale_of(p).sqrt(), &b.lower),
         }
     }
 
@@ -279,9 +280,9 @@ impl Root {
                     *x = b + s * z;
                 }
             }
-            Self::Full(lower) => {
+            Self::Full(factor, lower) => {
                 for ((x, b), row) in state.iter_mut().zip(background).zip(lower.rows()) {
-                    *x = b + row.dot(&ArrayView1::from(z));
+                    *x = b + factor * row.dot(&ArrayView1::from(z));
                 }
             }
         }
@@ -291,9 +292,10 @@ impl Root {
     fn gradient(&self, z: &[f64], g: ArrayView1<f64>) -> Vec<f64> {
         match self {
             Self::Diagonal(std) => z.iter().zip(g).zip(std).map(|((z, g), s)| z + s * g).collect(),
-            Self::Full(lower) => {
+            Self::Full(factor, lower) => {
                 let mut sum = z.to_vec();
                 for (g, row) in g.iter().zip(lower.rows()) {
+                    let g = factor * g;
                     sum.iter_mut().zip(row).for_each(|(sum, l)| *sum += g * l);
                 }
                 sum
@@ -304,7 +306,7 @@ impl Root {
 
 /// J and dJ/dz at the requested controls; request `index` is of member `index` of the starts.
 fn evaluate(
-    roots: &[Root],
+    roots: &[Root<'_>],
     loaded: &mut LoadedProblem,
     starts: Starts,
     requests: &[Request],

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Schedule};
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Array3, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -56,6 +56,15 @@ pub struct Settings {
     pub samples: usize,
     /// Share of diverged samples above which there is no answer. Default: 0.5.
     pub max_diverged_share: f64,
+}
+
+/// Trajectories through the window of every problem of a set.
+#[derive(Clone, Debug)]
+pub struct Minima {
+    /// From the background: `[P, times, sites]`.
+    pub background: Array3<f64>,
+    /// From the initial state of least cost: `[P, times, sites]`.
+    pub analysis: Array3<f64>,
 }
 
 impl Default for Settings {
@@ -111,12 +120,8 @@ impl Settings {
         let rests = self.minimise(&mut windows, precision, observer)?;
         let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
-
+        let best = best(&windows, &groups, &lowest);
         let n = problem.sites();
-        let mut best = Array2::zeros((problem.count(), n));
-        for (p, (starts, k)) in groups.iter().zip(&lowest).enumerate() {
-            best.row_mut(p).assign(&windows.initial_state(p, problem.background.mean_of(p), &starts[*k].minimum.point));
-        }
         let laplaces = laplace::laplace(problem, windows.whole(), best.view(), self.hessian, precision)?;
 
         // The minimum and its samples are one batch: row 0 of each problem, then the samples.
@@ -148,6 +153,28 @@ impl Settings {
         let seconds = clock.elapsed().as_secs_f64();
         analyses.iter_mut().for_each(|a| a.seconds = seconds);
         Ok(analyses)
+    }
+
+    /// The minimum of every problem of the set without covariance and samples: what a cycle needs, at the price of the
+    /// minimisation.
+    ///
+    /// # Errors
+    /// Settings or a problem that cannot work, an engine's failure, every start diverged.
+    pub fn minima(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Minima> {
+        self.check()?;
+        let mut windows = Windows::new(problem, engine, self.stages)?;
+        let rests = self.minimise(&mut windows, engine.hardware().precision, observer)?;
+        let groups: Vec<_> = rests.chunks(self.starts).collect();
+        let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
+        let best = best(&windows, &groups, &lowest);
+        let mut members = Array2::zeros((2 * problem.count(), problem.sites()));
+        for (p, best) in best.outer_iter().enumerate() {
+            members.row_mut(2 * p).assign(&problem.background.mean_of(p));
+            members.row_mut(2 * p + 1).assign(&best);
+        }
+        let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
+        let every_other = |first: usize| trajectories.slice(s![first..;2, .., ..]).to_owned();
+        Ok(Minima { background: every_other(0), analysis: every_other(1) })
     }
 
     /// The minimum of each start of each problem, problem by problem, in the control z.
@@ -295,6 +322,16 @@ impl Settings {
         }
         text
     }
+}
+
+/// The initial state at the lowest minimum of each problem: `[P, sites]`.
+fn best(windows: &Windows, groups: &[&[Rest]], lowest: &[usize]) -> Array2<f64> {
+    let problem = windows.problem;
+    let mut best = Array2::zeros((problem.count(), problem.sites()));
+    for (p, (starts, k)) in groups.iter().zip(lowest).enumerate() {
+        best.row_mut(p).assign(&windows.initial_state(p, problem.background.mean_of(p), &starts[*k].minimum.point));
+    }
+    best
 }
 
 /// Index of the lowest minimum.

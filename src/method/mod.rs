@@ -15,7 +15,7 @@ pub mod vi;
 pub use abc::Settings as AbcSettings;
 pub use descent::Minimiser;
 pub use ensemble::Settings as EnsembleSettings;
-pub use four_d_var::Settings as FourDVarSettings;
+pub use four_d_var::{Minima, Settings as FourDVarSettings};
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
 pub use reference::Settings as ReferenceSettings;

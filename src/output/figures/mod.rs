@@ -9,6 +9,7 @@ mod batches;
 mod canvas;
 mod convergence;
 mod covariances;
+mod cycles;
 mod data;
 mod fields;
 mod font;
@@ -25,6 +26,7 @@ mod throughput;
 mod trajectories;
 
 pub use batches::batches;
+pub use cycles::cycle_figures;
 pub use growth::growth_figure;
 pub use sbc::sbc_figure;
 pub use throughput::throughput;

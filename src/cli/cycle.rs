@@ -1,0 +1,110 @@
+//! `vi4dvar cycle`: assimilation in many windows, one after the other, with its scores, errors by cycle and figures.
+
+use super::config::{self, Given};
+use super::options::{HardwareOptions, RunOptions};
+use super::progress::Bar;
+use super::twin::seeds;
+use super::{output, preset_line, print};
+use clap::{ArgMatches, Args, Command};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use vi4dvar::error::Result;
+use vi4dvar::experiment::{CyclePreset, CycleSettings};
+use vi4dvar::output::{
+    check_cycles, check_figure, check_writable, cycle_figures, write_cycle_scores, write_cycles, write_or_clear_figure,
+    write_text,
+};
+
+#[derive(Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Options {
+    /// Experiments with consecutive seeds, of which the table shows mean and standard error. Default: 10
+    #[arg(long, value_name = "N")]
+    repeat: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    settings: CycleSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    hardware: HardwareOptions,
+    #[command(flatten)]
+    #[serde(skip)]
+    output: Output,
+    #[command(flatten)]
+    #[serde(skip)]
+    run: RunOptions,
+}
+
+#[derive(Args)]
+struct Output {
+    /// The settings to start from; `list` shows them all. Default: sakov2008
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// The directory to write cycles.nc, scores.json, cycle.toml and figures to. Default: out/cycle-PRESET
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// The figures; the second where there are several windows or factors.
+const FIGURES: [&str; 2] = ["cycles", "windows"];
+
+pub(super) fn flags(command: Command) -> Command {
+    Options::augment_args_for_update(command)
+}
+
+pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+    let given = Given::new::<Options>(flags)?;
+    let name = given.text("preset").map_or("sakov2008", String::as_str);
+    if name == "list" {
+        let lines: Vec<_> = CyclePreset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
+        return print(&lines.concat());
+    }
+    let preset = CyclePreset::from_name(name)?;
+    let options = given.over(Options {
+        repeat: 10,
+        settings: preset.settings,
+        hardware: HardwareOptions::default(),
+        output: Output { preset: None, out: Path::new("out").join(format!("cycle-{}", preset.name)) },
+        run: RunOptions::default(),
+    });
+    let (out, force, settings) = (&options.output.out, options.run.force, &options.settings);
+    let seeds = seeds(settings.seed, options.repeat, "--repeat")?;
+    // Nothing is created before all of this has been found in order.
+    settings.check()?;
+    check_cycles(settings, seeds.len())?;
+    let files = ["cycles.nc", "scores.json", "cycle.toml"].map(|name| out.join(name));
+    let check = || {
+        files.iter().try_for_each(|target| check_writable(target, force))?;
+        FIGURES.iter().try_for_each(|name| check_figure(out, name, force))
+    };
+    if out.exists() {
+        check()?;
+    }
+    let engine = options.hardware.engine(&options.run)?;
+    let mut new = output::NewDirectories::default();
+    new.create(out)?;
+    check()?;
+
+    let mut bar = Bar::new(options.run.quiet);
+    let cycles = settings.run(&seeds, &engine, &mut bar)?;
+    drop(bar);
+
+    let resolved = config::resolved("cycle", &options);
+    let [errors, scores, configuration] = &files;
+    write_cycles(errors, &cycles, &output::attributes("cycle", &resolved, Some(&engine)), force)?;
+    write_cycle_scores(scores, &cycles, force)?;
+    write_text(configuration, &resolved, force)?;
+    let figures = cycle_figures(&cycles);
+    for name in FIGURES {
+        write_or_clear_figure(out, name, figures.iter().find(|f| f.name == name), force)?;
+    }
+    let CycleSettings { model, sites, burn_in, .. } = settings;
+    let (model, interval, scored) = (model.name(), settings.interval(), settings.cycles);
+    let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
+    print(&format!(
+        "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, seeds \
+         {first} to {last}\n{cycles}on {}\n{}\n",
+        engine.hardware(),
+        out.join("cycles.svg").display()
+    ))
+}
