@@ -105,10 +105,6 @@ impl Work {
             work.add(times, PERTURBATION);
             work.add(n, ADAM);
         }
-        // Networks are not counted.
-        if job.family.is_some_and(Family::is_flow) {
-            return Self { flops: f64::NAN, products: f64::NAN, additions: f64::NAN, bytes: f64::NAN };
-        }
         work
     }
 
@@ -159,7 +155,9 @@ fn pattern(job: Job, size: &Size) -> (f64, f64) {
             let rank = ViSettings::default().rank.min(size.sites) as f64;
             (3.0 * n * rank, 3.0 * n * rank)
         }
-        _ => (0.0, 0.0),
+        Some(Family::MeanField) | None => (0.0, 0.0),
+        // Not counted, or not timed.
+        Some(Family::Mixture | Family::Planar | Family::RealNvp | Family::Spline) => (f64::NAN, f64::NAN),
     }
 }
 

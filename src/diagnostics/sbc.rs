@@ -19,8 +19,10 @@ const POINTS: usize = 100;
 const SIMULATIONS: usize = 4000;
 /// p of the share in the outer 10 % below which the ranks are not uniform, whatever the band says.
 const IMPROBABLE: f64 = 0.01;
-/// p below which the ranks are called biased, or of the wrong width, once they have left the band.
+/// p of symmetry below which the ranks are called biased, once they are not uniform.
 const SIGNIFICANT: f64 = 0.05;
+/// Standard errors of the dispersion from which on they are called too narrow or too wide.
+const SIGNIFICANT_ERRORS: f64 = 1.96;
 
 /// The distribution function of N independent probability-integral values against the uniform one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -149,7 +151,7 @@ impl RankEcdf {
             bias: in_errors(mean(&|v| v - 0.5), 1.0 / 12.0),
             dispersion: in_errors(mean(&|v| (v - 0.5).abs() - 0.25), 1.0 / 48.0),
             outside_90: outside as f64 / count as f64,
-            outside_p_value: two_sided(0.1, outside as u64, count).min(1.0),
+            outside_p_value: two_sided(0.1, outside as u64, count),
         }
     }
 
@@ -158,8 +160,7 @@ impl RankEcdf {
         if self.p_value >= 1.0 - BAND_LEVEL && self.outside_p_value >= IMPROBABLE {
             return Shape::Calibrated;
         }
-        let significant = 1.96;
-        if self.dispersion.abs() >= significant && self.dispersion.abs() >= self.bias.abs() {
+        if self.dispersion.abs() >= SIGNIFICANT_ERRORS && self.dispersion.abs() >= self.bias.abs() {
             return if self.dispersion > 0.0 { Shape::TooNarrow } else { Shape::TooWide };
         }
         if self.symmetry_p_value < SIGNIFICANT { Shape::Biased } else { Shape::Other }
@@ -222,7 +223,7 @@ fn law(point: f64, count: usize) -> BinomialLaw {
 fn two_sided(point: f64, k: u64, count: usize) -> f64 {
     let law = law(point, count);
     let above = if k == 0 { 1.0 } else { law.sf(k - 1) };
-    2.0 * law.cdf(k).min(above)
+    (2.0 * law.cdf(k).min(above)).min(1.0)
 }
 
 /// P(distance of the values from their mirror images >= the one found), where each is as likely as its mirror image.

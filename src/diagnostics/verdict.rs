@@ -262,9 +262,13 @@ impl VerdictInput<'_> {
         if share > DIVERGED_AT_MOST {
             return Some(format!("{:.0} % of its draws diverged", 100.0 * share));
         }
+        let off = |ratio: &f64| ratio.ln().abs();
         let ratios = self.corrected.std_ratio.iter().enumerate();
-        let worst = ratios.max_by(|(_, a), (_, b)| a.ln().abs().total_cmp(&b.ln().abs()));
-        if let Some((site, ratio)) = worst.filter(|(_, ratio)| ratio.ln().abs() > TRUSTED_STD_RATIO.ln()) {
+        // (NaN counts as the largest.)
+        let worst = ratios.max_by(|(_, a), (_, b)| off(a).total_cmp(&off(b)));
+        if let Some((site, ratio)) =
+            worst.filter(|(_, ratio)| off(ratio).is_nan() || off(ratio) > TRUSTED_STD_RATIO.ln())
+        {
             return Some(format!("at site {site} its deviation is {ratio:.2} times the posterior's"));
         }
         let mass = mass(coverage, error);

@@ -164,7 +164,11 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Optio
             k_hat,
             divergence: reference.and_then(|r| r.number("log_evidence")).map(|evidence| evidence - elbo),
         }),
-        verdict: analysis.number("verdict").and_then(Trust::from_number),
+        // Of samples that the weights have corrected it says nothing.
+        verdict: analysis
+            .number("verdict")
+            .filter(|_| analysis.number("corrected").is_none())
+            .and_then(Trust::from_number),
     })
 }
 

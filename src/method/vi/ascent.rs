@@ -17,7 +17,7 @@ use crate::random::Stream;
 use ndarray::{Array1, ArrayView1, ArrayViewMut1};
 
 /// Why the loop ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     Iterations,
     Tolerance,

@@ -4,7 +4,7 @@
 //! and the way back through the layers turns these into the gradient of -ELBO with respect to every network. Members pass
 //! in pieces, on all threads, of a size that depends on nothing but the batch: sums have one value.
 
-use super::ascent::{self, Ascent, Climber};
+use super::ascent::{self, Ascent, Climber, Stop};
 use super::minima::Minima;
 use super::track::Step;
 use super::{Course, Fitted, Settings};
@@ -31,14 +31,23 @@ impl Settings {
         let problem = minima.problem;
         Flow::check(self.family, &self.flow, problem.sites(), problem.count())?;
         let gaussian = Self { family: Family::FullRank, ..*self };
-        let (base, _) = gaussian.fit_normals(minima, engine, observer)?;
+        let (base, before) = gaussian.fit_normals(minima, engine, observer)?;
         let mut flow = Flow::new(self.family, &self.flow, base, &problem.seeds)?;
-        let ascent = self.raise_flow(problem, minima.whole(), &mut flow, observer)?;
+        let mut notes = vec![String::new(); problem.count()];
+        let ascent = if before.stop == Stop::Caller {
+            notes.fill("; that was of the Gaussian, the flow has not begun".into());
+            before
+        } else {
+            for (gradients, track) in minima.evaluations.iter_mut().zip(&before.tracks) {
+                *gradients += self.course().batch * track.elbo.len();
+            }
+            self.raise_flow(problem, minima.whole(), &mut flow, observer)?
+        };
         Ok(Fitted {
             posterior: Box::new(flow),
             ascent,
             records: vec![Vec::new(); problem.count()],
-            notes: vec![String::new(); problem.count()],
+            notes,
             faults: vec![None; problem.count()],
         })
     }

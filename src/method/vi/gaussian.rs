@@ -86,7 +86,10 @@ impl Settings {
                 let views: Vec<_> = lower.iter().map(|l| l.view()).collect();
                 Box::new(FullRank::new(mean, ndarray::stack(Axis(0), &views).expect("matrices of one size"))?)
             }
-            _ => Box::new(MeanField::new(&mean, &std)?.in_units(units)),
+            Family::MeanField => Box::new(MeanField::new(&mean, &std)?.in_units(units)),
+            Family::Mixture | Family::Planar | Family::RealNvp | Family::Spline => {
+                unreachable!("made of Gaussians of full rank")
+            }
         })
     }
 
@@ -124,9 +127,13 @@ impl Settings {
                 let factor = stack(factors.map(|(l, d)| leading_directions(&l.hessian, &d.to_owned(), rank)).collect());
                 Box::new(LowRank::new(states, &diagonal, &factor, stds)?)
             }
-            _ => {
+            // A mixture's components too.
+            Family::FullRank | Family::Mixture => {
                 let lower = laplaces.iter().map(|l| Normal::lower_root(l.covariance.view()));
                 Box::new(FullRank::new(states.clone(), stack(lower.collect::<Result<_>>()?))?)
+            }
+            Family::Planar | Family::RealNvp | Family::Spline => {
+                unreachable!("a flow starts as a Gaussian of full rank")
             }
         })
     }

@@ -30,7 +30,7 @@ pub(super) struct Weighed {
     /// The end of the summary: what the fit is worth.
     pub sentence: String,
     /// Samples at time 0, resampled by their weights, where they were asked for: `[samples, sites]`.
-    pub corrected: Option<Array2<f64>>,
+    pub resampled: Option<Array2<f64>>,
 }
 
 /// Draws of one problem from q, with the logarithms of p(y, x0) / q(x0).
@@ -162,14 +162,20 @@ pub(super) fn weigh(
                     seen.evidence.mean
                 ),
             };
+            let mut records = records(&seen, &verdict, own.cost);
             let mut sentence = format!("{sentence}, k-hat {:.2}; {}", seen.psis.k_hat, verdict.sentence);
             if settings.corrected {
+                records.push(Record::scalar(
+                    "corrected",
+                    "1: samples are drawn again by their importance weights",
+                    1.0,
+                ));
                 let effective = seen.psis.effective_draws();
                 let few = if effective < FEW { ", too few" } else { "" };
                 sentence +=
                     &format!("; that is the fit, its samples are corrected by {effective:.0} effective draws{few}");
             }
-            Weighed { records: records(&seen, &verdict, own.cost), sentence, corrected: seen.resampled }
+            Weighed { records, sentence, resampled: seen.resampled }
         })
         .collect())
 }

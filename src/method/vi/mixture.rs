@@ -52,11 +52,9 @@ impl Settings {
     ) -> Result<Fitted> {
         let problem = minima.problem;
         let found = minima.search(self.mixture_starts, observer)?;
-        let all: Vec<_> = found.iter().enumerate().map(|(p, own)| distinct(problem, p, own)).collect();
-        let faults = all.iter().map(|own| missing(own)).collect();
-        let met: Vec<usize> = all.iter().map(Vec::len).collect();
-        let first = |own: Vec<Distinct>| own.into_iter().take(MOST).map(|d| d.minimum).collect();
-        let distinct: Vec<Vec<Minimum>> = all.into_iter().map(first).collect();
+        let mut distinct: Vec<_> = found.iter().enumerate().map(|(p, own)| distinct(problem, p, own)).collect();
+        let crowds: Vec<Option<String>> = distinct.iter().map(|own| crowd(own)).collect();
+        distinct.iter_mut().for_each(|own| own.truncate(MOST));
         if distinct.iter().any(Vec::is_empty) {
             let (diverged, members) = (self.mixture_starts, self.mixture_starts);
             return Err(Error::Diverged { what: "the starts of a mixture".into(), diverged, members });
@@ -64,7 +62,8 @@ impl Settings {
 
         // Every component is a problem of its own, so that all are fitted in lockstep.
         let (distinct, set, laplaces) = self.true_minima(problem, engine, distinct)?;
-        let states = rows_of(distinct.iter().flatten().map(|m| &m.state));
+        let faults = crowds.into_iter().zip(&distinct).map(|(crowd, own)| crowd.or_else(|| unmet(own))).collect();
+        let states = rows_of(distinct.iter().flatten().map(|d| &d.minimum.state));
         let mut q = self.at_laplace(&set, &states, &laplaces)?;
         let tempers = ascent::tempers(self.tempering);
         let mut loaded = ascent::load(&set, engine, &tempers)?;
@@ -82,7 +81,7 @@ impl Settings {
             notes.push(format!(
                 "; {} of {} distinct minima from {} starts have mass, the heaviest {:.1} %",
                 components.len(),
-                if met[p] > MOST { met[p] } else { own.len() },
+                own.len(),
                 self.mixture_starts,
                 100.0 * heaviest.log_weight.exp()
             ));
@@ -105,16 +104,16 @@ impl Settings {
         &self,
         problem: &Problem,
         engine: &Engine,
-        distinct: Vec<Vec<Minimum>>,
-    ) -> Result<(Vec<Vec<Minimum>>, Problem, Vec<Laplace>)> {
-        let owners = |distinct: &[Vec<Minimum>]| -> Vec<usize> {
+        distinct: Vec<Vec<Distinct>>,
+    ) -> Result<(Vec<Vec<Distinct>>, Problem, Vec<Laplace>)> {
+        let owners = |distinct: &[Vec<Distinct>]| -> Vec<usize> {
             distinct.iter().enumerate().flat_map(|(p, own)| vec![p; own.len()]).collect()
         };
         let all = problem.select(&owners(&distinct));
-        let states = rows_of(distinct.iter().flatten().map(|m| &m.state));
+        let states = rows_of(distinct.iter().flatten().map(|d| &d.minimum.state));
         let mut laplaces = Minima::new(&all, engine)?.laplace(&states, Hessian::Full)?.into_iter();
         let mut kept = Vec::new();
-        let distinct: Vec<Vec<Minimum>> = distinct
+        let distinct: Vec<Vec<Distinct>> = distinct
             .into_iter()
             .map(|own| {
                 let judged = own.into_iter().enumerate().zip(laplaces.by_ref());
@@ -162,20 +161,26 @@ fn distinct(problem: &Problem, p: usize, minima: &[Minimum]) -> Vec<Distinct> {
     distinct
 }
 
-/// Why a mixture of the first [`MOST`] of these minima lacks some of the posterior's modes, if it does.
-fn missing(distinct: &[Distinct]) -> Option<String> {
-    let lowest = distinct.first()?.minimum.cost;
-    let good: Vec<usize> = distinct.iter().filter(|d| d.minimum.cost < lowest + AS_GOOD).map(|d| d.starts).collect();
-    let (starts, alone) = (good.iter().sum::<usize>(), good.iter().filter(|starts| **starts == 1).count());
-    if good.len() > MOST {
-        Some(format!("starts found {} minima that are as good, and a mixture has {MOST} components", good.len()))
-    } else if good.len() > 1 && alone as f64 > ALONE * starts as f64 {
-        Some(format!(
-            "{alone} of {starts} starts found a minimum, as good as the lowest, that no other found: there are more"
-        ))
-    } else {
-        None
-    }
+/// Those as good as the lowest.
+fn good(distinct: &[Distinct]) -> impl Iterator<Item = &Distinct> {
+    let lowest = distinct.first().map_or(f64::NAN, |d| d.minimum.cost);
+    distinct.iter().filter(move |d| d.minimum.cost < lowest + AS_GOOD)
+}
+
+/// That there are more minima than components, if there are.
+fn crowd(distinct: &[Distinct]) -> Option<String> {
+    let good = good(distinct).count();
+    (good > MOST).then(|| format!("starts found {good} minima that are as good, and a mixture has {MOST} components"))
+}
+
+/// That there are more minima than were found, if too many starts were alone in theirs.
+fn unmet(distinct: &[Distinct]) -> Option<String> {
+    let starts: usize = good(distinct).map(|d| d.starts).sum();
+    let alone = good(distinct).filter(|d| d.starts == 1).count();
+    let unmet = good(distinct).count() > 1 && alone as f64 > ALONE * starts as f64;
+    unmet.then(|| {
+        format!("{alone} of {starts} starts were alone in their minimum, as good as the lowest: there are more")
+    })
 }
 
 /// The fits that differ: from two minima close together they may slide into one mode.
@@ -267,7 +272,7 @@ fn weigh(
 }
 
 /// What is kept of a mixture.
-fn describe(components: &[Component], minima: &[Minimum]) -> Vec<Record> {
+fn describe(components: &[Component], minima: &[Distinct]) -> Vec<Record> {
     let row = |f: &dyn Fn(&Component) -> f64| components.iter().map(f).collect::<Array1<f64>>();
     let rows = |f: &dyn Fn(&Component) -> Array1<f64>| rows_of(components.iter().map(f).collect::<Vec<_>>().iter());
     let axes = ["component", "site"];
@@ -283,7 +288,7 @@ fn describe(components: &[Component], minima: &[Minimum]) -> Vec<Record> {
             "component_cost",
             "cost J of the minimum under each component",
             &axes[..1],
-            row(&|c| minima[c.of].cost),
+            row(&|c| minima[c.of].minimum.cost),
         ),
         Record::new("component_mean", "mean of each component", &axes, rows(&|c| c.normal.mean().to_owned())),
         Record::new("component_std", "standard deviation of each component", &axes, rows(&|c| c.normal.std())),

@@ -215,7 +215,8 @@ impl Settings {
     /// `variational_mean`, `variational_std` (site), `variational_covariance` (site, site_2) where the family has one,
     /// `component_weight` (component), `component_mean` (component, site) of a mixture; numbers: `final_elbo`,
     /// `final_elbo_error`, `iwae`, `iwae_error`, `k_hat`, `effective_draws`, `verdict` and what it rests on,
-    /// `log_normalizer`, `observation_count`, `diverged_samples`.
+    /// `gradients`, `log_normalizer`, `observation_count`,
+    /// `diverged_samples`.
     ///
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, too many draws or samples diverged.
@@ -244,7 +245,7 @@ impl Settings {
         let q = fitted.posterior.as_ref();
         let weighed = importance::weigh(self, problem, minima, q, &fitted.faults)?;
         let states: Vec<_> = (0..problem.count())
-            .map(|p| match &weighed[p].corrected {
+            .map(|p| match &weighed[p].resampled {
                 Some(states) => states.clone(),
                 None => q.draw(p, problem.seeds[p], Stream::Posterior, 0..self.samples).states,
             })
@@ -260,7 +261,13 @@ impl Settings {
             records.extend(fitted.records[p].iter().cloned());
             records.extend(weighed.records);
             let count = problem.assimilated_count(p) as f64;
+            let gradients = minima.evaluations[p] + self.course().batch * track.elbo.len();
             records.extend([
+                Record::scalar(
+                    "gradients",
+                    "member-gradients of the fit, and of the minimisations that it starts from or is judged by",
+                    gradients as f64,
+                ),
                 Record::scalar(
                     "log_normalizer",
                     "what the cost leaves out of log p(y, x0)",
