@@ -30,7 +30,7 @@ impl Default for BatchStudy {
     fn default() -> Self {
         Self {
             batches: vec![1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 100_000],
-            learning_rates: vec![0.003, 0.01, 0.03, 0.1, 0.3],
+            learning_rates: vec![0.3, 0.1, 0.03, 0.01, 0.003],
             within: 0.1,
             iterations: 20_000,
             seconds: 20.0,
@@ -87,13 +87,14 @@ impl BatchStudy {
         best: &MeanField,
         target: f64,
     ) -> Result<BatchRow> {
-        let mut arrivals = Vec::new();
+        let mut first: Option<(f64, usize, f64)> = None;
         for rate in &self.learning_rates {
-            if let Some((iterations, time)) = self.arrival(batch, *rate, problem, loaded, target)? {
-                arrivals.push((time.as_secs_f64(), iterations, *rate));
+            // What takes longer than another rate did cannot be the first.
+            let seconds = first.map_or(self.seconds, |(seconds, ..)| seconds);
+            if let Some((iterations, time)) = self.arrival(batch, *rate, seconds, problem, loaded, target)? {
+                first = Some((time.as_secs_f64(), iterations, *rate));
             }
         }
-        let first = arrivals.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
         Ok(BatchRow {
             hardware: engine.hardware().clone(),
             batch,
@@ -104,11 +105,12 @@ impl BatchStudy {
         })
     }
 
-    /// Iterations and time until the ELBO is at `target`.
+    /// Iterations and time until the ELBO is at `target`, if that takes no more than `seconds`.
     fn arrival(
         &self,
         batch: usize,
         learning_rate: f64,
+        seconds: f64,
         problem: &Problem,
         loaded: &mut LoadedProblem,
         target: f64,
@@ -128,7 +130,7 @@ impl BatchStudy {
             q.write_map(&mut draw.map);
             if (iteration + 1) as f64 >= look {
                 spent += clock.elapsed();
-                if !draw.map.is_finite() || spent.as_secs_f64() > self.seconds {
+                if !draw.map.is_finite() || spent.as_secs_f64() > seconds {
                     return Ok(None);
                 }
                 if judge(loaded, &q)? >= target {
