@@ -266,8 +266,10 @@ fn sakov2008_has_the_scores_that_the_field_knows() {
 #[test]
 fn bad_settings_are_refused_by_name() {
     type Change = fn(&mut CycleSettings);
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 18] = [
         ("sites", |s| s.sites = 3),
+        ("sites", |s| (s.sites, s.climatology) = (100_000, 1_000_000)),
+        ("states of a window", |s| (s.windows, s.burn_in, s.sites, s.factors) = (vec![9000], 9000, 8000, vec![1.0; 9])),
         ("dt", |s| s.dt = 0.0),
         ("steps_per_time", |s| s.steps_per_time = 0),
         ("forcing", |s| s.forcing = f64::NAN),

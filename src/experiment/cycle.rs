@@ -201,6 +201,10 @@ pub struct CycledScores {
 const MOST_CYCLES: usize = 10_000_000;
 /// Longest window in intervals.
 const LONGEST_WINDOW: usize = 10_000;
+/// Most sites: their covariance, its root and its inverse take 1.5 GiB.
+const MOST_SITES: usize = 8192;
+/// Numbers that all problems of a window and all errors may each take: 4 GiB.
+const MOST_NUMBERS: usize = 1 << 29;
 
 impl CycleSettings {
     /// Model time units between two observation times.
@@ -225,6 +229,10 @@ impl CycleSettings {
     pub fn check(&self) -> Result<()> {
         self.model.check_sites(self.sites)?;
         self.window(1).check()?;
+        if self.sites > MOST_SITES {
+            let help = "use fewer sites: B is full";
+            return Err(Error::invalid("sites", format!("at most {MOST_SITES}"), self.sites.to_string(), help));
+        }
         let whole = |what: &str, value: usize, least: usize, most: usize, help: &str| {
             let expected = format!("{least} to {most}");
             let refused = || Err(Error::invalid(what, expected, value.to_string(), help));
@@ -330,9 +338,22 @@ impl CycleSettings {
         if seeds.is_empty() {
             return Err(Error::invalid("seeds", "at least one", "none", "give a seed for each experiment"));
         }
+        let total = self.burn_in + self.cycles;
+        let errors = [3, self.methods().len(), seeds.len(), total].iter().try_fold(1, |a: usize, n| a.checked_mul(*n));
+        // Observations, and trajectories from background and minimum.
+        let problem = [3, self.factors.len(), seeds.len(), self.longest() + 1, self.sites];
+        let problem = problem.iter().try_fold(1, |a: usize, n| a.checked_mul(*n));
+        for (what, numbers, help) in [
+            ("errors of all cycles", errors, "use fewer cycles, repetitions, windows or factors"),
+            ("states of a window", problem, "use fewer repetitions or factors, or a shorter window"),
+        ] {
+            if numbers.is_none_or(|n| n > MOST_NUMBERS) {
+                let found = numbers.map_or("more than can be counted".into(), |n| n.to_string());
+                return Err(Error::invalid(what, format!("at most {MOST_NUMBERS} numbers"), found, help));
+            }
+        }
         let (mean, covariance) = self.climatology()?;
         let mut twins = seeds.iter().map(|&seed| Twin::new(self, seed)).collect::<Result<Vec<_>>>()?;
-        let total = self.burn_in + self.cycles;
         let blank = || Array2::from_elem((seeds.len(), total), f64::NAN);
         let errors = |method| CycledErrors { method, analysis: blank(), forecast: blank(), window_start: blank() };
         let methods = self.methods();

@@ -50,7 +50,7 @@ fn draw(rows: &[BatchRow], within: f64) -> Option<Drawing> {
     ];
     let left = MARGIN + 60.0;
     let gap = 86.0;
-    let width = (WIDTH - left - MARGIN - INSET - 2.0 * gap) / 3.0;
+    let width = WIDTH - left - MARGIN - INSET;
     let grid = Grid { left, top: top + 16.0, width, columns: 3, height: 260.0, gaps: (gap, 0.0) };
     let log = |values: Vec<f64>, room: f64| {
         let (low, high) = bounds(values.into_iter().filter(|v| v.is_finite() && *v > 0.0));
@@ -58,7 +58,7 @@ fn draw(rows: &[BatchRow], within: f64) -> Option<Drawing> {
     };
     for (k, (unit, value)) in panels.into_iter().enumerate() {
         let plot = Plot {
-            frame: grid.panel(k, 0),
+            frame: grid.panel(0, k),
             x: log(rows.iter().map(|r| r.batch as f64).collect(), 1.6),
             y: log(rows.iter().map(value).collect(), 1.6),
         };
