@@ -3,7 +3,7 @@
 
 use ndarray::{Array1, Array2, Array3, Axis};
 use vi4dvar::{
-    Attributes, Background, BackgroundError, Engine, EngineSettings, FourDVarSettings, Model, ObservationOperator,
+    Attributes, Background, Engine, EngineSettings, ErrorCovariance, FourDVarSettings, Model, ObservationOperator,
     PointFunction, Problem, Result, Silent, ViSettings, Window, write_analysis,
 };
 
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         window,
         background: Background {
             mean: background.insert_axis(Axis(0)),
-            error: BackgroundError::Diagonal(Array2::from_elem((1, sites), 0.7)),
+            error: ErrorCovariance::Diagonal(Array2::from_elem((1, sites), 0.7)),
             scale: Array1::ones(1),
         },
         operator: ObservationOperator { function: PointFunction::Identity, block_size: 1 },

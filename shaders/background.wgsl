@@ -20,7 +20,7 @@ fn background(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id
         let mean = problem[params.mean + p * params.mean_stride + j];
         //% endif
         let d = states[j * params.capacity + k] - mean;
-        sum = fma(problem[params.inverse + row * N + j], d, sum);
+        sum = fma(problem[params.inverse + p * params.inverse_stride + row * N + j], d, sum);
     }
     states[(params.background * N + row) * params.capacity + k] = sum * problem[params.factor + p * params.factor_stride];
 }

@@ -54,7 +54,7 @@ pub use model::{Dynamics, Lorenz96, Model, Number, Rk4};
 
 // A set of problems: window, background, observations, operator.
 pub use problem::{
-    Background, BackgroundError, ControlLayout, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, ControlLayout, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 
 // An engine, the batches it runs and what comes back.

@@ -65,6 +65,8 @@ pub enum Stream {
     ModelNoise = 23,
     /// The state from which a climatology spins up.
     Climatology = 24,
+    /// True parameters of a twin, from their prior.
+    Parameters = 25,
 }
 
 /// Ten rounds of Philox4x32.

@@ -7,7 +7,7 @@ use vi4dvar::method::abc::Criterion;
 use vi4dvar::method::{AbcSettings, Analysis, PriorSettings};
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 use vi4dvar::random::{Stream, normals};
 
@@ -27,9 +27,9 @@ fn easy(full: bool) -> Problem {
         background: Background {
             mean: array![[1.0, 3.0, -2.0, 0.5]],
             error: if full {
-                BackgroundError::Full(CovarianceFactor::new(covariance).unwrap())
+                ErrorCovariance::Full(CovarianceFactor::new(covariance).unwrap())
             } else {
-                BackgroundError::Diagonal(array![[1.0, 0.8, 1.2, 0.9]])
+                ErrorCovariance::Diagonal(array![[1.0, 0.8, 1.2, 0.9]])
             },
             scale: array![0.9],
         },
@@ -289,7 +289,7 @@ fn a_kept_set_that_means_little_is_called_so() {
 #[test]
 fn diverged_trials_are_counted_and_never_kept() {
     let mut problem = windows().single(0);
-    problem.background.error = BackgroundError::Diagonal(Array2::from_elem((1, SITES), 25.0));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, SITES), 25.0));
     let settings =
         AbcSettings { trials: 4000, keep: 1.0, samples: 4000, max_diverged_share: 1.0, ..AbcSettings::default() };
     let abc = settings.run(&problem, &cpu(Precision::F32)).unwrap().remove(0);

@@ -24,7 +24,7 @@ use vi4dvar::engine::{
 };
 use vi4dvar::error::Result;
 use vi4dvar::optimizer::{Adam, AdamSettings, Schedule};
-use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
+use vi4dvar::problem::{ErrorCovariance, PointFunction, Problem};
 use vi4dvar::random::Stream;
 use vi4dvar::validation::oracle;
 
@@ -1270,8 +1270,8 @@ fn one_problem_per_row(problem: &Problem, rows: &[Row], amplitude: f64) -> Probl
     let mut set = problem.clone();
     set.parameters = pick2(&problem.parameters);
     set.background.mean = pick2(&problem.background.mean);
-    if let BackgroundError::Diagonal(std) = &problem.background.error {
-        set.background.error = BackgroundError::Diagonal(pick2(std));
+    if let ErrorCovariance::Diagonal(std) = &problem.background.error {
+        set.background.error = ErrorCovariance::Diagonal(pick2(std));
     }
     let scale = &problem.background.scale;
     set.background.scale = (0..rows.len()).map(|k| scale[if scale.len() == 1 { 0 } else { of(k) }]).collect();
@@ -2228,7 +2228,7 @@ fn bad_input_is_refused(bench: &Bench, report: &mut Report) {
         ("a negative step", |p| p.window.dt = -0.05),
         ("a NaN step", |p| p.window.dt = f64::NAN),
         ("a NaN background", |p| p.background.mean[[0, 0]] = f64::NAN),
-        ("a background deviation of 0", |p| p.background.error = BackgroundError::Diagonal(Array2::zeros((1, 8)))),
+        ("a background deviation of 0", |p| p.background.error = ErrorCovariance::Diagonal(Array2::zeros((1, 8)))),
         ("a negative background scale", |p| p.background.scale.fill(-1.0)),
         ("an infinite observation", |p| p.observations[[0, 1, 1]] = f64::INFINITY),
         ("an observation without a deviation", |p| {

@@ -10,7 +10,7 @@ use vi4dvar::method::ensemble::{Start, Status};
 use vi4dvar::method::{Analysis, EnsembleSettings, FourDVarSettings, Minimiser, Silent};
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 use vi4dvar::random::{Stream, StreamRng, normals};
 
@@ -69,9 +69,9 @@ fn linear(count: usize, n: usize, full: bool) -> Problem {
         background: Background {
             mean,
             error: if full {
-                BackgroundError::Full(b)
+                ErrorCovariance::Full(b)
             } else {
-                BackgroundError::Diagonal(deviations.insert_axis(ndarray::Axis(0)))
+                ErrorCovariance::Diagonal(deviations.insert_axis(ndarray::Axis(0)))
             },
             scale: array![1.0],
         },
@@ -88,8 +88,8 @@ fn linear(count: usize, n: usize, full: bool) -> Problem {
 fn exact(problem: &Problem) -> (DVector<f64>, DMatrix<f64>) {
     let n = problem.background.mean.ncols();
     let b = match &problem.background.error {
-        BackgroundError::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
-        BackgroundError::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
+        ErrorCovariance::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
+        ErrorCovariance::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
     };
     let r = DMatrix::from_fn(n, n, |i, j| {
         let observed = i == j && !problem.observations[[0, 0, i]].is_nan();
@@ -236,7 +236,7 @@ fn ensemble_in_stages_ends_at_the_same_minimum() {
 fn ensemble_leaves_out_the_members_that_diverge() {
     let mut problem = easy(&[5]);
     let sites = 16;
-    problem.background.error = BackgroundError::Diagonal(Array2::from_elem((1, sites), WIDE));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, sites), WIDE));
     problem.background.scale = array![1.0];
     let members = 60;
     let settings =

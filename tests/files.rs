@@ -14,7 +14,7 @@ use vi4dvar::output::{
     write_evaluation, write_members,
 };
 use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 
 const SITES: usize = 6;
@@ -33,7 +33,7 @@ fn problem() -> Problem {
         window: Window { times: TIMES, assimilated_times: 4, steps_per_time: 3, dt: 0.01 },
         background: Background {
             mean: Array2::from_shape_fn((1, SITES), |(_, i)| wavy(i)),
-            error: BackgroundError::Diagonal(Array2::from_shape_fn((1, SITES), |(_, i)| 0.5 + 0.1 * i as f64)),
+            error: ErrorCovariance::Diagonal(Array2::from_shape_fn((1, SITES), |(_, i)| 0.5 + 0.1 * i as f64)),
             scale: Array1::ones(1),
         },
         operator: ObservationOperator { function: PointFunction::Square, block_size: 1 },
@@ -54,7 +54,7 @@ fn covariance() -> Array2<f64> {
 }
 
 fn full_b(mut p: Problem) -> Problem {
-    p.background.error = BackgroundError::Full(CovarianceFactor::new(covariance()).unwrap());
+    p.background.error = ErrorCovariance::Full(CovarianceFactor::new(covariance()).unwrap());
     p
 }
 

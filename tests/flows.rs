@@ -10,7 +10,7 @@ use ndarray::{Array1, Array2, Array3, Axis, array};
 use vi4dvar::engine::{Engine, Members, Precision, Terms};
 use vi4dvar::method::{Silent, ViSettings};
 use vi4dvar::posterior::{Family, Flow, FlowSettings, Normal, Posterior, log_normalizer};
-use vi4dvar::problem::{BackgroundError, ObservationOperator, PointFunction, Problem};
+use vi4dvar::problem::{ErrorCovariance, ObservationOperator, PointFunction, Problem};
 use vi4dvar::random::{Stream, standard_normals};
 
 const FLOWS: [Family; 3] = [Family::RealNvp, Family::Planar, Family::Spline];
@@ -203,7 +203,7 @@ fn arcs(problems: usize) -> Problem {
     let mut problem = linear(4, 1, false);
     problem.background.mean =
         Array2::from_shape_fn((problems, 4), |(p, i)| if i % 2 == 0 { 1.2 + 0.1 * p as f64 } else { 0.0 });
-    problem.background.error = BackgroundError::Diagonal(Array2::ones((1, 4)));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::ones((1, 4)));
     problem.operator = ObservationOperator { function: PointFunction::Square, block_size: 2 };
     problem.observations = Array3::from_elem((1, 1, 2), 1.0);
     problem.observation_std = Array3::from_elem((1, 1, 2), 0.15);

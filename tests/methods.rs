@@ -15,7 +15,7 @@ use vi4dvar::method::{FourDVarSettings, Hessian, Observer, Progress, Silent, Uni
 use vi4dvar::model::Model;
 use vi4dvar::optimizer::{Adam, AdamSettings, Schedule};
 use vi4dvar::posterior::{Estimator, Gaussian, MeanField, log_normalizer};
-use vi4dvar::problem::{Background, BackgroundError, ObservationOperator, PointFunction, Problem, Window};
+use vi4dvar::problem::{Background, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window};
 use vi4dvar::random::{Stream, normals};
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ fn window(n: usize, times: usize, function: PointFunction, background_std: f64, 
         window: Window { times, assimilated_times: times, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean,
-            error: BackgroundError::Diagonal(Array2::from_elem((1, n), background_std)),
+            error: ErrorCovariance::Diagonal(Array2::from_elem((1, n), background_std)),
             scale: array![1.0],
         },
         operator: ObservationOperator { function, block_size: 1 },
@@ -76,7 +76,7 @@ fn three(mut problem: Problem) -> Problem {
 /// differences of the model.
 fn gauss_newton(problem: &Problem, x: &[f64]) -> DMatrix<f64> {
     let n = x.len();
-    let BackgroundError::Diagonal(std) = &problem.background.error else { panic!("a diagonal B") };
+    let ErrorCovariance::Diagonal(std) = &problem.background.error else { panic!("a diagonal B") };
     let scale = problem.background.scale[0];
     let mut hessian =
         DMatrix::from_fn(n, n, |i, j| if i == j { 1.0 / (scale * std[[0, i]] * std[[0, i]]) } else { 0.0 });
@@ -351,7 +351,7 @@ fn seed_defect_1_deviation_does_not_collapse_where_xb_is_large() {
 #[test]
 fn seed_defect_2_what_is_fitted_is_what_is_stored_and_sampled() {
     let mut problem = linear(8, 1, false);
-    problem.background.error = BackgroundError::Diagonal(Array2::from_elem((1, 8), 1e-3));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, 8), 1e-3));
     problem.observation_std.fill(1e-3);
     let xb = problem.background.mean.clone();
     problem.observations.slice_mut(s![0, 0, ..]).assign(&(&xb.row(0) + 5e-4));
@@ -409,7 +409,7 @@ fn seed_defect_3_batch_gradient_is_the_mean_over_all_draws() {
 #[test]
 fn seed_defect_4_terms_come_apart_and_keep_their_half() {
     let mut problem = linear(8, 1, false);
-    problem.background.error = BackgroundError::Diagonal(Array2::from_elem((1, 8), 0.5));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, 8), 0.5));
     problem.observation_std.fill(0.25);
     problem.observations.fill(f64::NAN);
     problem.observations[[0, 0, 3]] = 2.0;
@@ -497,7 +497,7 @@ fn more_starts_keep_the_first_ones() {
 fn explosive() -> Problem {
     let mut problem = window(8, 12, PointFunction::Identity, 0.5, 0.5);
     problem.window.dt = 0.1;
-    problem.background.error = BackgroundError::Diagonal(Array2::from_elem((1, 8), 3000.0));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, 8), 3000.0));
     problem
 }
 

@@ -11,7 +11,7 @@ use vi4dvar::engine::{Engine, Moments, PatternSums, Precision, Scale};
 use vi4dvar::method::{Analysis, InitialFit, Silent, ViSettings};
 use vi4dvar::optimizer::Schedule;
 use vi4dvar::posterior::{Estimator, Family, FullRank, Gaussian, LowRank, MeanField};
-use vi4dvar::problem::{BackgroundError, PointFunction, Problem};
+use vi4dvar::problem::{ErrorCovariance, PointFunction, Problem};
 use vi4dvar::random::{Stream, standard_normals};
 
 const N: usize = 5;
@@ -259,7 +259,7 @@ fn careful() -> ViSettings {
 fn two_modes(lean: f64) -> Problem {
     let mut problem = linear(4, 1, false);
     problem.background.mean = array![[lean, 0.0, 0.0, 0.0]];
-    problem.background.error = BackgroundError::Diagonal(Array2::ones((1, 4)));
+    problem.background.error = ErrorCovariance::Diagonal(Array2::ones((1, 4)));
     problem.operator.function = PointFunction::Square;
     problem.observations.fill(f64::NAN);
     problem.observations[[0, 0, 0]] = 2.25;

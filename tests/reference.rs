@@ -8,7 +8,7 @@ use vi4dvar::engine::{Backend, Engine, EngineSettings, Precision};
 use vi4dvar::method::{Analysis, Observer, Progress, ReferenceSettings, Silent, ViSettings};
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 
 /// One time of five sites: sites 0 to 3 observed as they are with deviations of their own, correlated B.
@@ -23,7 +23,7 @@ fn linear() -> Problem {
         window: Window { times: 2, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean: array![[1.0, 2.0, -1.0, 3.0, 0.5]],
-            error: BackgroundError::Full(CovarianceFactor::new(covariance).unwrap()),
+            error: ErrorCovariance::Full(CovarianceFactor::new(covariance).unwrap()),
             scale: array![1.5],
         },
         operator: ObservationOperator { function: PointFunction::Identity, block_size: 1 },
@@ -47,7 +47,7 @@ fn two_modes() -> Problem {
         window: Window { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean: Array2::zeros((1, 4)),
-            error: BackgroundError::Diagonal(array![[1.5, 1.0, 2.0, 0.5]]),
+            error: ErrorCovariance::Diagonal(array![[1.5, 1.0, 2.0, 0.5]]),
             scale: array![1.0],
         },
         operator: ObservationOperator { function: PointFunction::Square, block_size: 1 },
@@ -74,7 +74,7 @@ fn three() -> Problem {
         window: Window { times: 4, assimilated_times: 4, steps_per_time: 1, dt: 0.1 },
         background: Background {
             mean: Array2::from_shape_fn((3, 8), |(p, i)| states[0][i] + 0.4 * ((p * 8 + i) as f64).cos()),
-            error: BackgroundError::Diagonal(Array2::from_elem((1, 8), 0.8)),
+            error: ErrorCovariance::Diagonal(Array2::from_elem((1, 8), 0.8)),
             scale: array![1.0],
         },
         operator: ObservationOperator { function: PointFunction::Square, block_size: 1 },
@@ -119,7 +119,7 @@ fn reference_is_the_exact_posterior_where_that_is_gaussian() {
     let problem = linear();
     let analysis = &run(ReferenceSettings::default(), &problem)[0];
 
-    let BackgroundError::Full(b) = &problem.background.error else { unreachable!() };
+    let ErrorCovariance::Full(b) = &problem.background.error else { unreachable!() };
     let b = DMatrix::from_fn(5, 5, |i, j| 1.5 * b.covariance[[i, j]]);
     let h = DMatrix::from_fn(4, 5, |i, j| f64::from(u8::from(i == j)));
     let r = DMatrix::from_diagonal(&DVector::from_fn(4, |i, _| (0.3 + 0.2 * i as f64).powi(2) / 0.8));

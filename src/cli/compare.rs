@@ -13,7 +13,7 @@ use vi4dvar::output::{
     AttributeValue, MethodReport, Report, SavedAnalysis, Table, check_figures, check_writable, figures, problem_facts,
     read_analysis, write_figures, write_report, write_scores,
 };
-use vi4dvar::problem::{BackgroundError, Problem};
+use vi4dvar::problem::{ErrorCovariance, Problem};
 
 #[derive(Args)]
 struct Options {
@@ -130,8 +130,8 @@ fn difference(a: &Problem, b: &Problem) -> Option<String> {
         return differ("number of observations", p.to_string(), q.to_string());
     }
     let error = |problem: &Problem| match &problem.background.error {
-        BackgroundError::Diagonal(std) => std.clone(),
-        BackgroundError::Full(b) => b.covariance.clone(),
+        ErrorCovariance::Diagonal(std) => std.clone(),
+        ErrorCovariance::Full(b) => b[0].covariance.clone(),
     };
     let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
     let equal = |a: ndarray::ArrayViewD<f64>, b: ndarray::ArrayViewD<f64>| {

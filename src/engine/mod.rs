@@ -215,7 +215,8 @@ pub enum Members<'a> {
 /// Which terms of the cost to compute; an absent one counts as zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// J_b = 1/2 (x0 - xb)' B^-1 (x0 - xb)
+    /// J_b = 1/2 (x0 - xb)' B^-1 (x0 - xb), with the prior of whatever else the control holds: J_q = 1/2 sum_k |xi_k|^2 of
+    /// model errors eta_k = Q^1/2 xi_k, and the same of parameters as of x0.
     pub background: bool,
     /// J_o = 1/2 sum_t w_t (H(x_t) - y_t)' R_t^-1 (H(x_t) - y_t)
     pub observation: bool,
@@ -380,8 +381,13 @@ fn check_weights(problem: &Problem) -> Result<()> {
         Err(Error::invalid(what, expected, format!("{std:e}"), "rescale the problem, or leave the variable out"))
     };
     for p in 0..problem.count() {
-        if let Some(std) = problem.background.std_of(p).into_iter().find(|s| 1.0 / (s * s) >= DIVERGED) {
-            return refuse("background_std", std);
+        for (what, stds) in [
+            ("background_std", Some(problem.background.std_of(p))),
+            ("parameter_std", problem.parameter_std_of(p).map(|std| std.to_owned())),
+        ] {
+            if let Some(std) = stds.into_iter().flatten().find(|s| 1.0 / (s * s) >= DIVERGED) {
+                return refuse(what, std);
+            }
         }
         if let Some(w) = problem.observation_precision(p).into_iter().find(|w| *w >= DIVERGED) {
             return refuse("observation_std", w.sqrt().recip());

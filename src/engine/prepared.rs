@@ -1,7 +1,7 @@
 //! A problem set as an engine reads it: in its number type, each ingredient once where the problems share it.
 
 use crate::model::Model;
-use crate::problem::{BackgroundError, ObservationOperator, Problem};
+use crate::problem::{ControlLayout, ErrorCovariance, ObservationOperator, Problem};
 
 /// Numbers stored once for all problems, or once per problem.
 #[derive(Debug)]
@@ -19,13 +19,28 @@ impl<T: Copy> Field<T> {
     }
 }
 
-/// The inverse of B.
+/// The inverse of a full B: the matrix `[sites, sites]`, and a factor on it.
 #[derive(Debug)]
-pub enum BackgroundPrecision<T> {
+pub struct FullPrecision<T> {
+    pub matrix: Field<T>,
+    pub factor: Field<T>,
+}
+
+/// When the model errs, and the root of Q.
+#[derive(Debug)]
+pub struct PreparedErrors<T> {
+    /// RK4 steps between two errors.
+    pub interval: usize,
+    pub root: ErrorRoot<T>,
+}
+
+/// Q^1/2.
+#[derive(Debug)]
+pub enum ErrorRoot<T> {
     /// Its diagonal: `[sites]`.
     Diagonal(Field<T>),
-    /// The matrix `[sites, sites]`, shared, and a factor on it for each problem.
-    Full { matrix: Vec<T>, factor: Field<T> },
+    /// Lower triangular: `[sites, sites]`.
+    Lower(Field<T>),
 }
 
 /// A problem set, converted once.
@@ -42,10 +57,16 @@ pub struct Prepared<T> {
     pub steps_per_time: usize,
     pub dt: f64,
     pub operator: ObservationOperator,
+    /// Of the model, where they are no part of the control.
     pub parameters: Field<T>,
     pub parameter_count: usize,
+    pub control: ControlLayout,
+    /// The prior mean: `[control]`.
     pub mean: Field<T>,
-    pub background: BackgroundPrecision<T>,
+    /// The diagonal of the prior's inverse covariance: `[control]`. Of x0 it serves where B is diagonal.
+    pub precision: Field<T>,
+    pub full_background: Option<FullPrecision<T>>,
+    pub errors: Option<PreparedErrors<T>>,
     /// y, 0 where nothing is assimilated: `[assimilated, observations]`.
     pub observation: Field<T>,
     /// w_t / sigma^2, 0 where nothing is assimilated: `[assimilated, observations]`.
@@ -78,17 +99,26 @@ impl<T: Copy> Prepared<T> {
             && problem.observation_std.len_of(ndarray::Axis(0)) == 1
             && problem.weights.nrows() == 1;
         let per_time = problem.observations_per_time();
-        let background = match &problem.background.error {
-            BackgroundError::Diagonal(std) => {
-                BackgroundPrecision::Diagonal(collect(std.nrows() == 1 && scales_shared, &|p| {
-                    problem.background.std_of(p).iter().map(|s| 1.0 / (s * s)).collect()
-                }))
-            }
-            BackgroundError::Full(b) => BackgroundPrecision::Full {
-                matrix: b.precision.iter().map(|v| convert(*v)).collect(),
-                factor: collect(scales_shared, &|p| vec![1.0 / problem.background.scale_of(p)]),
+        let background = &problem.background;
+        let shared_rows = |array: &Option<ndarray::Array2<f64>>| array.as_ref().is_none_or(|a| a.nrows() == 1);
+        let estimated = problem.parameter_std.is_some();
+        let full_background = background.error.factor_of(0).map(|_| FullPrecision {
+            matrix: collect(background.error.is_shared(), &|p| {
+                background.error.precision_of(p).into_raw_vec_and_offset().0
+            }),
+            factor: collect(scales_shared, &|p| vec![1.0 / background.scale_of(p)]),
+        });
+        let errors = problem.model_error.as_ref().map(|q| PreparedErrors {
+            interval: q.interval,
+            root: match &q.covariance {
+                ErrorCovariance::Diagonal(std) => {
+                    ErrorRoot::Diagonal(collect(std.nrows() == 1, &|p| q.covariance.std_of(p).to_vec()))
+                }
+                ErrorCovariance::Full(factors) => ErrorRoot::Lower(collect(factors.len() == 1, &|p| {
+                    factors[if factors.len() == 1 { 0 } else { p }].lower.iter().copied().collect()
+                })),
             },
-        };
+        });
         Self {
             model: problem.model,
             sites: problem.sites(),
@@ -100,8 +130,16 @@ impl<T: Copy> Prepared<T> {
             operator: problem.operator,
             parameter_count: problem.parameters.ncols(),
             parameters: collect(problem.parameters.nrows() == 1, &|p| problem.parameters_of(p).to_vec()),
-            mean: collect(problem.background.mean.nrows() == 1, &|p| problem.background.mean_of(p).to_vec()),
-            background,
+            control: problem.control(),
+            mean: collect(background.mean.nrows() == 1 && (!estimated || problem.parameters.nrows() == 1), &|p| {
+                problem.control_mean(p).to_vec()
+            }),
+            precision: collect(
+                background.error.is_shared() && scales_shared && shared_rows(&problem.parameter_std),
+                &|p| problem.control_std(p).iter().map(|s| 1.0 / (s * s)).collect(),
+            ),
+            full_background,
+            errors,
             observation: collect(observations_shared, &|p| {
                 let y = problem.observations_of(p);
                 (0..assimilated).flat_map(|t| y.row(t).to_vec()).map(|y| if y.is_nan() { 0.0 } else { y }).collect()

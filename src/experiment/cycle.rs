@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::method::{FourDVarSettings, Observer, Progress, Silent};
 use crate::model::Model;
 use crate::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 use crate::random::{Stream, StreamRng};
 use ndarray::{Array1, Array2, Array3, ArrayView1, Axis, s};
@@ -476,11 +476,14 @@ impl CycledSet {
         let problem = Problem {
             model: settings.model,
             parameters: Array1::from_vec(settings.parameters(settings.forcing)).insert_axis(Axis(0)),
+            parameter_std: None,
+            true_parameters: None,
+            model_error: None,
             window,
             background: Background {
                 mean: mean.broadcast((count, settings.sites)).expect("one row for each problem").to_owned(),
                 scale: factors.collect(),
-                error: BackgroundError::Full(covariance.clone()),
+                error: ErrorCovariance::Full(vec![covariance.clone()]),
             },
             operator: ObservationOperator { function: PointFunction::Identity, block_size: 1 },
             observations: Array3::from_elem((count, window.times, settings.sites), f64::NAN),

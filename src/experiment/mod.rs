@@ -85,8 +85,8 @@ impl Default for Preset {
 impl Preset {
     /// Runs the experiment: a twin of each seed, assimilated by each of `methods`, and scored.
     ///
-    /// Twins run in lockstep, as many at a time as memory for their samples permits (one at a time where the
-    /// background is correlated, because a set shares its full B). How many is no part of the answer.
+    /// Twins run in lockstep, as many at a time as memory for their samples and covariances permits. How many is no part of
+    /// the answer.
     ///
     /// # Errors
     /// No seed, settings that cannot work, an engine's failure, too many members diverged.
@@ -119,11 +119,10 @@ impl Preset {
     }
 
     fn twins_at_once(&self, methods: &[Method]) -> usize {
-        if self.twin.background_correlation > 0.0 {
-            return 1;
-        }
         let samples: usize = methods.iter().map(|method| self.methods.samples_of(*method)).sum();
-        let numbers = samples.saturating_mul(self.twin.times).saturating_mul(self.twin.sites);
+        let covariances = if self.twin.background_correlation > 0.0 { 4 * self.twin.sites } else { 0 };
+        let numbers =
+            samples.saturating_mul(self.twin.times).saturating_add(covariances).saturating_mul(self.twin.sites);
         (SAMPLE_NUMBERS / numbers.max(1)).max(1)
     }
 

@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
 use crate::random::{Stream, StreamRng};
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
@@ -81,9 +81,33 @@ pub struct TwinSettings {
     /// RK4 steps between two stored times. Default: 1
     #[arg(long, value_name = "N")]
     pub steps_per_time: usize,
-    /// The forcing F of Lorenz-96. Default: 8
+    /// The forcing F of Lorenz-96, as the forecast model has it. Default: 8
     #[arg(long, value_name = "F")]
     pub forcing: f64,
+    /// Standard deviation of the forcing's prior, around --forcing; F is then estimated together with the state. Default:
+    /// none, F is known
+    #[arg(long, value_name = "SD")]
+    pub forcing_std: Option<f64>,
+    /// The truth's forcing. Default: --forcing, or a draw from its prior where it is estimated
+    #[arg(long, value_name = "F")]
+    pub true_forcing: Option<f64>,
+    /// RK4 steps between two stored times in the truth's run, whose step is shorter or longer accordingly. Default:
+    /// --steps-per-time
+    #[arg(long, value_name = "N")]
+    pub true_steps_per_time: Option<usize>,
+    /// Standard deviation of the model's errors, which are then estimated with the state (weak constraint); 0 is the strong
+    /// constraint in the same control. Default: none, the model is perfect
+    #[arg(long, value_name = "SD")]
+    pub model_error_std: Option<f64>,
+    /// RK4 steps between two errors of the model. Default: --steps-per-time, an error before each stored time
+    #[arg(long, value_name = "STEPS")]
+    pub model_error_interval: Option<usize>,
+    /// Sites over which the model's errors are correlated, as exp(-distance / this); 0 for none. Default: 0
+    #[arg(long, value_name = "SITES")]
+    pub model_error_correlation: f64,
+    /// Standard deviation of the errors that the truth's run makes, as often and as correlated. Default: --model-error-std
+    #[arg(long, value_name = "SD")]
+    pub model_noise: Option<f64>,
     /// RK4 steps from a standard normal state to the attractor. Default: 63
     #[arg(long, value_name = "STEPS")]
     pub spin_up: usize,
@@ -111,6 +135,13 @@ impl Default for TwinSettings {
             dt: 0.1,
             steps_per_time: 1,
             forcing: 8.0,
+            forcing_std: None,
+            true_forcing: None,
+            true_steps_per_time: None,
+            model_error_std: None,
+            model_error_interval: None,
+            model_error_correlation: 0.0,
+            model_noise: None,
             spin_up: 63,
             seed: 1,
         }
@@ -146,6 +177,35 @@ impl TwinSettings {
         match self.model {
             Model::Lorenz96 => vec![self.forcing],
         }
+    }
+
+    /// Standard deviations of their prior, where they are estimated.
+    fn parameter_std(&self) -> Option<Vec<f64>> {
+        match self.model {
+            Model::Lorenz96 => self.forcing_std.map(|std| vec![std]),
+        }
+    }
+
+    /// The truth's parameters, as far as they are given.
+    fn true_parameters(&self) -> Vec<Option<f64>> {
+        match self.model {
+            Model::Lorenz96 => vec![self.true_forcing],
+        }
+    }
+
+    /// RK4 steps between two errors of the model.
+    fn error_interval(&self) -> usize {
+        self.model_error_interval.unwrap_or(self.steps_per_time)
+    }
+
+    /// Q of errors of that deviation.
+    fn error_covariance(&self, std: f64) -> Result<ErrorCovariance> {
+        let stds = Array1::from_elem(self.sites, std);
+        if self.model_error_correlation == 0.0 || std == 0.0 {
+            return Ok(ErrorCovariance::Diagonal(stds.insert_axis(Axis(0))));
+        }
+        let covariance = covariance(&stds, self.model_error_correlation);
+        Ok(ErrorCovariance::Full(vec![CovarianceFactor::named("model_error_covariance", covariance)?]))
     }
 
     /// Refuses settings from which no twin can be made.
@@ -185,8 +245,45 @@ impl TwinSettings {
             let expected = format!("at most {FULL_SITES_AT_MOST} sites with a full B");
             return refuse("sites", expected, self.sites.to_string(), "set background-correlation to 0");
         }
-        if !self.forcing.is_finite() {
-            return refuse("forcing", "a finite number".into(), self.forcing.to_string(), "8 is chaotic");
+        for (what, forcing) in [("forcing", Some(self.forcing)), ("true-forcing", self.true_forcing)] {
+            if let Some(forcing) = forcing.filter(|f| !f.is_finite()) {
+                return refuse(what, "a finite number".into(), forcing.to_string(), "8 is chaotic");
+            }
+        }
+        if let Some(std) = self.forcing_std.filter(|s| !(s.is_finite() && *s > 0.0)) {
+            let help = "leave it out where the forcing is known";
+            return refuse("forcing-std", "a finite deviation > 0".into(), std.to_string(), help);
+        }
+        for (what, std) in [("model-error-std", self.model_error_std), ("model-noise", self.model_noise)] {
+            if let Some(std) = std.filter(|s| !(s.is_finite() && *s >= 0.0)) {
+                return refuse(what, "a finite deviation >= 0".into(), std.to_string(), "leave it out for none");
+            }
+        }
+        if !(self.model_error_correlation >= 0.0 && self.model_error_correlation.is_finite()) {
+            let found = self.model_error_correlation.to_string();
+            return refuse("model-error-correlation", "a length >= 0 in sites".into(), found, "0 is a diagonal Q");
+        }
+        if self.model_error_correlation > 0.0 && self.sites > FULL_SITES_AT_MOST {
+            let expected = format!("at most {FULL_SITES_AT_MOST} sites with a full Q");
+            return refuse("sites", expected, self.sites.to_string(), "set model-error-correlation to 0");
+        }
+        let steps = (self.assimilated_times - 1) * self.steps_per_time;
+        let errs = self.model_error_std.is_some() || self.model_noise.is_some_and(|s| s > 0.0);
+        if errs && !(1..=steps.max(1)).contains(&self.error_interval()) {
+            let expected = format!("1 to {steps}, the steps of the assimilation window");
+            let help = "change it, or leave the model's errors out";
+            return refuse("model-error-interval", expected, self.error_interval().to_string(), help);
+        }
+        if !errs && (self.model_error_interval.is_some() || self.model_error_correlation > 0.0) {
+            let what = "model-error-std";
+            return refuse(what, "a deviation of the errors".into(), "none".into(), "say how large the errors are");
+        }
+        if let Some(true_steps) = self.true_steps_per_time {
+            let own_interval = errs && !self.error_interval().is_multiple_of(self.steps_per_time);
+            if true_steps == 0 || own_interval {
+                let expected = "at least 1, with errors of the model before stored times alone".to_string();
+                return refuse("true-steps-per-time", expected, true_steps.to_string(), "change it, or leave it out");
+            }
         }
         Ok(())
     }
@@ -209,22 +306,13 @@ pub fn simulate(settings: &TwinSettings) -> Result<Problem> {
 /// for its seed alone.
 ///
 /// # Errors
-/// No seed, settings that [`TwinSettings::check`] refuses, several seeds with a correlated background (a set shares
-/// its full B, twins do not), or a truth that leaves the range of numbers.
+/// No seed, settings that [`TwinSettings::check`] refuses, or a truth that leaves the range of numbers.
 pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     settings.check()?;
-    if seeds.len() > 1 && settings.background_correlation > 0.0 {
-        return Err(Error::invalid(
-            "seeds",
-            "one seed where the background is correlated",
-            seeds.len().to_string(),
-            "each twin has its own B: simulate them one by one, or set background-correlation to 0",
-        ));
-    }
     let twins = seeds.iter().map(|&seed| Twin::draw(settings, seed)).collect::<Result<Vec<_>>>()?;
-    let Some(first) = twins.first() else {
+    if twins.is_empty() {
         return Err(Error::invalid("seeds", "at least one", "none", "give a seed for each twin"));
-    };
+    }
     let rows = |pick: fn(&Twin) -> ArrayView1<f64>| {
         ndarray::stack(Axis(0), &twins.iter().map(pick).collect::<Vec<_>>()).expect("twins have one shape")
     };
@@ -232,14 +320,27 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
         ndarray::stack(Axis(0), &twins.iter().map(pick).collect::<Vec<_>>()).expect("twins have one shape")
     };
     let error = if settings.background_correlation > 0.0 {
-        BackgroundError::Full(CovarianceFactor::new(first.covariance(settings.background_correlation))?)
+        let factor = |t: &Twin| CovarianceFactor::new(covariance(&t.background_std, settings.background_correlation));
+        ErrorCovariance::Full(twins.iter().map(factor).collect::<Result<_>>()?)
     } else {
-        BackgroundError::Diagonal(rows(|t| t.background_std.view()))
+        ErrorCovariance::Diagonal(rows(|t| t.background_std.view()))
     };
     let observation_std: Array3<f64> = planes(|t| t.observation_std.view());
     let problem = Problem {
         model: settings.model,
         parameters: Array1::from_vec(settings.parameters()).insert_axis(Axis(0)),
+        parameter_std: settings.parameter_std().map(|std| Array1::from_vec(std).insert_axis(Axis(0))),
+        true_parameters: if twins.iter().any(|t| t.parameters.to_vec() != settings.parameters()) {
+            Some(rows(|t| t.parameters.view()))
+        } else {
+            None
+        },
+        model_error: (settings.model_error_std)
+            .map(|std| -> Result<_> {
+                let covariance = settings.error_covariance(std)?;
+                Ok(ModelError { covariance, interval: settings.error_interval() })
+            })
+            .transpose()?,
         window: settings.window(),
         background: Background { mean: rows(|t| t.background.view()), error, scale: Array1::ones(1) },
         operator: settings.observation_operator(),
@@ -255,6 +356,8 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
 
 /// One twin.
 struct Twin {
+    /// The truth's: `[parameters]`.
+    parameters: Array1<f64>,
     /// `[times, sites]`
     truth: Array2<f64>,
     /// `[sites]`
@@ -279,11 +382,19 @@ impl Twin {
             Uniform::new_inclusive(low, high).expect("the interval was checked").sample(&mut deviations) / 100.0
         };
 
+        let mut of_parameters = normal(Stream::Parameters);
+        let prior = settings.parameters();
+        let parameters: Vec<f64> = (settings.true_parameters().into_iter().enumerate())
+            .map(|(k, given)| {
+                let draw = of_parameters();
+                given.unwrap_or_else(|| prior[k] + settings.parameter_std().map_or(0.0, |std| std[k] * draw))
+            })
+            .collect();
         let mut spin_up = normal(Stream::SpinUp);
         let mut attractor = Array1::from_shape_simple_fn(sites, &mut spin_up);
-        let parameters = settings.parameters();
         let state = attractor.as_slice_mut().expect("a fresh array is contiguous");
-        settings.model.integrate(&parameters, state, settings.dt, settings.spin_up);
+        let own = if settings.kind == TwinKind::Prior { &prior } else { &parameters };
+        settings.model.integrate(own, state, settings.dt, settings.spin_up);
 
         let half = half_amplitude(attractor.iter());
         let background_std = Array1::from_shape_simple_fn(sites, || percentage(settings.background_noise) * half);
@@ -297,15 +408,21 @@ impl Twin {
 
         // The classic twin's background lies around the truth, the prior twin's truth around the background. Either
         // way the run that starts on the attractor sets the amplitudes from which the deviations follow.
-        let reference = trajectory(settings, &attractor)?;
+        let perfect = TwinSettings {
+            model_noise: Some(0.0),
+            model_error_std: None,
+            true_steps_per_time: None,
+            ..settings.clone()
+        };
+        let reference = trajectory(&perfect, own, &attractor, seed)?;
         let (truth, background) = match settings.kind {
             TwinKind::Classic => {
                 let noise = Array1::from_shape_simple_fn(sites, normal(Stream::BackgroundNoise));
-                (reference.clone(), &attractor + &correlated(noise)?)
+                (trajectory(settings, &parameters, &attractor, seed)?, &attractor + &correlated(noise)?)
             }
             TwinKind::Prior => {
                 let noise = Array1::from_shape_simple_fn(sites, normal(Stream::Truth));
-                (trajectory(settings, &(&attractor + &correlated(noise)?))?, attractor)
+                (trajectory(settings, &parameters, &(&attractor + &correlated(noise)?), seed)?, attractor)
             }
         };
 
@@ -336,21 +453,48 @@ impl Twin {
                 *y = f64::NAN;
             }
         });
-        Ok(Self { truth, background, background_std, observations, observation_std })
-    }
-
-    fn covariance(&self, correlation: f64) -> Array2<f64> {
-        covariance(&self.background_std, correlation)
+        Ok(Self {
+            parameters: Array1::from_vec(parameters),
+            truth,
+            background,
+            background_std,
+            observations,
+            observation_std,
+        })
     }
 }
 
-/// The trajectory at the stored times: `[times, sites]` from `initial: [sites]`.
-fn trajectory(settings: &TwinSettings, initial: &Array1<f64>) -> Result<Array2<f64>> {
+/// The truth at the stored times, with the errors that its model makes: `[times, sites]` from `initial: [sites]`.
+fn trajectory(settings: &TwinSettings, parameters: &[f64], initial: &Array1<f64>, seed: u64) -> Result<Array2<f64>> {
     let mut x = initial.to_vec();
     let mut trajectory = Array2::zeros((settings.times, settings.sites));
+    let (model, per_time) = (settings.model, settings.steps_per_time);
+    let std = settings.model_noise.or(settings.model_error_std).unwrap_or(0.0);
+    let errors = if std > 0.0 { Some(settings.error_covariance(std)?) } else { None };
+    let mut rng = StreamRng::new(seed, Stream::ModelNoise);
+    // As in the problem: no error after the last assimilated time.
+    let last = (settings.assimilated_times - 1) * per_time;
+    let mut err = |step: usize, x: &mut [f64]| {
+        if let Some(q) = errors.as_ref().filter(|_| step <= last && step.is_multiple_of(settings.error_interval())) {
+            let xi = Array1::from_shape_simple_fn(x.len(), || StandardNormal.sample(&mut rng));
+            x.iter_mut().zip(q.square_root(0, xi.view())).for_each(|(x, eta)| *x += eta);
+        }
+    };
     for (t, mut row) in trajectory.rows_mut().into_iter().enumerate() {
         if t > 0 {
-            settings.model.integrate(&settings.parameters(), &mut x, settings.dt, settings.steps_per_time);
+            match settings.true_steps_per_time {
+                Some(steps) => {
+                    let dt = settings.dt * per_time as f64 / steps as f64;
+                    model.integrate(parameters, &mut x, dt, steps);
+                    err(t * per_time, &mut x);
+                }
+                None => {
+                    for step in (t - 1) * per_time..t * per_time {
+                        model.integrate(parameters, &mut x, settings.dt, 1);
+                        err(step + 1, &mut x);
+                    }
+                }
+            }
         }
         row.assign(&ArrayView1::from(&x));
         // Engines compute in f32 too, and H may cube.
@@ -522,7 +666,7 @@ mod tests {
     #[test]
     fn correlated_background_has_the_covariance_it_states() {
         let problem = with(|s| s.background_correlation = 3.0);
-        let BackgroundError::Full(b) = &problem.background.error else { panic!("a full B") };
+        let ErrorCovariance::Full(b) = &problem.background.error else { panic!("a full B") };
         let std = background_std(&problem);
         assert_eq!(std, background_std(&with(|_| {})));
         assert!((b.covariance[[0, 15]] / (std[0] * std[15]) - (-1.0f64 / 3.0).exp()).abs() < 1e-12);

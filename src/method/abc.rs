@@ -12,7 +12,7 @@ use crate::engine::{
     AffineMap, CostHistogram, DIVERGED, Draw, Engine, Keep, LoadedProblem, Members, Scale, Selection, Terms,
 };
 use crate::error::{Error, Result};
-use crate::problem::{BackgroundError, Problem};
+use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Array3, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -292,31 +292,35 @@ impl Settings {
     }
 }
 
-/// N(xb, B) of each problem as an affine map.
+/// The prior of each problem's control as an affine map.
 fn prior(problem: &Problem) -> AffineMap {
-    let (shape, background) = ((problem.count(), problem.sites()), &problem.background);
-    let scale = match &background.error {
-        BackgroundError::Diagonal(_) => {
-            let std: Vec<_> = (0..shape.0).map(|p| background.std_of(p)).collect();
-            Scale::Diagonal(Array2::from_shape_fn(shape, |(p, i)| std[p][i]))
+    let (count, control, sites) = (problem.count(), problem.control().len(), problem.sites());
+    let background = &problem.background;
+    let scale = if background.error.factor_of(0).is_none() {
+        Scale::Diagonal(problem.control_stds())
+    } else {
+        let shared = background.error.is_shared() && background.scale.len() == 1 && problem.control().is_state();
+        let count = if shared { 1 } else { count };
+        let mut lower = Array3::zeros((count, control, control));
+        for (p, mut lower) in lower.outer_iter_mut().enumerate() {
+            lower.diag_mut().assign(&problem.control_std(p));
+            let b = background.error.factor_of(p).expect("a full B");
+            lower.slice_mut(s![..sites, ..sites]).assign(&(&b.lower * background.scale_of(p).sqrt()));
         }
-        BackgroundError::Full(b) => {
-            let factors = background.scale.mapv(f64::sqrt);
-            let shape = (factors.len(), shape.1, shape.1);
-            Scale::Lower(Array3::from_shape_fn(shape, |(p, i, j)| factors[p] * b.lower[[i, j]]))
-        }
+        Scale::Lower(lower)
     };
-    AffineMap { mean: Array2::from_shape_fn(shape, |(p, i)| background.mean_of(p)[i]), scale }
+    AffineMap { mean: problem.control_means(), scale }
 }
 
-/// The initial states of some trials of problem `p`, from their numbers: `[trials, sites]`.
+/// The controls of some trials of problem `p`, from their numbers: `[trials, control]`.
 fn draw_again(problem: &Problem, p: usize, trials: &[u32]) -> Array2<f64> {
-    let mut states = Array2::zeros((trials.len(), problem.sites()));
-    let mean = problem.background.mean_of(p);
+    let control = problem.control().len();
+    let mut states = Array2::zeros((trials.len(), control));
+    let mean = problem.control_mean(p);
     for (trial, mut state) in trials.iter().zip(states.outer_iter_mut()) {
-        let epsilon =
-            standard_normals(problem.seeds[p], Stream::Abc, 0, *trial as usize..*trial as usize + 1, problem.sites());
-        state.assign(&(&mean + &problem.background.square_root(p, epsilon.row(0))));
+        let number = *trial as usize;
+        let epsilon = standard_normals(problem.seeds[p], Stream::Abc, 0, number..number + 1, control);
+        state.assign(&(&mean + &problem.control_root(p, epsilon.row(0))));
     }
     states
 }

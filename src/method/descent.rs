@@ -1,7 +1,8 @@
 //! Minimising J in the whitened control, over any members of a problem set at once, the window lengthened in stages.
 //!
-//! The control of a member is z with x0 = b + L z, where b is the member's own background and L L' = B, so that J(z) =
-//! 1/2 z'z + Jo(x0) and dJ/dz = z + L' dJo/dx0: the background term is exact on the host, the observation term comes
+//! The whitened control of a member is z with c = b + L z, where b is the member's own background (of all that c holds: x0,
+//! the model's errors, its parameters) and L L' the prior covariance, so that J(z) = 1/2 z'z + Jo(c) and dJ/dz = z + L'
+//! dJo/dc: the background term is exact on the host, the observation term comes
 //! from the engine, one call for all members that still move. J's curvature is at least 1 in every direction as far
 //! as J is convex, so |dJ/dz| bounds the distance to the minimum in background deviations.
 
@@ -12,9 +13,9 @@ use crate::error::Result;
 use crate::optimizer::{
     AdamSettings, Evaluation, LbfgsSettings, Minimum, Request, Watch, minimise_adam, minimise_lbfgs,
 };
-use crate::problem::{BackgroundError, Problem};
+use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -77,11 +78,16 @@ pub(super) struct Windows<'a> {
     loaded: Vec<LoadedProblem>,
 }
 
-/// L with L L' = B of one problem.
+/// L with L L' the prior covariance of one problem's control.
 enum Root<'a> {
     Diagonal(Array1<f64>),
-    /// A factor on the set's shared triangle, which a copy for each problem would multiply.
-    Full(f64, &'a Array2<f64>),
+    /// Of x0 a factor on a triangle that the set may share, which a copy for each problem would multiply; the diagonal of
+    /// the rest.
+    Full {
+        factor: f64,
+        lower: &'a Array2<f64>,
+        rest: Array1<f64>,
+    },
 }
 
 /// Where a member came to rest.
@@ -127,10 +133,10 @@ impl<'a> Windows<'a> {
         self.loaded.last_mut().expect("at least the whole window")
     }
 
-    /// x0 = b + L z: `[sites]`.
-    pub fn initial_state(&self, p: usize, background: ArrayView1<f64>, z: &[f64]) -> Array1<f64> {
+    /// c = b + L z: `[control]`.
+    pub fn control(&self, p: usize, background: ArrayView1<f64>, z: &[f64]) -> Array1<f64> {
         let mut state = Array1::zeros(z.len());
-        self.roots[p].initial_state(background, z, state.as_slice_mut().expect("one run"));
+        self.roots[p].control(background, z, state.as_slice_mut().expect("one run"));
         state
     }
 
@@ -148,7 +154,7 @@ impl<'a> Windows<'a> {
     /// # Errors
     /// An engine's.
     pub fn unperturbed(&mut self, descent: &Descent, starts: usize, watch: &mut Watch) -> Result<Vec<Rest>> {
-        let (problem, n) = (self.problem, self.problem.sites());
+        let (problem, n) = (self.problem, self.problem.control().len());
         let mut rows = Vec::with_capacity(problem.count() * starts);
         let mut from = Vec::with_capacity(problem.count() * starts);
         for (p, &seed) in problem.seeds.iter().enumerate() {
@@ -156,8 +162,8 @@ impl<'a> Windows<'a> {
             from.push(vec![0.0; n]);
             from.extend(standard_normals(seed, Stream::Starts, 0, 1..starts, n).outer_iter().map(|z| z.to_vec()));
         }
-        let backgrounds =
-            Array2::from_shape_fn((rows.len(), n), |(k, i)| problem.background.mean_of(rows[k].problem as usize)[i]);
+        let means = problem.control_means();
+        let backgrounds = Array2::from_shape_fn((rows.len(), n), |(k, i)| means[[rows[k].problem as usize, i]]);
         let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0, roots: None };
         self.minimise(descent, starts, from, true, watch)
     }
@@ -201,7 +207,7 @@ impl<'a> Windows<'a> {
                             for ((mut state, row), z) in states.outer_iter_mut().zip(starts.rows).zip(&from) {
                                 let background = state.to_owned();
                                 let state = state.as_slice_mut().expect("one run");
-                                roots[row.problem as usize].initial_state(background.view(), z, state);
+                                roots[row.problem as usize].control(background.view(), z, state);
                             }
                             let minima = resident::minimise(course, problem, loaded, starts, states.view(), watch)?;
                             asked = minima.iter().map(|m| m.evaluations as u64).sum();
@@ -266,24 +272,33 @@ fn preconditioned(
 
 impl<'a> Root<'a> {
     fn new(problem: &'a Problem, p: usize) -> Self {
-        match &problem.background.error {
-            BackgroundError::Diagonal(_) => Self::Diagonal(problem.background.std_of(p)),
-            BackgroundError::Full(b) => Self::Full(problem.background.scale_of(p).sqrt(), &b.lower),
+        let std = problem.control_std(p);
+        match problem.background.error.factor_of(p) {
+            None => Self::Diagonal(std),
+            Some(b) => Self::Full {
+                factor: problem.background.scale_of(p).sqrt(),
+                lower: &b.lower,
+                rest: std.slice(s![problem.sites()..]).to_owned(),
+            },
         }
     }
 
     /// b + L z
-    fn initial_state(&self, background: ArrayView1<f64>, z: &[f64], state: &mut [f64]) {
-        match self {
-            Self::Diagonal(std) => {
-                for (((x, b), s), z) in state.iter_mut().zip(background).zip(std).zip(z) {
-                    *x = b + s * z;
-                }
+    fn control(&self, background: ArrayView1<f64>, z: &[f64], control: &mut [f64]) {
+        let spread = |control: &mut [f64], background: ArrayView1<f64>, std: &Array1<f64>, z: &[f64]| {
+            for (((x, b), s), z) in control.iter_mut().zip(background).zip(std).zip(z) {
+                *x = b + s * z;
             }
-            Self::Full(factor, lower) => {
-                for ((x, b), row) in state.iter_mut().zip(background).zip(lower.rows()) {
-                    *x = b + factor * row.dot(&ArrayView1::from(z));
+        };
+        match self {
+            Self::Diagonal(std) => spread(control, background, std, z),
+            Self::Full { factor, lower, rest } => {
+                let sites = lower.nrows();
+                let state = ArrayView1::from(&z[..sites]);
+                for ((x, b), row) in control.iter_mut().zip(background).zip(lower.rows()) {
+                    *x = b + factor * row.dot(&state);
                 }
+                spread(&mut control[sites..], background.slice(s![sites..]), rest, &z[sites..]);
             }
         }
     }
@@ -292,12 +307,14 @@ impl<'a> Root<'a> {
     fn gradient(&self, z: &[f64], g: ArrayView1<f64>) -> Vec<f64> {
         match self {
             Self::Diagonal(std) => z.iter().zip(g).zip(std).map(|((z, g), s)| z + s * g).collect(),
-            Self::Full(factor, lower) => {
+            Self::Full { factor, lower, rest } => {
+                let sites = lower.nrows();
                 let mut sum = z.to_vec();
                 for (g, row) in g.iter().zip(lower.rows()) {
                     let g = factor * g;
                     sum.iter_mut().zip(row).for_each(|(sum, l)| *sum += g * l);
                 }
+                sum[sites..].iter_mut().zip(g.slice(s![sites..])).zip(rest).for_each(|((sum, g), s)| *sum += s * g);
                 sum
             }
         }
@@ -317,14 +334,14 @@ fn evaluate(
     let mut beyond = vec![false; requests.len()];
     let place = |((state, request), beyond): ((&mut [f64], &Request), &mut bool)| {
         let (row, background) = (starts.rows[request.index], starts.backgrounds.row(request.index));
-        roots[row.problem as usize].initial_state(background, request.point, state);
+        roots[row.problem as usize].control(background, request.point, state);
         if state.iter().any(|x| !x.is_finite()) {
             *beyond = true;
             state.iter_mut().zip(background).for_each(|(x, b)| *x = *b);
         }
     };
-    let sites = starts.backgrounds.ncols();
-    let each = states.as_slice_mut().expect("one run").par_chunks_mut(sites);
+    let control = starts.backgrounds.ncols();
+    let each = states.as_slice_mut().expect("one run").par_chunks_mut(control);
     each.zip(requests).zip(&mut beyond).with_min_len(GRAIN).for_each(place);
     let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
     let result = loaded.gradient(Members::Listed(listed), Terms { background: false, observation: true })?;

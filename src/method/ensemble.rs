@@ -201,7 +201,7 @@ impl Settings {
         precision: Precision,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Outcome>> {
-        let (count, n, a) = (problem.count(), problem.sites(), self.perturbation);
+        let (count, n, a) = (problem.count(), problem.control().len(), self.perturbation);
         let descent = self.descent(precision);
         let mut stopped = false;
         let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
@@ -242,7 +242,7 @@ impl Settings {
             let mut backgrounds = Array2::zeros((rows.len(), n));
             for ((row, draw), mut background) in rows.iter().zip(&draws).zip(backgrounds.outer_iter_mut()) {
                 let p = row.problem as usize;
-                background.assign(&(&problem.background.mean_of(p) + &problem.background.square_root(p, draw.view())));
+                background.assign(&(problem.control_mean(p) + problem.control_root(p, draw.view())));
             }
             let from = rows.iter().zip(&draws).map(|(row, draw)| match self.start {
                 Start::Background => vec![0.0; n],
@@ -254,7 +254,7 @@ impl Settings {
                 windows.minimise(&descent, starts, from.collect(), self.start == Start::Background, &mut watch)?;
             for ((k, rest), mut state) in ended.iter().enumerate().zip(states.outer_iter_mut()) {
                 let p = rows[k].problem as usize;
-                state.assign(&windows.initial_state(p, backgrounds.row(k), &rest.minimum.point));
+                state.assign(&windows.control(p, backgrounds.row(k), &rest.minimum.point));
             }
             rests.extend(ended);
         }
@@ -282,12 +282,12 @@ impl Settings {
     ) -> Result<Option<Vec<Array2<f64>>>> {
         let reached = controls.iter().all(|c| c.cost.is_finite());
         let useful = self.minimiser == Minimiser::Lbfgs && self.start == Start::Minimum;
-        if !(useful && reached && problem.sites() <= PRECONDITIONED) {
+        if !(useful && reached && problem.control().len() <= PRECONDITIONED) {
             return Ok(None);
         }
-        let mut minima = Array2::zeros((problem.count(), problem.sites()));
+        let mut minima = Array2::zeros((problem.count(), problem.control().len()));
         for (p, (control, mut row)) in controls.iter().zip(minima.outer_iter_mut()).enumerate() {
-            row.assign(&windows.initial_state(p, problem.background.mean_of(p), &control.point));
+            row.assign(&windows.control(p, problem.control_mean(p).view(), &control.point));
         }
         match laplace::laplace(problem, windows.whole(), minima.view(), Hessian::GaussNewton, precision) {
             Ok(laplaces) => Ok(Some(laplaces.into_iter().map(|l| l.whitened_root).collect())),

@@ -121,7 +121,7 @@ impl Settings {
         let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
         let best = best(&windows, &groups, &lowest);
-        let n = problem.sites();
+        let n = problem.control().len();
         let laplaces = laplace::laplace(problem, windows.whole(), best.view(), self.hessian, precision)?;
 
         // The minimum and its samples are one batch: row 0 of each problem, then the samples.
@@ -167,9 +167,9 @@ impl Settings {
         let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
         let best = best(&windows, &groups, &lowest);
-        let mut members = Array2::zeros((2 * problem.count(), problem.sites()));
+        let mut members = Array2::zeros((2 * problem.count(), problem.control().len()));
         for (p, best) in best.outer_iter().enumerate() {
-            members.row_mut(2 * p).assign(&problem.background.mean_of(p));
+            members.row_mut(2 * p).assign(&problem.control_mean(p));
             members.row_mut(2 * p + 1).assign(&best);
         }
         let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
@@ -230,8 +230,8 @@ impl Settings {
     ) -> Vec<Record> {
         let problem = windows.problem;
         let best = &starts[lowest].minimum;
-        let background = problem.background.mean_of(p);
-        let states: Vec<_> = starts.iter().map(|r| windows.initial_state(p, background, &r.minimum.point)).collect();
+        let background = problem.control_mean(p);
+        let states: Vec<_> = starts.iter().map(|r| windows.control(p, background.view(), &r.minimum.point)).collect();
         let rows: Vec<_> = states.iter().map(|x| x.view()).collect();
         let minima = ndarray::stack(Axis(0), &rows).expect("rows of one length");
         vec![
@@ -324,12 +324,12 @@ impl Settings {
     }
 }
 
-/// The initial state at the lowest minimum of each problem: `[P, sites]`.
+/// The control at the lowest minimum of each problem: `[P, control]`.
 fn best(windows: &Windows, groups: &[&[Rest]], lowest: &[usize]) -> Array2<f64> {
     let problem = windows.problem;
-    let mut best = Array2::zeros((problem.count(), problem.sites()));
+    let mut best = Array2::zeros((problem.count(), problem.control().len()));
     for (p, (starts, k)) in groups.iter().zip(lowest).enumerate() {
-        best.row_mut(p).assign(&windows.initial_state(p, problem.background.mean_of(p), &starts[*k].minimum.point));
+        best.row_mut(p).assign(&windows.control(p, problem.control_mean(p).view(), &starts[*k].minimum.point));
     }
     best
 }

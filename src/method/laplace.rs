@@ -1,6 +1,6 @@
 //! The Laplace approximation N(x*, P) at a minimum x* of the cost: P is the inverse of a Hessian of J.
 //!
-//! Everything happens in the whitened control z, x0 = xb + L z with L L' = B: there the Hessian is I + L' Ho L, with
+//! Everything happens in the whitened control z, c = c_b + L z with L L' the prior covariance (B, of x0): there the Hessian is I + L' Ho L, with
 //! eigenvalues >= 1 for Gauss-Newton, and P = L (I + L' Ho L)^-1 L'.
 
 use crate::engine::{LoadedProblem, Members, Precision, Terms};
@@ -35,13 +35,13 @@ impl Hessian {
 
 /// A Gaussian at a minimum.
 pub(super) struct Laplace {
-    /// P: `[sites, sites]`.
+    /// P: `[control, control]`.
     pub covariance: Array2<f64>,
-    /// S with S S' = P: `[sites, sites]`.
+    /// S with S S' = P: `[control, control]`.
     pub square_root: Array2<f64>,
-    /// The same in the whitened control, L^-1 S: upper triangular, `[sites, sites]`.
+    /// The same in the whitened control, L^-1 S: upper triangular, `[control, control]`.
     pub whitened_root: Array2<f64>,
-    /// The Hessian, in physical units: `[sites, sites]`.
+    /// The Hessian, in physical units: `[control, control]`.
     pub hessian: Array2<f64>,
     /// Which Hessian it is in the end.
     pub kind: Hessian,
@@ -52,7 +52,7 @@ pub(super) struct Laplace {
 /// Numbers of a tangent batch in flight; more directions than fit go one group after the other.
 const TANGENT_NUMBERS: usize = 1 << 24;
 
-/// The Laplace approximation of each problem at its minimum. `minima: [P, sites]`.
+/// The Laplace approximation of each problem at its minimum. `minima: [P, control]`.
 ///
 /// Where a full Hessian was asked for and is not positive definite, that problem gets the Gauss-Newton one; `kind`
 /// says so and `smallest_eigenvalue` why.
@@ -66,7 +66,7 @@ pub(super) fn laplace(
     hessian: Hessian,
     precision: Precision,
 ) -> Result<Vec<Laplace>> {
-    let factors: Vec<_> = (0..problem.count()).map(|p| background_factor(problem, p)).collect();
+    let factors: Vec<_> = (0..problem.count()).map(|p| prior_factor(problem, p)).collect();
     let full = match hessian {
         Hessian::GaussNewton => None,
         Hessian::Full => Some(full_hessians(problem, loaded, minima, &factors, precision)?),
@@ -88,7 +88,7 @@ pub(super) fn laplace(
                 return Ok(Laplace::new(&factors[p], h, Hessian::GaussNewton, full.map_or(own, |(_, e)| e)));
             }
             // I + J'J is positive definite unless a tangent overflowed.
-            let n = problem.sites();
+            let n = problem.control().len();
             Err(Error::Diverged { what: "the tangents at 4DVAR's minimum".into(), diverged: n, members: n })
         })
         .collect()
@@ -116,14 +116,14 @@ impl Laplace {
     }
 }
 
-/// L with L L' = B, dense: `[sites, sites]`.
-fn background_factor(problem: &Problem, p: usize) -> Array2<f64> {
-    let n = problem.sites();
+/// L with L L' the prior covariance of the control, dense: `[control, control]`.
+fn prior_factor(problem: &Problem, p: usize) -> Array2<f64> {
+    let n = problem.control().len();
     let mut factor = Array2::zeros((n, n));
     let mut unit = ndarray::Array1::zeros(n);
     for j in 0..n {
         unit[j] = 1.0;
-        factor.column_mut(j).assign(&problem.background.square_root(p, unit.view()));
+        factor.column_mut(j).assign(&problem.control_root(p, unit.view()));
         unit[j] = 0.0;
     }
     factor
@@ -136,7 +136,7 @@ fn gauss_newton_hessians(
     minima: ArrayView2<f64>,
     factors: &[Array2<f64>],
 ) -> Result<Vec<Array2<f64>>> {
-    let (count, n) = (problem.count(), problem.sites());
+    let (count, n) = (problem.count(), problem.control().len());
     let trajectories = loaded.forecast(Members::Given(minima))?;
     // R^-1/2 H M_t L, one row per assimilated observation.
     let observed: Vec<Vec<(usize, usize, f64)>> = (0..count)
@@ -181,7 +181,7 @@ fn full_hessians(
     factors: &[Array2<f64>],
     precision: Precision,
 ) -> Result<Vec<Array2<f64>>> {
-    let (count, n) = (problem.count(), problem.sites());
+    let (count, n) = (problem.count(), problem.control().len());
     let step = match precision {
         Precision::F32 => f64::from(f32::EPSILON).cbrt(),
         Precision::F64 => f64::EPSILON.cbrt(),
@@ -199,7 +199,7 @@ fn full_hessians(
             for j in 0..n {
                 let row = p * 2 * n + 2 * j;
                 let difference = (&gradients.row(row) - &gradients.row(row + 1)) / (2.0 * step);
-                let column = problem.background.square_root_transposed(p, difference.view());
+                let column = problem.control_root_transposed(p, difference.view());
                 for i in 0..n {
                     hessian[[i, j]] += 0.5 * column[i];
                     hessian[[j, i]] += 0.5 * column[i];
@@ -226,7 +226,7 @@ fn from_nalgebra(a: &DMatrix<f64>) -> Array2<f64> {
     Array2::from_shape_fn((a.nrows(), a.ncols()), |(i, j)| a[(i, j)])
 }
 
-/// x* + S eps for rows of standard normals: `[count, sites]`.
+/// x* + S eps for rows of standard normals: `[count, control]`.
 pub(super) fn draw(minimum: ArrayView1<f64>, square_root: &Array2<f64>, normals: &Array2<f64>) -> Array2<f64> {
     normals.dot(&square_root.t()) + minimum
 }

@@ -1,6 +1,7 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
 pub mod abc;
+mod control;
 mod descent;
 pub mod ensemble;
 pub mod four_d_var;

@@ -1,5 +1,6 @@
 //! The prior: what the background says before any observation, and what every method has to beat.
 
+use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{Analysis, MOST_MEMBERS, Record, check_count, check_share};
 use crate::engine::{Engine, Members};
@@ -49,34 +50,36 @@ impl Settings {
         let clock = Instant::now();
         // Row 0 of each problem is xb itself.
         let members = self.samples + 1;
-        let mut states = Array2::zeros((problem.count() * members, problem.sites()));
+        let mut states = Array2::zeros((problem.count() * members, problem.control().len()));
         for (p, mut own) in states.axis_chunks_iter_mut(Axis(0), members).enumerate() {
-            let mean = problem.background.mean_of(p);
+            let mean = problem.control_mean(p);
             own.row_mut(0).assign(&mean);
-            let epsilon = standard_normals(problem.seeds[p], Stream::Background, 0, 0..self.samples, problem.sites());
+            let epsilon = standard_normals(problem.seeds[p], Stream::Background, 0, 0..self.samples, mean.len());
             for (epsilon, mut state) in epsilon.outer_iter().zip(own.outer_iter_mut().skip(1)) {
-                state.assign(&(&mean + &problem.background.square_root(p, epsilon)));
+                state.assign(&(&mean + &problem.control_root(p, epsilon)));
             }
         }
         let trajectories = engine.load(problem)?.forecast(Members::Given(states.view()))?;
         let mut analyses = Vec::with_capacity(problem.count());
-        for own in trajectories.axis_chunks_iter(Axis(0), members) {
+        for (p, own) in trajectories.axis_chunks_iter(Axis(0), members).enumerate() {
             let background = own.index_axis(Axis(0), 0).to_owned();
             if background.iter().any(|x| !x.is_finite()) {
                 return Err(Error::Diverged { what: "the background's forecast".into(), diverged: 1, members: 1 });
             }
             let samples = Samples::new(own.slice(s![1.., .., ..]), "the prior", self.max_diverged_share)?;
             let (kept, diverged) = (samples.trajectories.len_of(Axis(0)), samples.diverged);
+            let mut records = vec![
+                Record::new("background_trajectory", "forecast from xb itself", &["time", "site"], background),
+                Record::scalar("diverged_samples", "samples left out because they diverged", diverged as f64),
+            ];
+            records.extend(control_records(problem, p, states.slice(s![p * members + 1..(p + 1) * members, ..])));
             analyses.push(Analysis {
                 method: super::Method::Prior.title().into(),
                 mean: samples.mean,
                 std: samples.std,
                 summary: format!("{kept} samples of N(xb, B), {diverged} diverged"),
                 samples: samples.trajectories,
-                records: vec![
-                    Record::new("background_trajectory", "forecast from xb itself", &["time", "site"], background),
-                    Record::scalar("diverged_samples", "samples left out because they diverged", diverged as f64),
-                ],
+                records,
                 seconds: 0.0,
             });
         }

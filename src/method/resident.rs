@@ -5,7 +5,7 @@ use crate::engine::{AdamStep, Listed, LoadedProblem, Terms};
 use crate::error::Result;
 use crate::optimizer::{AdamSettings, Minimum, Reason, Watch};
 use crate::problem::Problem;
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 /// Adam's course.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,7 @@ pub(super) fn minimise(
     watch: &mut Watch,
 ) -> Result<Vec<Minimum>> {
     let (count, n) = states.dim();
-    let mut units = Array2::zeros((problem.count(), n));
-    units.outer_iter_mut().enumerate().for_each(|(p, mut unit)| unit.assign(&problem.background.std_of(p)));
+    let units = problem.control_stds();
     let listed = Listed { states, rows: starts.rows, amplitude: starts.amplitude };
     let mut resident = loaded.settle(listed, starts.backgrounds, units.view())?;
     let mut minima = vec![Minimum::unseen(vec![0.0; n]); count];
@@ -75,7 +74,7 @@ pub(super) fn minimise(
                 let departure = &states.row(place) - &starts.backgrounds.row(index);
                 let p = starts.rows[index].problem as usize;
                 minima[index].reason = reason;
-                minima[index].point = problem.background.whiten(p, departure.view()).to_vec();
+                minima[index].point = problem.control_whitened(p, departure.view()).to_vec();
             }
             let keep: Vec<usize> = (0..live.len()).filter(|place| ended[*place].is_none()).collect();
             if keep.is_empty() {

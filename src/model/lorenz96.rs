@@ -63,6 +63,20 @@ impl Dynamics for Lorenz96 {
     }
 
     #[inline(always)]
+    fn parameter_tangent<R: Number>(_: &[R], x: &[R], dp: &[R], mut emit: impl FnMut(usize, R)) {
+        (0..x.len()).for_each(|i| emit(i, dp[0]));
+    }
+
+    #[inline(always)]
+    fn parameter_adjoint<R: Number>(_: &[R], _: &[R], w: &[R], mut emit: impl FnMut(usize, R)) {
+        let mut sum = w[0];
+        for w in &w[1..] {
+            sum = sum + *w;
+        }
+        emit(0, sum);
+    }
+
+    #[inline(always)]
     fn step<R: Number, const KEEP: bool>(
         rk4: &mut Rk4<R>,
         parameters: &[R],

@@ -23,6 +23,10 @@ pub trait Dynamics: Copy + Default + Send + Sync + 'static {
     fn tangent<R: Number>(parameters: &[R], x: &[R], dx: &[R], emit: impl FnMut(usize, R));
     /// `emit(i, (F' w)_i)` with F = df/dx at x. `x, w: [sites]`.
     fn adjoint<R: Number>(parameters: &[R], x: &[R], w: &[R], emit: impl FnMut(usize, R));
+    /// `emit(i, (G dp)_i)` with G = df/dparameters at x. `dp: [p]`.
+    fn parameter_tangent<R: Number>(parameters: &[R], x: &[R], dp: &[R], emit: impl FnMut(usize, R));
+    /// `emit(k, (G' w)_k)` with G = df/dparameters at x, for each parameter k. `x, w: [sites]`.
+    fn parameter_adjoint<R: Number>(parameters: &[R], x: &[R], w: &[R], emit: impl FnMut(usize, R));
 
     /// [`Rk4::step`]. A model that can pass over its sites fewer times than once for each stage has its own.
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The evidence lower bound of any family: its estimate from moments, and the constant that the cost leaves out.
 
 use crate::engine::Moments;
-use crate::problem::{BackgroundError, Problem};
+use crate::problem::Problem;
 use std::f64::consts::TAU;
 
 /// A Monte Carlo estimate of the ELBO of one problem.
@@ -25,17 +25,12 @@ impl Elbo {
     }
 }
 
-/// What J leaves out of log p(y, x0) for problem `p`: -1/2 log det(2 pi B) - 1/2 sum log(2 pi R / w), the sum over
-/// the assimilated observations. A weight w_t counts as an error variance of R / w_t.
+/// What J leaves out of log p(y, c) for problem `p`: -1/2 log det(2 pi B) - 1/2 sum log(2 pi R / w), the sum over
+/// the assimilated observations, with the prior covariance of the whole control in B's place. A weight w_t counts as an
+/// error variance of R / w_t.
 pub fn log_normalizer(problem: &Problem, p: usize) -> f64 {
-    let n = problem.sites() as f64;
-    let log_det_b = match &problem.background.error {
-        BackgroundError::Diagonal(_) => problem.background.std_of(p).mapv(|s| 2.0 * s.ln()).sum(),
-        BackgroundError::Full(b) => {
-            b.lower.diag().mapv(|l| 2.0 * l.ln()).sum() + n * problem.background.scale_of(p).ln()
-        }
-    };
-    -0.5 * (n * TAU.ln() + log_det_b) + log_observation_normalizer(problem, p)
+    let n = problem.control().len() as f64;
+    -0.5 * (n * TAU.ln() + problem.control_log_det(p)) + log_observation_normalizer(problem, p)
 }
 
 /// What J_o leaves out of log p(y | x0) for problem `p`: -1/2 sum log(2 pi R / w), over the assimilated observations.

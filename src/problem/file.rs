@@ -1,6 +1,8 @@
 //! Problem files: one assimilation problem in NetCDF, read and written.
 
-use super::{Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window};
+use super::{
+    Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
+};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::netcdf::{Attributes, Reader, Writer};
@@ -8,11 +10,13 @@ use ndarray::{Array1, Array2, Axis};
 use std::path::Path;
 
 /// The variables of a problem file.
-pub(crate) const VARIABLES: [&str; 8] = [
+pub(crate) const VARIABLES: [&str; 10] = [
     "time",
     "background",
     "background_std",
     "background_covariance",
+    "model_error_std",
+    "model_error_covariance",
     "observation",
     "observation_std",
     "weight",
@@ -47,6 +51,14 @@ impl Problem {
         attributes.set("model", self.model.name());
         for (name, value) in self.model.parameter_names().iter().zip(self.parameters_of(0)) {
             attributes.set(*name, *value);
+        }
+        for (what, values) in [("{}_std", self.parameter_std_of(0)), ("true_{}", self.true_parameters_of(0))] {
+            for (name, value) in self.model.parameter_names().iter().zip(values.into_iter().flatten()) {
+                attributes.set(what.replace("{}", name), *value);
+            }
+        }
+        if let Some(q) = &self.model_error {
+            attributes.set("model_error_interval", q.interval);
         }
         attributes
             .set("dt", self.window.dt)
@@ -83,21 +95,9 @@ impl Problem {
         writer.attributes(&self.attributes());
         writer.numbers("time", &["time"], "model time units", "time since the initial state", self.time_axis())?;
         writer.numbers("background", &["site"], "1", "background state", self.background.mean_of(0))?;
-        match &self.background.error {
-            BackgroundError::Diagonal(_) => writer.numbers(
-                "background_std",
-                &["site"],
-                "1",
-                "standard deviation of the background error",
-                self.background.std_of(0),
-            )?,
-            BackgroundError::Full(b) => writer.numbers(
-                "background_covariance",
-                &["site", "site_2"],
-                "1",
-                "covariance of the background error",
-                &b.covariance * self.background.scale_of(0),
-            )?,
+        add_covariance(writer, BACKGROUND, &self.background.error, self.background.scale_of(0))?;
+        if let Some(q) = &self.model_error {
+            add_covariance(writer, MODEL_ERROR, &q.covariance, 1.0)?;
         }
         let dimensions = observation_dimensions(self.operator);
         let (y, std) = (self.observations_of(0), self.observation_std_of(0));
@@ -115,11 +115,12 @@ impl Problem {
     /// Reads the problem that a file holds, whatever else is in there.
     pub(crate) fn from_reader(reader: &mut Reader) -> Result<Self> {
         let model = reader.name_file(Model::from_name(&reader.text("model")?))?;
-        refuse_what_is_not_assimilated(reader, model)?;
         let mut parameters = Vec::new();
         for name in model.parameter_names() {
             parameters.push(reader.number(name)?);
         }
+        let parameter_std = numbers_of_parameters(reader, model, |name| format!("{name}_std"))?;
+        let true_parameters = numbers_of_parameters(reader, model, |name| format!("true_{name}"))?;
         let operator = ObservationOperator {
             function: reader.name_file(PointFunction::from_name(&reader.text("observation_operator")?))?,
             block_size: size(reader.integer("block_size", Some(1))?),
@@ -144,10 +145,14 @@ impl Problem {
             if reader.has("truth") { Some(reader.numbers("truth", &["time", "site"])?) } else { None };
         let problem = Self {
             model,
-            parameters: Array2::from_shape_fn((1, parameters.len()), |(_, i)| parameters[i]),
+            parameters: Array1::from_vec(parameters).insert_axis(Axis(0)),
+            parameter_std,
+            true_parameters,
+            model_error: model_error(reader)?,
             window,
             background: Background {
-                error: background_error(reader)?,
+                error: read_covariance(reader, BACKGROUND)?
+                    .ok_or_else(|| one_covariance(reader, BACKGROUND, "neither"))?,
                 mean: mean.insert_axis(Axis(0)),
                 scale: Array1::ones(1),
             },
@@ -169,45 +174,83 @@ fn observation_dimensions(operator: ObservationOperator) -> &'static [&'static s
     if operator.block_size == 1 { &["time", "site"] } else { &["time", "block"] }
 }
 
-fn background_error(reader: &mut Reader) -> Result<BackgroundError> {
-    match (reader.has("background_std"), reader.has("background_covariance")) {
-        (true, false) => {
-            let std: Array1<f64> = reader.numbers("background_std", &["site"])?;
-            Ok(BackgroundError::Diagonal(std.insert_axis(Axis(0))))
+/// Variable and what it is, of an error's deviations and of its covariance.
+type CovarianceNames = [&'static str; 4];
+
+const BACKGROUND: CovarianceNames = [
+    "background_std",
+    "standard deviation of the background error",
+    "background_covariance",
+    "covariance of the background error",
+];
+const MODEL_ERROR: CovarianceNames = [
+    "model_error_std",
+    "standard deviation of the model error",
+    "model_error_covariance",
+    "covariance of the model error",
+];
+
+/// Adds an error's deviations, or its covariance.
+fn add_covariance(writer: &mut Writer, names: CovarianceNames, error: &ErrorCovariance, scale: f64) -> Result<()> {
+    let [std, about_std, covariance, about_covariance] = names;
+    match error.factor_of(0) {
+        None => writer.numbers(std, &["site"], "1", about_std, error.std_of(0) * scale.sqrt()),
+        Some(factor) => {
+            writer.numbers(covariance, &["site", "site_2"], "1", about_covariance, &factor.covariance * scale)
         }
-        (false, true) => {
-            let covariance = reader.numbers("background_covariance", &["site", "site_2"])?;
-            Ok(BackgroundError::Full(reader.name_file(CovarianceFactor::new(covariance))?))
-        }
-        (both, _) => Err(reader.refuse(
-            format!(
-                "expected one of the variables `background_std` and `background_covariance`, found {}",
-                if both { "both" } else { "neither" }
-            ),
-            "give the background error once",
-        )),
     }
 }
 
-/// Silence would assimilate another problem than the one in the file.
-fn refuse_what_is_not_assimilated(reader: &Reader, model: Model) -> Result<()> {
-    let refuse = |kind: &str, name: &str, what: &str| {
-        Err(reader.refuse(
-            format!("{kind} `{name}`: this version does not assimilate {what}"),
-            "remove it to assimilate without, or use a later version",
-        ))
-    };
-    let (variables, attributes) = (reader.variables(), reader.attributes());
-    let names = variables.iter().map(|n| ("variable", n.as_str()));
-    for (kind, name) in names.chain(attributes.iter().map(|(n, _)| ("global attribute", n))) {
-        if name.starts_with("model_error") {
-            return refuse(kind, name, "model error (weak constraint)");
+/// An error's deviations or its covariance, whichever the file has.
+fn read_covariance(reader: &mut Reader, names: CovarianceNames) -> Result<Option<ErrorCovariance>> {
+    let [std, _, covariance, _] = names;
+    match (reader.has(std), reader.has(covariance)) {
+        (true, false) => {
+            let std: Array1<f64> = reader.numbers(std, &["site"])?;
+            Ok(Some(ErrorCovariance::Diagonal(std.insert_axis(Axis(0)))))
         }
-        if name.strip_suffix("_std").is_some_and(|stem| model.parameter_names().contains(&stem)) {
-            return refuse(kind, name, "model parameters (a prior on one)");
+        (false, true) => {
+            let matrix = reader.numbers(covariance, &["site", "site_2"])?;
+            let factor = reader.name_file(CovarianceFactor::named(covariance, matrix))?;
+            Ok(Some(ErrorCovariance::Full(vec![factor])))
         }
+        (true, true) => Err(one_covariance(reader, names, "both")),
+        (false, false) => Ok(None),
     }
-    Ok(())
+}
+
+fn one_covariance(reader: &Reader, [std, _, covariance, _]: CovarianceNames, found: &str) -> Error {
+    reader.refuse(
+        format!("expected one of the variables `{std}` and `{covariance}`, found {found}"),
+        "give the error once",
+    )
+}
+
+/// The model's errors, where the file has any.
+fn model_error(reader: &mut Reader) -> Result<Option<ModelError>> {
+    let covariance = read_covariance(reader, MODEL_ERROR)?;
+    let has_interval = reader.attributes().iter().any(|(name, _)| name == "model_error_interval");
+    match covariance {
+        Some(covariance) => {
+            Ok(Some(ModelError { covariance, interval: size(reader.integer("model_error_interval", None)?) }))
+        }
+        None if has_interval => Err(one_covariance(reader, MODEL_ERROR, "the attribute `model_error_interval` alone")),
+        None => Ok(None),
+    }
+}
+
+/// An attribute for each parameter, or none.
+fn numbers_of_parameters(
+    reader: &Reader,
+    model: Model,
+    attribute: impl Fn(&str) -> String,
+) -> Result<Option<Array2<f64>>> {
+    let names: Vec<String> = model.parameter_names().iter().map(|name| attribute(name)).collect();
+    if !reader.attributes().iter().any(|(name, _)| names.iter().any(|n| n == name)) {
+        return Ok(None);
+    }
+    let numbers = names.iter().map(|name| reader.number(name)).collect::<Result<Vec<f64>>>()?;
+    Ok(Some(Array1::from_vec(numbers).insert_axis(Axis(0))))
 }
 
 fn check_times(reader: &Reader, time: &Array1<f64>, window: &Window) -> Result<()> {

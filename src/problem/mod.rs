@@ -1,11 +1,15 @@
 //! What is assimilated: window, background, observations, operator, and the files that hold them.
 
 mod background;
+mod control;
+mod covariance;
 mod file;
 mod operator;
 mod window;
 
-pub use background::{Background, BackgroundError, CovarianceFactor};
+pub use background::Background;
+pub use control::{ControlLayout, ModelError};
+pub use covariance::{CovarianceFactor, ErrorCovariance};
 pub use operator::{ObservationOperator, PointFunction};
 pub use window::Window;
 
@@ -23,8 +27,14 @@ use ndarray::{Array, Array2, Array3, ArrayView1, ArrayView2, Axis, RemoveAxis};
 pub struct Problem {
     /// The dynamics.
     pub model: Model,
-    /// Model parameters: `[1 | P, parameters]`.
+    /// Model parameters: `[1 | P, parameters]`. Where they are estimated, the mean of their prior.
     pub parameters: Array2<f64>,
+    /// Standard deviations of the parameters' prior, > 0: `[1 | P, parameters]`. None where they are known.
+    pub parameter_std: Option<Array2<f64>>,
+    /// The true parameters where they are known and others than `parameters` (twin experiments): `[1 | P, parameters]`.
+    pub true_parameters: Option<Array2<f64>>,
+    /// The model's errors within the window (weak constraint). None in the strong constraint.
+    pub model_error: Option<ModelError>,
     /// The stored times and the time step.
     pub window: Window,
     /// x_b and B.
@@ -44,21 +54,6 @@ pub struct Problem {
     pub truth: Option<Array3<f64>>,
 }
 
-/// The layout of a member's control vector. So far one block: x0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ControlLayout {
-    /// Length of the block x0: the number of sites.
-    pub initial_state: usize,
-}
-
-impl ControlLayout {
-    /// Length of the whole control vector.
-    #[expect(clippy::len_without_is_empty, reason = "a control is never empty")]
-    pub fn len(&self) -> usize {
-        self.initial_state
-    }
-}
-
 impl Problem {
     /// P, the number of problems in the set.
     pub fn count(&self) -> usize {
@@ -73,11 +68,6 @@ impl Problem {
     /// Observations per time: sites / block size.
     pub fn observations_per_time(&self) -> usize {
         self.observations.len_of(Axis(2))
-    }
-
-    /// What a control vector holds.
-    pub fn control(&self) -> ControlLayout {
-        ControlLayout { initial_state: self.sites() }
     }
 
     /// Model parameters of problem `p`: `[parameters]`.
@@ -139,6 +129,10 @@ impl Problem {
         Self {
             model: self.model,
             parameters: select(&self.parameters, problems),
+            parameter_std: self.parameter_std.as_ref().map(|std| select(std, problems)),
+            true_parameters: self.true_parameters.as_ref().map(|truth| select(truth, problems)),
+            model_error: (self.model_error.as_ref())
+                .map(|q| ModelError { covariance: q.covariance.select(problems), interval: q.interval }),
             window: self.window,
             background: self.background.select(problems),
             operator: self.operator,
@@ -198,7 +192,8 @@ impl Problem {
                 }
             }
         }
-        self.background.check(p)
+        self.background.check(p)?;
+        self.check_control()
     }
 }
 

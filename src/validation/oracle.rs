@@ -7,7 +7,7 @@
 
 use crate::engine::Scale;
 use crate::model::Model;
-use crate::problem::{BackgroundError, PointFunction, Problem};
+use crate::problem::{ErrorCovariance, PointFunction, Problem};
 use ndarray::Array3;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -110,13 +110,13 @@ impl<T: Real> Oracle<T> {
         let background = problem.background.mean.row(row(problem.background.mean.nrows()));
         let scale = problem.background.scale[row(problem.background.scale.len())];
         let precision = match &problem.background.error {
-            BackgroundError::Diagonal(std) => {
+            ErrorCovariance::Diagonal(std) => {
                 let std = std.row(row(std.nrows()));
                 let entry = |i: usize, j: usize| if i == j { 1.0 / (scale * std[i] * std[i]) } else { 0.0 };
                 (0..sites).map(|i| (0..sites).map(|j| entry(i, j)).collect()).collect()
             }
-            BackgroundError::Full(factor) => {
-                let b = &factor.covariance;
+            ErrorCovariance::Full(factors) => {
+                let b = &factors[row(factors.len())].covariance;
                 inverse((0..sites).map(|i| (0..sites).map(|j| scale * b[[i, j]]).collect()).collect())
             }
         };

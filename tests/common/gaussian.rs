@@ -7,7 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use vi4dvar::method::Analysis;
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 use vi4dvar::random::{Stream, StreamRng};
 
@@ -29,9 +29,9 @@ pub fn ring_covariance(n: usize) -> Array2<f64> {
 pub fn linear(n: usize, block_size: usize, full: bool) -> Problem {
     let mut draw = noise(5, Stream::ObservationNoise);
     let error = if full {
-        BackgroundError::Full(CovarianceFactor::new(ring_covariance(n)).unwrap())
+        ErrorCovariance::Full(CovarianceFactor::new(ring_covariance(n)).unwrap())
     } else {
-        BackgroundError::Diagonal(ring_covariance(n).diag().mapv(f64::sqrt).insert_axis(ndarray::Axis(0)))
+        ErrorCovariance::Diagonal(ring_covariance(n).diag().mapv(f64::sqrt).insert_axis(ndarray::Axis(0)))
     };
     let observed = n / block_size;
     Problem {
@@ -68,8 +68,8 @@ pub struct Exact {
 pub fn exact(problem: &Problem) -> Exact {
     let n = problem.background.mean.ncols();
     let b = match &problem.background.error {
-        BackgroundError::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
-        BackgroundError::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
+        ErrorCovariance::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
+        ErrorCovariance::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
     } * problem.background.scale[0];
     let xb = DVector::from_fn(n, |i, _| problem.background.mean[[0, i]]);
     let block = problem.operator.block_size;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use vi4dvar::engine::Precision;
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
-    Background, BackgroundError, CovarianceFactor, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
 };
 use vi4dvar::validation::oracle::{Oracle, Real};
 
@@ -359,7 +359,7 @@ impl Recipe {
             },
             background: Background {
                 mean: Array2::zeros((rows(own.background), n)),
-                error: BackgroundError::Diagonal(Array2::from_elem((1, n), 1.0)),
+                error: ErrorCovariance::Diagonal(Array2::from_elem((1, n), 1.0)),
                 scale: Array1::from_shape_fn(rows(own.scale), |p| if own.scale { 0.5 + 0.25 * p as f64 } else { 1.0 }),
             },
             operator: ObservationOperator { function: self.function, block_size: self.block_size },
@@ -419,17 +419,17 @@ impl Recipe {
         }
     }
 
-    fn background_error(&self, dice: &mut Dice, rows: usize) -> BackgroundError {
+    fn background_error(&self, dice: &mut Dice, rows: usize) -> ErrorCovariance {
         let n = self.sites;
         if !self.full_background {
-            return BackgroundError::Diagonal(Array2::from_shape_simple_fn((rows, n), || dice.uniform(0.3, 1.0)));
+            return ErrorCovariance::Diagonal(Array2::from_shape_simple_fn((rows, n), || dice.uniform(0.3, 1.0)));
         }
         let std: Vec<f64> = (0..n).map(|_| dice.uniform(0.3, 1.0)).collect();
         let covariance = Array2::from_shape_fn((n, n), |(i, j)| {
             let distance = i.abs_diff(j).min(n - i.abs_diff(j));
             std[i] * std[j] * 0.5f64.powi(distance as i32)
         });
-        BackgroundError::Full(CovarianceFactor::new(covariance).expect("positive definite by construction"))
+        ErrorCovariance::Full(CovarianceFactor::new(covariance).expect("positive definite by construction"))
     }
 
     /// `count` members per problem, scattered around the background: `[P * count, sites]`.

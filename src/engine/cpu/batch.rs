@@ -65,6 +65,11 @@ impl<T: Scalar> Batch<T> {
         self.data.sites
     }
 
+    /// Numbers of a control.
+    pub fn control(&self) -> usize {
+        self.data.control.len()
+    }
+
     pub fn times(&self) -> usize {
         self.data.times
     }
@@ -109,7 +114,7 @@ impl<T: Scalar> Batch<T> {
     /// The moments of each problem.
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Vec<Moments> {
         let operation = Operation::Moments(terms);
-        let (control, problems) = (self.sites(), self.problems());
+        let (control, problems) = (self.control(), self.problems());
         let count = problems * draw.count;
         let zeros = || Moments::zeros(control, &draw.map.scale);
         let mut totals = vec![zeros(); problems];
@@ -241,10 +246,7 @@ impl<V: Lanes<Scalar: 'static> + Send + 'static> Workspace<V> {
     ) -> &'w mut Self {
         place
             .get_or_insert_with(|| {
-                Box::new(Self {
-                    sweep: Sweep::new(context, data.sites, data.parameter_count, data.dt),
-                    block: Block::new(data.sites),
-                })
+                Box::new(Self { sweep: Sweep::new(context, data), block: Block::new(data.control.len()) })
             })
             .downcast_mut()
             .expect("a processor's lanes do not change")
@@ -279,8 +281,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
         for first in item.rows.clone().step_by(V::LANES) {
             let lanes = V::LANES.min(item.rows.end - first);
             let group = Group::<V>::new(data, context, owners, first, lanes);
-            group.load_parameters(sweep);
-            group.load_initial_state(rows, job, sweep, block, first - item.rows.start);
+            group.load_control(rows, job, sweep, block, first - item.rows.start);
             group.run::<M>(job, &mut item, sweep, block);
         }
         let Owners::Even { per_problem } = owners else { return };

@@ -8,7 +8,7 @@ use super::sums::Block;
 use super::sweep::{AtTimes, CostTerms, Sweep, four_by_four};
 use super::tile::Tile;
 use crate::engine::operation::Operation;
-use crate::engine::prepared::{Field, Prepared};
+use crate::engine::prepared::{ErrorRoot, Field, Prepared};
 use crate::engine::schedule::Segments;
 use crate::engine::selection::BlockSelection;
 use crate::engine::{AffineMap, BLOCK, DIVERGED, Draw, Moments, Row, Scale, Terms};
@@ -178,11 +178,56 @@ impl<'a, V: Lanes> Group<'a, V> {
         Source::new::<V>(self.context, &self.problem)
     }
 
+    /// Takes the parameters and the model's errors from the control, and puts x0 into `sweep.x`.
     #[inline(always)]
-    pub fn load_parameters(&self, sweep: &mut Sweep<V>) {
-        for (k, parameter) in sweep.parameters.iter_mut().enumerate() {
-            *parameter = self.source().read(&self.data.parameters, k);
+    fn begin(&self, sweep: &mut Sweep<V>) {
+        let Sweep { control, parameters, errors, x, .. } = sweep;
+        let layout = self.data.control;
+        x.copy_from_slice(&control[..layout.sites]);
+        for (k, parameter) in parameters.iter_mut().enumerate() {
+            *parameter = if layout.parameters > 0 {
+                control[layout.parameters().start + k]
+            } else {
+                self.source().read(&self.data.parameters, k)
+            };
         }
+        errors.copy_from_slice(&control[layout.sites..layout.parameters().start]);
+        self.colour(errors, false);
+    }
+
+    /// Q^1/2 xi for each xi in `errors: [errors, sites]`, or (Q^1/2)' of each cotangent of an error.
+    #[inline(always)]
+    fn colour(&self, errors: &mut [V], transposed: bool) {
+        let Some(of) = &self.data.errors else { return };
+        let n = self.data.sites;
+        match &of.root {
+            ErrorRoot::Diagonal(std) => {
+                for (i, v) in errors.iter_mut().enumerate() {
+                    *v = *v * self.source().read::<V>(std, i % n);
+                }
+            }
+            ErrorRoot::Lower(lower) => {
+                for xi in errors.chunks_exact_mut(n) {
+                    // In place: a row of L reads what lies before it, a row of L' what lies behind.
+                    for k in 0..n {
+                        let i = if transposed { k } else { n - 1 - k };
+                        let mut sum = V::splat(self.context, 0.0);
+                        for j in if transposed { i..n } else { 0..i + 1 } {
+                            let at = if transposed { j * n + i } else { i * n + j };
+                            sum = self.source().read::<V>(lower, at).mul_add(xi[j], sum);
+                        }
+                        xi[i] = sum;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes of the cotangents of the model's errors those of what the control holds.
+    #[inline(always)]
+    fn end(&self, sweep: &mut Sweep<V>) {
+        let layout = self.data.control;
+        self.colour(&mut sweep.w[layout.sites..layout.parameters().start], true);
     }
 
     /// The amplitude of the perturbations, where there are any.
@@ -203,15 +248,15 @@ impl<'a, V: Lanes> Group<'a, V> {
         Addresses { seed, member: self.member }
     }
 
-    /// J_b and J_o at `sweep.x0`; leaves the last state in `sweep.x`.
+    /// J_b and J_o at `sweep.control`; leaves the last state in `sweep.x`.
     #[inline(always)]
     fn cost<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
         let data = self.data;
         let mut terms = CostTerms::new(data, self.source(), self.context);
         let zero = V::splat(self.context, 0.0);
         let background =
-            if wanted.background { terms.background(&sweep.x0, &sweep.own_background, None) } else { zero };
-        sweep.x.copy_from_slice(&sweep.x0);
+            if wanted.background { terms.background(&sweep.control, &sweep.own_background, None) } else { zero };
+        self.begin(sweep);
         if !wanted.observation {
             return [background, zero];
         }
@@ -240,21 +285,25 @@ impl<'a, V: Lanes> Group<'a, V> {
         let input = job.input;
         match job.operation {
             Operation::Forecast => {
-                sweep.x.copy_from_slice(&sweep.x0);
+                self.begin(sweep);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
                 sweep.forward::<M>(0..data.stored_steps(), per_time, &mut trajectory);
                 trajectory.forward(data.times - 1, &sweep.x);
             }
             Operation::Tangent => {
-                sweep.x.copy_from_slice(&sweep.x0);
+                self.begin(sweep);
                 self.load(input, V::Scalar::from_f64, &mut sweep.w);
+                let layout = data.control;
+                self.colour(&mut sweep.w[layout.sites..layout.parameters().start], false);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
                 sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory);
             }
             Operation::Adjoint => {
                 let segments = segments(data, data.stored_steps());
+                self.begin(sweep);
                 sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
-                self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.sites);
+                self.end(sweep);
+                self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.control.len());
             }
             Operation::Cost(wanted) | Operation::Select(wanted, _) => {
                 let costs = self.cost::<M>(wanted, sweep);
@@ -270,7 +319,7 @@ impl<'a, V: Lanes> Group<'a, V> {
                 let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
                 if let Operation::Gradient(_) = job.operation {
                     self.store_costs(costs, &diverged, offset, item);
-                    self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.sites);
+                    self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.control.len());
                 } else {
                     self.leave_costs(costs, &diverged, offset, block);
                     for (i, w) in sweep.w.iter().enumerate() {
@@ -281,9 +330,9 @@ impl<'a, V: Lanes> Group<'a, V> {
         }
     }
 
-    /// x0 of each lane, drawn or given. Draws of a moments job stay in the block.
+    /// The control of each lane, drawn or given. Draws of a moments job stay in the block.
     #[inline(always)]
-    pub fn load_initial_state(
+    pub fn load_control(
         &self,
         rows: Rows<V::Scalar>,
         job: Job,
@@ -292,10 +341,10 @@ impl<'a, V: Lanes> Group<'a, V> {
         offset: usize,
     ) {
         let (draw, map) = match rows {
-            Rows::Given(array) => return self.load(array, V::Scalar::from_f64, &mut sweep.x0),
+            Rows::Given(array) => return self.load(array, V::Scalar::from_f64, &mut sweep.control),
             Rows::Drawn(draw, map) => (draw, map),
         };
-        let n = sweep.x0.len();
+        let n = sweep.control.len();
         let lanes = self.addresses();
         let source = self.source();
         for quad in 0..n.div_ceil(4) {
@@ -303,7 +352,7 @@ impl<'a, V: Lanes> Group<'a, V> {
             for i in quad * 4..n.min(quad * 4 + 4) {
                 let epsilon = z[i - quad * 4];
                 if let Factors::Diagonal(scale) = &map.scale {
-                    sweep.x0[i] = source.read::<V>(scale, i).mul_add(epsilon, source.read(&map.mean, i));
+                    sweep.control[i] = source.read::<V>(scale, i).mul_add(epsilon, source.read(&map.mean, i));
                 } else {
                     // The cotangent's place is free until the sweep.
                     sweep.w[i] = epsilon;
@@ -358,7 +407,7 @@ impl<'a, V: Lanes> Group<'a, V> {
         V::load(self.context, &lanes)
     }
 
-    /// Each lane's row of `from: [rows, sites]`.
+    /// Each lane's row of `from: [rows, numbers]`.
     #[inline(always)]
     pub fn load<X: Copy>(&self, from: &[X], convert: impl Fn(X) -> V::Scalar, to: &mut [V]) {
         let n = to.len();
@@ -376,7 +425,7 @@ impl<'a, V: Lanes> Group<'a, V> {
         }
     }
 
-    /// Writes each lane in use to the `sites` numbers of `to` that begin at `start(lane)`.
+    /// Writes each lane in use to as many numbers of `to` that begin at `start(lane)`.
     #[inline(always)]
     pub fn store<X>(&self, from: &[V], convert: impl Fn(V::Scalar) -> X, to: &mut [X], start: impl Fn(usize) -> usize) {
         let mut tile = Tile::<V::Scalar>::new();
@@ -432,7 +481,7 @@ impl<'a, V: Lanes> Group<'a, V> {
     }
 }
 
-/// Makes `sweep.x0` of the draws in `sweep.w` where S is no diagonal.
+/// Makes `sweep.control` of the draws in `sweep.w` where S is no diagonal.
 struct Multiply<'s, 'a, V: Lanes> {
     group: &'s Group<'a, V>,
     map: &'s Map<V::Scalar>,
@@ -454,22 +503,22 @@ impl<V: Lanes> NullaryFnOnce for Multiply<'_, '_, V> {
                     // The last of four rows is the longest; what the others have there is 0.
                     let sums = group.multiply(lower, n, [n, 1], first, &sweep.w[..(first + 4).min(n)]);
                     for (i, sum) in (first..n).zip(sums) {
-                        sweep.x0[i] = mean(i) + sum;
+                        sweep.control[i] = mean(i) + sum;
                     }
                 }
             }
             Factors::LowRank { diagonal, left, right, rank } => {
-                // Z' eps, in a place that is free until the sweep.
+                // Z' eps
                 for first in (0..*rank).step_by(4) {
                     let sums = group.multiply(right, *rank, [1, *rank], first, &sweep.w);
                     for (k, sum) in (first..*rank).zip(sums) {
-                        sweep.x[k] = sum;
+                        sweep.projections[k] = sum;
                     }
                 }
                 for first in (0..n).step_by(4) {
-                    let sums = group.multiply(left, n, [*rank, 1], first, &sweep.x[..*rank]);
+                    let sums = group.multiply(left, n, [*rank, 1], first, &sweep.projections[..*rank]);
                     for (i, sum) in (first..n).zip(sums) {
-                        sweep.x0[i] = source.read::<V>(diagonal, i).mul_add(sweep.w[i], mean(i)) + sum;
+                        sweep.control[i] = source.read::<V>(diagonal, i).mul_add(sweep.w[i], mean(i)) + sum;
                     }
                 }
             }
@@ -494,6 +543,7 @@ impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
         let data = group.data;
         let zero = V::splat(group.context, 0.0);
         let mut terms = CostTerms::new(data, group.source(), group.context);
+        group.begin(sweep);
         let observation = if wanted.observation {
             let segments = segments(data, data.assimilated_steps());
             if let Some(amplitude) = group.amplitude() {
@@ -505,12 +555,12 @@ impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
                 terms.observation()
             }
         } else {
-            sweep.x.copy_from_slice(&sweep.x0);
             sweep.w.fill(zero);
             zero
         };
+        group.end(sweep);
         let background = if wanted.background {
-            terms.background(&sweep.x0, &sweep.own_background, Some(&mut sweep.w))
+            terms.background(&sweep.control, &sweep.own_background, Some(&mut sweep.w))
         } else {
             zero
         };

@@ -106,7 +106,7 @@ impl LoadedCpu {
         on_batch!(self, b => {
             let count = members.count(b.problems());
             let mut costs = Costs::empty(count);
-            let mut gradient = Array2::zeros((count, b.sites()));
+            let mut gradient = Array2::zeros((count, b.control()));
             b.run(members, Operation::Gradient(terms), &[], Some(&mut costs), gradient.as_slice_mut().expect("standard layout"));
             Ok(Gradients { costs, gradient })
         })
@@ -132,7 +132,7 @@ impl LoadedCpu {
 
     pub(super) fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
         on_batch!(self, b => {
-            let mut out = Array2::zeros((members.count(b.problems()), b.sites()));
+            let mut out = Array2::zeros((members.count(b.problems()), b.control()));
             let forcing = forcing.as_standard_layout();
             let forcing = forcing.as_slice().expect("standard layout");
             b.run(members, Operation::Adjoint, forcing, None, out.as_slice_mut().expect("standard layout"));

@@ -125,7 +125,7 @@ impl<T: Scalar> Batch<T> {
         steps: &[[T; 8]],
         reports: Vec<Option<Report>>,
     ) {
-        let per_block = BLOCK * self.data.sites;
+        let per_block = BLOCK * self.data.control.len();
         let amplitude = T::from_f64(amplitude);
         let Arrays { states, backgrounds, mean, square, units } = arrays;
         let (mut states, mut backgrounds) = (states.chunks_mut(per_block), backgrounds.chunks(per_block));
@@ -187,7 +187,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
     #[inline(always)]
     fn run_model<V: Lanes<Scalar = T> + Send + 'static, M: Dynamics>(self, context: V::Context) {
         let Self { data, terms, steps, units, mut block, workspace } = self;
-        let n = data.sites;
+        let n = data.control.len();
         let count = block.states.len() / n;
         let sweep = &mut Workspace::<V>::of(workspace, data, context).sweep;
         let zero = V::splat(context, 0.0);
@@ -195,8 +195,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
         let [mut unit, mut mean, mut square] = [(); 3].map(|()| vec![zero; n]);
         for first in (0..count).step_by(V::LANES) {
             let group = Group::<V>::new(data, context, block.owners, first, V::LANES.min(count - first));
-            group.load_parameters(sweep);
-            group.load(block.states, |v| v, &mut sweep.x0);
+            group.load(block.states, |v| v, &mut sweep.control);
             group.load(block.backgrounds, |v| v, &mut sweep.own_background);
             for (i, unit) in unit.iter_mut().enumerate() {
                 *unit = V::load(context, &group.problem.map(|p| units[p * n + i]));
@@ -224,7 +223,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
                 let frozen = diverged.contains(&true).then_some(&diverged);
                 update(context, step, &unit, sweep, [&mut mean, &mut square], frozen);
             }
-            group.store(&sweep.x0, |v| v, block.states, |l| group.row[l] * n);
+            group.store(&sweep.control, |v| v, block.states, |l| group.row[l] * n);
             group.store(&mean, |v| v, block.mean, |l| group.row[l] * n);
             group.store(&square, |v| v, block.square, |l| group.row[l] * n);
         }
@@ -246,8 +245,8 @@ fn update<V: Lanes>(
         let g = sweep.w[i] * unit[i];
         let m = beta1 * mean[i] + rest1 * g;
         let v = beta2 * square[i] + rest2 * g * g;
-        let x = sweep.x0[i] - (rate * unit[i] * (m * mean_scale)).divide((v * square_scale).sqrt() + epsilon);
-        for (to, new) in [(&mut mean[i], m), (&mut square[i], v), (&mut sweep.x0[i], x)] {
+        let x = sweep.control[i] - (rate * unit[i] * (m * mean_scale)).divide((v * square_scale).sqrt() + epsilon);
+        for (to, new) in [(&mut mean[i], m), (&mut square[i], v), (&mut sweep.control[i], x)] {
             *to = match frozen {
                 None => new,
                 Some(frozen) => keep(context, *to, new, frozen),

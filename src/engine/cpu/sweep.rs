@@ -2,7 +2,7 @@
 
 use super::data::Source;
 use super::lanes::Lanes;
-use crate::engine::prepared::{BackgroundPrecision, Prepared};
+use crate::engine::prepared::Prepared;
 use crate::engine::schedule::Segments;
 use crate::model::{Dynamics, Rk4};
 use crate::problem::PointFunction;
@@ -48,6 +48,8 @@ struct AdjointStep<'s, V: Lanes, M> {
     x: &'s [V],
     stages: &'s [V],
     w: &'s mut [V],
+    /// The cotangent of the parameters, or none where they are known.
+    dp: &'s mut [V],
     model: PhantomData<M>,
 }
 
@@ -56,7 +58,12 @@ impl<V: Lanes, M: Dynamics> NullaryFnOnce for AdjointStep<'_, V, M> {
 
     #[inline(always)]
     fn call(self) {
-        self.rk4.adjoint::<M>(self.parameters, self.x, self.stages, self.w);
+        let Self { rk4, parameters, x, stages, w, dp, .. } = self;
+        if dp.is_empty() {
+            rk4.adjoint::<M>(parameters, x, stages, w);
+        } else {
+            rk4.adjoint_with_parameters::<M>(parameters, x, stages, w, dp);
+        }
     }
 }
 
@@ -64,17 +71,27 @@ impl<V: Lanes, M: Dynamics> NullaryFnOnce for AdjointStep<'_, V, M> {
 pub struct Sweep<V: Lanes> {
     context: V::Context,
     rk4: Rk4<V>,
+    sites: usize,
     /// Model parameters.
     pub parameters: Vec<V>,
-    /// The initial state: `[sites]`.
-    pub x0: Vec<V>,
+    /// The control: x0 in its first `sites` numbers.
+    pub control: Vec<V>,
+    /// The errors eta that the model makes: `[errors, sites]`.
+    pub errors: Vec<V>,
+    /// RK4 steps between two errors.
+    pub error_interval: usize,
     /// The state where a forward sweep stands: `[sites]`.
     pub x: Vec<V>,
     next: Vec<V>,
-    /// The lanes' own backgrounds `[sites]`, or none.
+    /// The lanes' own prior means of the control `[control]`, or none.
     pub own_background: Vec<V>,
-    /// The cotangent of a reverse sweep, or the perturbation of a tangent sweep: `[sites]`.
+    /// The cotangent of a reverse sweep, or the perturbation of a tangent sweep: `[control]`. In a sweep its first `sites`
+    /// numbers are of the state where the sweep stands, and those of an error are of eta.
     pub w: Vec<V>,
+    /// The cotangent of the parameters, or none where they are known.
+    parameter_cotangent: Vec<V>,
+    /// Projections of a draw on the columns of a low rank: `[control]`.
+    pub projections: Vec<V>,
     /// The stage states of a step that are not kept: `[3 * sites]`.
     stages: Vec<V>,
     /// Start and stage states of each step of a segment `[length, 4 * sites]`, then its end `[sites]`.
@@ -84,22 +101,38 @@ pub struct Sweep<V: Lanes> {
 }
 
 impl<V: Lanes> Sweep<V> {
-    /// Scratch for `sites` sites and a step of `dt`.
-    pub fn new(context: V::Context, sites: usize, parameters: usize, dt: f64) -> Self {
+    /// Scratch for the members of a problem set.
+    pub fn new(context: V::Context, data: &Prepared<V::Scalar>) -> Self {
         let zeros = |n: usize| vec![V::splat(context, 0.0); n];
+        let (sites, control) = (data.sites, data.control);
         Self {
             context,
-            rk4: Rk4::new(context, sites, dt),
-            parameters: zeros(parameters),
-            x0: zeros(sites),
+            rk4: Rk4::new(context, sites, data.dt),
+            sites,
+            parameters: zeros(data.parameter_count),
+            control: zeros(control.len()),
+            errors: zeros(control.errors * sites),
+            error_interval: data.errors.as_ref().map_or(1, |e| e.interval),
             x: zeros(sites),
             next: zeros(sites),
             own_background: Vec::new(),
-            w: zeros(sites),
+            w: zeros(control.len()),
+            parameter_cotangent: zeros(control.parameters),
+            projections: zeros(control.len()),
             stages: zeros(3 * sites),
             states: Vec::new(),
             checkpoints: Vec::new(),
         }
+    }
+
+    /// Where the error that follows `step` begins in `errors`, if there is one.
+    #[inline(always)]
+    fn error_after(&self, step: usize) -> Option<usize> {
+        if self.errors.is_empty() || !(step + 1).is_multiple_of(self.error_interval) {
+            return None;
+        }
+        let at = ((step + 1) / self.error_interval - 1) * self.sites;
+        (at < self.errors.len()).then_some(at)
     }
 
     /// Integrates `self.x` over `steps`, stopping at each stored time before its step.
@@ -112,62 +145,93 @@ impl<V: Lanes> Sweep<V> {
             let Self { rk4, parameters, x, stages, next, .. } = self;
             V::apart(self.context, Step::<V, M, false> { rk4, parameters, x, stages, next, model: PhantomData });
             std::mem::swap(&mut self.x, &mut self.next);
+            if let Some(at) = self.error_after(step) {
+                add(&mut self.x, &self.errors[at..]);
+            }
         }
     }
 
     /// Integrates `self.x` and the perturbation `self.w` together, stopping at each stored time, the last included.
     #[inline(always)]
     pub fn tangent<M: Dynamics>(&mut self, steps: usize, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
+        let n = self.sites;
+        let parameters_at = self.w.len() - self.parameter_cotangent.len();
         for step in 0..steps {
             if step.is_multiple_of(steps_per_time) {
-                stop.forward(step / steps_per_time, &self.w);
+                stop.forward(step / steps_per_time, &self.w[..n]);
             }
             let Self { rk4, parameters, x, stages, next, .. } = self;
             V::apart(self.context, Step::<V, M, true> { rk4, parameters, x, stages, next, model: PhantomData });
-            self.rk4.tangent::<M>(&self.parameters, &self.x, &self.stages, &mut self.w);
+            let (w, dp) = self.w.split_at_mut(parameters_at);
+            self.rk4.tangent::<M>(&self.parameters, dp, &self.x, &self.stages, &mut w[..n]);
             std::mem::swap(&mut self.x, &mut self.next);
+            if let Some(at) = self.error_after(step) {
+                add(&mut self.x, &self.errors[at..]);
+                let (state, errors) = self.w.split_at_mut(n);
+                add(state, &errors[at..]);
+            }
         }
-        stop.forward(steps / steps_per_time, &self.w);
+        stop.forward(steps / steps_per_time, &self.w[..n]);
     }
 
-    /// Integrates from `self.x0` and sweeps the adjoint back into `self.w`. Leaves the final state in `self.x`.
+    /// Integrates from x0 and sweeps the adjoint back into `self.w`. Leaves the final state in `self.x`.
     #[inline(always)]
     pub fn reverse<M: Dynamics>(&mut self, segments: &Segments, steps_per_time: usize, stop: &mut impl AtTimes<V>) {
-        let n = self.x0.len();
+        let n = self.sites;
         let zero = V::splat(self.context, 0.0);
         let last = segments.count() - 1;
         self.states.resize(segments.length() * 4 * n + n, zero);
         self.checkpoints.resize((last + 1) * n, zero);
-        self.x.copy_from_slice(&self.x0);
+        self.x.copy_from_slice(&self.control[..n]);
         for k in 0..last {
             self.checkpoints[k * n..(k + 1) * n].copy_from_slice(&self.x);
             self.forward::<M>(segments.range(k), steps_per_time, &mut ());
         }
         self.checkpoints[last * n..].copy_from_slice(&self.x);
+        self.parameter_cotangent.fill(zero);
         for k in (0..=last).rev() {
             let range = segments.range(k);
             self.states[..n].copy_from_slice(&self.checkpoints[k * n..(k + 1) * n]);
-            for i in 0..range.len() {
+            for (i, step) in range.clone().enumerate() {
+                let error = self.error_after(step);
                 let (kept, next) = self.states[i * 4 * n..].split_at_mut(4 * n);
                 let (x, stages) = kept.split_at_mut(n);
                 let Self { rk4, parameters, .. } = self;
                 V::apart(self.context, Step::<V, M, true> { rk4, parameters, x, stages, next, model: PhantomData });
+                if let Some(at) = error {
+                    add(&mut next[..n], &self.errors[at..]);
+                }
             }
             if k == last {
                 let end = &self.states[range.len() * 4 * n..][..n];
                 self.x.copy_from_slice(end);
                 self.w.fill(zero);
-                stop.backward(range.end / steps_per_time, end, &mut self.w);
+                stop.backward(range.end / steps_per_time, end, &mut self.w[..n]);
             }
             for (i, step) in range.enumerate().rev() {
+                if let Some(at) = self.error_after(step) {
+                    let (state, errors) = self.w.split_at_mut(n);
+                    errors[at..at + n].copy_from_slice(state);
+                }
                 let (x, stages) = self.states[i * 4 * n..][..4 * n].split_at(n);
-                let Self { rk4, parameters, w, .. } = self;
-                V::apart(self.context, AdjointStep { rk4, parameters, x, stages, w, model: PhantomData::<M> });
+                let Self { rk4, parameters, w, parameter_cotangent: dp, .. } = self;
+                let w = &mut w[..n];
+                V::apart(self.context, AdjointStep { rk4, parameters, x, stages, w, dp, model: PhantomData::<M> });
                 if step.is_multiple_of(steps_per_time) {
-                    stop.backward(step / steps_per_time, x, &mut self.w);
+                    stop.backward(step / steps_per_time, x, &mut self.w[..n]);
                 }
             }
         }
+        let parameters_at = self.w.len() - self.parameter_cotangent.len();
+        self.w[parameters_at..].copy_from_slice(&self.parameter_cotangent);
+    }
+}
+
+/// Adds as many numbers as there are places.
+#[inline(always)]
+fn add<V: Lanes>(to: &mut [V], from: &[V]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *to + *from;
     }
 }
 
@@ -448,51 +512,53 @@ impl<'a, V: Lanes> CostTerms<'a, V> {
         (total.neg_mul_add(self.block_share, y), precision)
     }
 
-    /// xb at site `i`: of `own` where the members have backgrounds of their own, else the problem's.
+    /// The prior mean of number `i` of the control: of `own` where the members have backgrounds of their own, else the
+    /// problem's.
     #[inline(always)]
     fn mean(&self, own: &[V], i: usize) -> V {
         if own.is_empty() { self.source.read(&self.data.mean, i) } else { own[i] }
     }
 
-    /// J_b at `x0`, adding B^-1 (x0 - xb) to the cotangent `w` where there is one.
+    /// J_b at a control, adding the prior's inverse covariance times its departure to the cotangent `w` where there is one.
     #[inline(always)]
-    pub fn background(&self, x0: &[V], own: &[V], mut w: Option<&mut [V]>) -> V {
-        let n = x0.len();
+    pub fn background(&self, control: &[V], own: &[V], mut w: Option<&mut [V]>) -> V {
+        let n = control.len();
         let mut sums = [V::splat(self.context, 0.0); 4];
-        if let (BackgroundPrecision::Diagonal(precision), true) = (&self.data.background, own.is_empty())
+        if let (None, true) = (&self.data.full_background, own.is_empty())
             && let (Some(mean), Some(precision)) =
-                (self.source.shared(&self.data.mean, 0..n), self.source.shared(precision, 0..n))
+                (self.source.shared(&self.data.mean, 0..n), self.source.shared(&self.data.precision, 0..n))
         {
             let (mean, precision) = (&mean[..n], &precision[..n]);
             match w {
                 Some(w) => {
                     let w = &mut w[..n];
                     four_by_four!(n, |i, k| {
-                        let d = x0[i] - V::fill(self.context, mean[i]);
+                        let d = control[i] - V::fill(self.context, mean[i]);
                         let gradient = V::fill(self.context, precision[i]) * d;
                         sums[k] = d.mul_add(gradient, sums[k]);
                         w[i] = w[i] + gradient;
                     });
                 }
                 None => four_by_four!(n, |i, k| {
-                    let d = x0[i] - V::fill(self.context, mean[i]);
+                    let d = control[i] - V::fill(self.context, mean[i]);
                     sums[k] = d.mul_add(V::fill(self.context, precision[i]) * d, sums[k]);
                 }),
             }
             return half_sum(self.context, sums);
         }
+        let sites = self.data.sites;
         for i in 0..n {
-            let d = x0[i] - self.mean(own, i);
-            let gradient = match &self.data.background {
-                BackgroundPrecision::Diagonal(precision) => self.source.read::<V>(precision, i) * d,
-                BackgroundPrecision::Full { matrix, factor } => {
+            let d = control[i] - self.mean(own, i);
+            let gradient = match &self.data.full_background {
+                Some(full) if i < sites => {
                     let mut product = V::splat(self.context, 0.0);
-                    for (j, b) in matrix[i * n..(i + 1) * n].iter().enumerate() {
-                        let d = x0[j] - self.mean(own, j);
-                        product = V::fill(self.context, *b).mul_add(d, product);
+                    for j in 0..sites {
+                        let d = control[j] - self.mean(own, j);
+                        product = self.source.read::<V>(&full.matrix, i * sites + j).mul_add(d, product);
                     }
-                    product * self.source.read(factor, 0)
+                    product * self.source.read(&full.factor, 0)
                 }
+                _ => self.source.read::<V>(&self.data.precision, i) * d,
             };
             sums[i % 4] = d.mul_add(gradient, sums[i % 4]);
             if let Some(w) = w.as_deref_mut() {

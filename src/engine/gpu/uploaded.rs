@@ -5,7 +5,7 @@ use super::buffers::{storage, to_bytes};
 use super::layout::{Fit, MemberLayout};
 use super::params::Params;
 use super::shader::{Ownership, Shape};
-use crate::engine::prepared::{BackgroundPrecision, Field, Prepared};
+use crate::engine::prepared::{Field, Prepared};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use std::sync::Arc;
@@ -30,6 +30,14 @@ impl Uploaded {
     /// # Errors
     /// A state too large for a workgroup, or a set too large for a buffer.
     pub fn new(device: Arc<Device>, problem: &Problem) -> Result<Self> {
+        if !problem.control().is_state() {
+            return Err(Error::invalid(
+                "problem",
+                "an initial state as all of the control on a GPU",
+                "model errors or parameters",
+                "use --backend cpu",
+            ));
+        }
         let precision = device.hardware.precision;
         let data = Prepared::new(problem, |v| v);
         let sites = problem.sites();
@@ -39,7 +47,7 @@ impl Uploaded {
             model: data.model,
             sites,
             operator: data.operator,
-            full_background: matches!(data.background, BackgroundPrecision::Full { .. }),
+            full_background: data.full_background.is_some(),
             precision,
             ownership: Ownership::default(),
             one_problem: data.seeds.len() == 1,
@@ -59,11 +67,11 @@ impl Uploaded {
         (places.observation, places.observation_stride) = place(&data.observation);
         (places.observation_precision, places.observation_precision_stride) = place(&data.observation_precision);
         (places.deviation, places.deviation_stride) = place(&data.observation_deviation);
-        match &data.background {
-            BackgroundPrecision::Diagonal(field) => (places.inverse, places.inverse_stride) = place(field),
-            BackgroundPrecision::Full { matrix, factor } => {
-                (places.factor, places.factor_stride) = place(factor);
-                (places.inverse, _) = place(&Field { values: matrix.clone(), stride: 0 });
+        match &data.full_background {
+            None => (places.inverse, places.inverse_stride) = place(&data.precision),
+            Some(full) => {
+                (places.factor, places.factor_stride) = place(&full.factor);
+                (places.inverse, places.inverse_stride) = place(&full.matrix);
             }
         }
         let bytes = to_bytes(precision, numbers.into_iter());

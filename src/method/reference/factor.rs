@@ -1,7 +1,8 @@
 //! Square roots of covariances, ready to multiply one short vector after the other.
 
-use crate::problem::{Background, BackgroundError};
+use crate::problem::Problem;
 use nalgebra::{Cholesky, DMatrix};
+use ndarray::{Array2, s};
 
 /// A with A A' = some covariance.
 #[derive(Debug)]
@@ -18,14 +19,15 @@ impl Factor {
         Self::Diagonal(vec![1.0; n])
     }
 
-    /// L with L L' = B of problem `p`, but for the factor sqrt(scale) where B is full and shared by all problems.
-    pub fn background(background: &Background, p: usize) -> Self {
-        match &background.error {
-            BackgroundError::Diagonal(_) => Self::Diagonal(background.std_of(p).to_vec()),
-            BackgroundError::Full(b) => {
-                Self::Lower { rows: b.lower.iter().copied().collect(), columns: b.lower.t().iter().copied().collect() }
-            }
-        }
+    /// L with L L' the prior covariance of the control of problem `p`.
+    pub fn prior(problem: &Problem, p: usize) -> Self {
+        let mut rows = Array2::from_diag(&problem.control_std(p));
+        let Some(b) = problem.background.error.factor_of(p) else {
+            return Self::Diagonal(rows.diag().to_vec());
+        };
+        let sites = problem.sites();
+        rows.slice_mut(s![..sites, ..sites]).assign(&(&b.lower * problem.background.scale_of(p).sqrt()));
+        Self::Lower { rows: rows.iter().copied().collect(), columns: rows.t().iter().copied().collect() }
     }
 
     /// The square root of a covariance `[n * n]`: its Cholesky factor, or the deviations alone where the covariance is

@@ -9,6 +9,7 @@ mod nuts;
 mod run;
 mod smc;
 
+use super::control::control_records;
 use super::samples::MAX_DIVERGED_SHARE;
 use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_share};
 use crate::engine::{DIVERGED, Engine, Members};
@@ -149,7 +150,9 @@ impl Settings {
             let pooled = concatenate(Axis(0), &runs.iter().map(|r| r.states.view()).collect::<Vec<_>>())
                 .expect("runs of one shape");
             let forecast = self.forecast(&problem.single(p), engine, pooled.view())?;
-            let (records, summary) = self.verdict(problem, p, runs, chains[p].take(), pooled.view(), forecast.diverged);
+            let (mut records, summary) =
+                self.verdict(problem, p, runs, chains[p].take(), pooled.view(), forecast.diverged);
+            records.extend(control_records(problem, p, pooled.view()));
             analyses.push(Analysis {
                 method: NAME.into(),
                 mean: forecast.mean,
@@ -267,7 +270,12 @@ impl Settings {
                 "effective number of particles, at the site where it is least",
                 pooled.effective_size(),
             ),
-            Record::new("mean_error", "standard error of the mean at time 0", &["site"], pooled.mean_error.clone()),
+            Record::new(
+                "mean_error",
+                "standard error of the mean at time 0",
+                &[problem.control().dimension()],
+                pooled.mean_error.clone(),
+            ),
             Record::new("levels", "temper levels of each SMC run", &["run"], per_run(&|r| r.levels as f64)),
             Record::new("moves", "HMC moves of each SMC run", &["run"], per_run(&|r| r.moves as f64)),
             Record::new(
@@ -295,7 +303,7 @@ impl Settings {
             Some(Err(why)) => reasons.push(format!("NUTS failed ({why})")),
             Some(Ok(chains)) => {
                 let check = ChainCheck::new(self, &chains);
-                let draws = chains.states.to_shape((self.nuts_chains * self.nuts_draws, problem.sites()));
+                let draws = chains.states.to_shape((self.nuts_chains * self.nuts_draws, problem.control().len()));
                 let draws = draws.expect("draws in one row each");
                 let outside = [share_beyond(draws.view(), states), share_beyond(states, draws.view())];
                 let gap = Gap::new(["SMC", "NUTS"], &pooled, &check.estimate);
@@ -324,8 +332,18 @@ impl Settings {
                     number("outside_smc", "share of the draws of NUTS beyond all particles", outside[1]),
                     number("nuts_gradients", "gradients of NUTS", chains.gradients as f64),
                     number("nuts_divergences", "divergent transitions of NUTS", chains.divergences as f64),
-                    Record::new("nuts_mean", "mean at time 0 by NUTS", &["site"], check.estimate.mean),
-                    Record::new("nuts_std", "standard deviation at time 0 by NUTS", &["site"], check.estimate.std),
+                    Record::new(
+                        "nuts_mean",
+                        "mean at time 0 by NUTS",
+                        &[problem.control().dimension()],
+                        check.estimate.mean,
+                    ),
+                    Record::new(
+                        "nuts_std",
+                        "standard deviation at time 0 by NUTS",
+                        &[problem.control().dimension()],
+                        check.estimate.std,
+                    ),
                 ]);
                 reasons.extend(check.reason);
                 reasons.extend(gap.reason);

@@ -35,7 +35,7 @@ const ACCEPTANCE: f64 = 0.95;
 /// The chains of one problem.
 #[derive(Debug)]
 pub(super) struct Chains {
-    /// Initial states: `[chains, draws, sites]`.
+    /// Initial states: `[chains, draws, control]`.
     pub states: Array3<f64>,
     /// Gradients altogether.
     pub gradients: u64,

@@ -25,7 +25,7 @@ const RUN_SHIFT: u32 = 24;
 /// What a run ends with.
 #[derive(Debug)]
 pub(super) struct Particles {
-    /// Initial states: `[particles, sites]`.
+    /// Initial states: `[particles, control]`.
     pub states: Array2<f64>,
     /// Which particle of the prior each one descends from.
     pub eves: Vec<u32>,
@@ -59,16 +59,16 @@ enum Phase {
     Done,
 }
 
-/// One run of one problem. Arrays hold `particles` rows of `sites` numbers, or `particles` numbers.
+/// One run of one problem. Arrays hold `particles` rows of `control` numbers, or `particles` numbers.
 pub(super) struct Run {
     /// The problem's number in the set.
     pub p: usize,
     seed: u64,
     index: u32,
-    sites: usize,
+    /// Numbers of a control.
+    control: usize,
     background: Vec<f64>,
     root: Arc<Factor>,
-    root_scale: f64,
     phase: Phase,
 
     /// The particles, their J_o, and its gradient with respect to z.
@@ -104,35 +104,27 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub fn new(
-        settings: &Settings,
-        problem: &Problem,
-        p: usize,
-        index: u32,
-        root: Arc<Factor>,
-        root_scale: f64,
-    ) -> Self {
-        let (count, sites) = (settings.particles, problem.sites());
+    pub fn new(settings: &Settings, problem: &Problem, p: usize, index: u32, root: Arc<Factor>) -> Self {
+        let (count, control) = (settings.particles, problem.control().len());
         let mut run = Self {
             p,
             seed: problem.seeds[p],
             index,
-            sites,
-            background: problem.background.mean_of(p).to_vec(),
+            control,
+            background: problem.control_mean(p).to_vec(),
             root,
-            root_scale,
             phase: Phase::Start,
             z: Vec::new(),
             cost: vec![0.0; count],
-            gradient: vec![0.0; count * sites],
+            gradient: vec![0.0; count * control],
             eves: (0..count as u32).collect(),
-            proposal: vec![0.0; count * sites],
-            momentum: vec![0.0; count * sites],
+            proposal: vec![0.0; count * control],
+            momentum: vec![0.0; count * control],
             energy: vec![0.0; count],
             step_size: vec![0.0; count],
             lost: vec![false; count],
             beta: 0.0,
-            mass: Factor::identity(sites),
+            mass: Factor::identity(control),
             origin: Vec::new(),
             mean_step_size: 0.5,
             leapfrog_steps: 0,
@@ -147,7 +139,7 @@ impl Run {
             interrupted: false,
         };
         let (seed, iteration) = (run.seed, run.iteration());
-        fill_normals(&mut run.proposal, sites, seed, Stream::Particles, iteration);
+        fill_normals(&mut run.proposal, control, seed, Stream::Particles, iteration);
         run.z.clone_from(&run.proposal);
         run.origin.clone_from(&run.z);
         run
@@ -164,20 +156,20 @@ impl Run {
 
     /// The initial states whose gradients are wanted.
     pub fn write_members(&mut self, members: &mut [f64]) {
-        let Self { sites: n, background, root, root_scale, z, proposal, lost, .. } = self;
+        let Self { control: n, background, root, z, proposal, lost, .. } = self;
         let (n, block) = (*n, BLOCK * *n);
         let chunks = (members.par_chunks_mut(block), proposal.par_chunks_mut(block), z.par_chunks(block));
         (chunks.0, chunks.1, chunks.2, lost.par_chunks_mut(BLOCK)).into_par_iter().for_each(|(x, q, z, lost)| {
             let rows = x.chunks_exact_mut(n).zip(q.chunks_exact_mut(n)).zip(z.chunks_exact(n)).zip(lost);
             for (((x, q), z), lost) in rows {
                 x.copy_from_slice(background);
-                root.add(*root_scale, q, x);
+                root.add(1.0, q, x);
                 if x.iter().any(|x| !x.is_finite()) {
                     // Beyond all numbers: it will be rejected, and stays where it came from until then.
                     *lost = true;
                     q.copy_from_slice(z);
                     x.copy_from_slice(background);
-                    root.add(*root_scale, q, x);
+                    root.add(1.0, q, x);
                 }
             }
         });
@@ -218,10 +210,10 @@ impl Run {
 
     /// The gradient with respect to z at the particles.
     fn pull_back(&mut self, gradients: &[f64]) {
-        let n = self.sites;
+        let n = self.control;
         for (own, g) in self.gradient.chunks_exact_mut(n).zip(gradients.chunks_exact(n)) {
             own.fill(0.0);
-            self.root.add_transposed(self.root_scale, g, own);
+            self.root.add_transposed(1.0, g, own);
         }
     }
 
@@ -268,7 +260,7 @@ impl Run {
 
     /// The square root of the weighted particles' covariance.
     fn covariance(&self, weights: &[f64]) -> Factor {
-        let n = self.sites;
+        let n = self.control;
         let mut mean = vec![0.0; n];
         for (z, w) in self.z.chunks_exact(n).zip(weights) {
             mean.iter_mut().zip(z).for_each(|(m, z)| *m += w * z);
@@ -292,7 +284,7 @@ impl Run {
 
     /// Systematic resampling: particle i survives N w_i times, rounded up or down.
     fn resample(&mut self, weights: &[f64]) {
-        let (n, count) = (self.sites, weights.len());
+        let (n, count) = (self.control, weights.len());
         let u = uniforms(self.seed, Stream::Resampling, self.index << RUN_SHIFT | self.levels as u32, 0)[0];
         let mut parents = Vec::with_capacity(count);
         let (mut parent, mut cumulated) = (0, weights[0]);
@@ -325,7 +317,7 @@ impl Run {
         self.moves += 1;
         self.leapfrog_steps = ((TRAJECTORY / self.mean_step_size).round() as usize).clamp(1, settings.leapfrog_steps);
         let (seed, iteration, n, beta, mean) =
-            (self.seed, self.iteration(), self.sites, self.beta, self.mean_step_size);
+            (self.seed, self.iteration(), self.control, self.beta, self.mean_step_size);
         fill_normals(&mut self.momentum, n, seed, Stream::Momentum, iteration);
         let Self { z, cost, gradient, proposal, momentum, energy, step_size, lost, mass, .. } = self;
         let block = BLOCK * n;
@@ -364,7 +356,7 @@ impl Run {
     fn leapfrog(&mut self, step: usize, costs: &[f64], gradients: &[f64], diverged: &[bool]) {
         let last = step == self.leapfrog_steps;
         let kick = if last { 0.5 } else { 1.0 };
-        let (n, beta, root_scale) = (self.sites, self.beta, self.root_scale);
+        let (n, beta) = (self.control, self.beta);
         let Self { z, proposal, momentum, energy, step_size, lost, mass, root, .. } = self;
         let block = BLOCK * n;
         (
@@ -389,7 +381,7 @@ impl Run {
                         continue;
                     }
                     force.fill(0.0);
-                    root.add_transposed(beta * root_scale, g, &mut force);
+                    root.add_transposed(beta, g, &mut force);
                     force.iter_mut().zip(&*q).for_each(|(f, q)| *f += q);
                     mass.add_transposed(-kick * step[i], &force, v);
                     if last {
@@ -403,7 +395,7 @@ impl Run {
 
     /// Accepts or rejects each proposal, and sees whether the particles have moved enough.
     fn decide(&mut self, settings: &Settings, costs: &[f64], gradients: &[f64]) {
-        let (n, iteration) = (self.sites, self.iteration());
+        let (n, iteration) = (self.control, self.iteration());
         let mut acceptance = 0.0;
         for i in 0..costs.len() {
             // An energy that is not a number is beyond all numbers.
@@ -415,7 +407,7 @@ impl Run {
                 self.z[row.clone()].copy_from_slice(&self.proposal[row.clone()]);
                 self.cost[i] = costs[i];
                 self.gradient[row.clone()].fill(0.0);
-                self.root.add_transposed(self.root_scale, &gradients[row.clone()], &mut self.gradient[row]);
+                self.root.add_transposed(1.0, &gradients[row.clone()], &mut self.gradient[row]);
             }
         }
         acceptance /= costs.len() as f64;
@@ -431,11 +423,11 @@ impl Run {
     }
 
     pub fn finish(self) -> Particles {
-        let mut states = Array2::zeros((self.cost.len(), self.sites));
-        for (mut x, z) in states.outer_iter_mut().zip(self.z.chunks_exact(self.sites)) {
+        let mut states = Array2::zeros((self.cost.len(), self.control));
+        for (mut x, z) in states.outer_iter_mut().zip(self.z.chunks_exact(self.control)) {
             let x = x.as_slice_mut().expect("standard layout");
             x.copy_from_slice(&self.background);
-            self.root.add(self.root_scale, z, x);
+            self.root.add(1.0, z, x);
         }
         Particles {
             states,

@@ -11,7 +11,7 @@ use super::factor::Factor;
 use super::run::{Particles, Run};
 use crate::engine::{Engine, Members, Terms};
 use crate::error::Result;
-use crate::problem::{BackgroundError, Problem};
+use crate::problem::Problem;
 use ndarray::Array2;
 use rayon::prelude::*;
 use std::ops::{ControlFlow, Range};
@@ -33,7 +33,7 @@ pub(super) fn sample(
     watch: &mut Watch,
 ) -> Result<Vec<Particles>> {
     let count = problem.count();
-    let per_problem = settings.runs * settings.particles * problem.sites() * 8 * 8;
+    let per_problem = settings.runs * settings.particles * problem.control().len() * 8 * 8;
     let group = (BUDGET / per_problem).clamp(1, count);
     let mut results = Vec::with_capacity(count * settings.runs);
     let mut ended = false;
@@ -53,22 +53,14 @@ pub(super) fn sample(
 
 /// The runs of some problems at the prior.
 fn starts(settings: &Settings, problem: &Problem, range: Range<usize>) -> Vec<Run> {
-    let shared = match &problem.background.error {
-        BackgroundError::Diagonal(_) => None,
-        BackgroundError::Full(_) => Some(Arc::new(Factor::background(&problem.background, 0))),
-    };
     range
         .flat_map(|p| {
-            let root = match &shared {
-                Some(root) => root.clone(),
-                None => Arc::new(Factor::background(&problem.background, p)),
-            };
-            let scale = if shared.is_some() { problem.background.scale_of(p).sqrt() } else { 1.0 };
-            (0..settings.runs as u32).map(move |run| (p, run, root.clone(), scale)).collect::<Vec<_>>()
+            let root = Arc::new(Factor::prior(problem, p));
+            (0..settings.runs as u32).map(move |run| (p, run, root.clone())).collect::<Vec<_>>()
         })
         .collect::<Vec<_>>()
         .into_par_iter()
-        .map(|(p, run, root, scale)| Run::new(settings, problem, p, run, root, scale))
+        .map(|(p, run, root)| Run::new(settings, problem, p, run, root))
         .collect()
 }
 
@@ -80,7 +72,7 @@ fn lockstep(
     runs: &mut [Run],
     watch: &mut Watch,
 ) -> Result<()> {
-    let (n, particles) = (problem.sites(), settings.particles);
+    let (n, particles) = (problem.control().len(), settings.particles);
     let terms = Terms { background: false, observation: true };
     let total = runs.len();
     loop {

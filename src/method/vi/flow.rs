@@ -29,7 +29,7 @@ impl Settings {
     /// Fits one flow per problem, in front of the full-rank Gaussian fitted before it.
     pub(super) fn fit_flow(&self, minima: &mut Minima, engine: &Engine, observer: &mut dyn Observer) -> Result<Fitted> {
         let problem = minima.problem;
-        Flow::check(self.family, &self.flow, problem.sites(), problem.count())?;
+        Flow::check(self.family, &self.flow, problem.control().len(), problem.count())?;
         let gaussian = Self { family: Family::FullRank, ..*self };
         let (base, before) = gaussian.fit_normals(minima, engine, observer)?;
         let mut flow = Flow::new(self.family, &self.flow, base, &problem.seeds)?;

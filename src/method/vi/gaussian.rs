@@ -41,7 +41,7 @@ impl Settings {
             InitialFit::Background => self.at_background(problem)?,
             InitialFit::Laplace => {
                 let all = minima.known(observer)?;
-                let n = problem.sites();
+                let n = problem.control().len();
                 let mut states = Array2::zeros((problem.count(), n));
                 for (p, own) in all.iter().enumerate() {
                     let lowest = minima::lowest(own);
@@ -63,14 +63,11 @@ impl Settings {
 
     /// Around x_b, with the initial deviation.
     pub(super) fn at_background(&self, problem: &Problem) -> Result<Box<dyn Gaussian>> {
-        let shape = (problem.count(), problem.sites());
-        let mean = Array2::from_shape_fn(shape, |(p, i)| problem.background.mean_of(p)[i]);
+        let mean = problem.control_means();
+        let shape = mean.dim();
         let units = match self.units {
             Units::Physical => Array2::ones(shape),
-            Units::Background => {
-                let std: Vec<_> = (0..shape.0).map(|p| problem.background.std_of(p)).collect();
-                Array2::from_shape_fn(shape, |(p, i)| std[p][i])
-            }
+            Units::Background => problem.control_stds(),
         };
         let std = &units * self.initial_std;
         Ok(match self.family {
@@ -93,7 +90,7 @@ impl Settings {
         })
     }
 
-    /// The member of the family closest to the Laplace approximation: `states: [P, sites]`.
+    /// The member of the family closest to the Laplace approximation: `states: [P, control]`.
     pub(super) fn at_laplace(
         &self,
         problem: &Problem,
@@ -116,13 +113,13 @@ impl Settings {
                 let std = rows(laplaces.iter().map(|l| l.hessian.diag().mapv(|h| h.sqrt().recip())).collect());
                 let units = match self.units {
                     Units::Physical => Array2::ones((problems, n)),
-                    Units::Background => rows((0..problems).map(|p| problem.background.std_of(p)).collect()),
+                    Units::Background => problem.control_stds(),
                 };
                 Box::new(MeanField::new(states, &std)?.in_units(units))
             }
             Family::LowRank => {
                 let rank = self.rank.min(n);
-                let diagonal = rows((0..problems).map(|p| problem.background.std_of(p)).collect());
+                let diagonal = problem.control_stds();
                 let factors = laplaces.iter().zip(diagonal.outer_iter());
                 let factor = stack(factors.map(|(l, d)| leading_directions(&l.hessian, &d.to_owned(), rank)).collect());
                 Box::new(LowRank::new(states, &diagonal, &factor, stds)?)

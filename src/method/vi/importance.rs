@@ -29,13 +29,13 @@ pub(super) struct Weighed {
     pub records: Vec<Record>,
     /// The end of the summary: what the fit is worth.
     pub sentence: String,
-    /// Samples at time 0, resampled by their weights, where they were asked for: `[samples, sites]`.
+    /// Samples at time 0, resampled by their weights, where they were asked for: `[samples, control]`.
     pub resampled: Option<Array2<f64>>,
 }
 
 /// Draws of one problem from q, with the logarithms of p(y, x0) / q(x0).
 pub(super) struct Weights {
-    /// `[draws, sites]`
+    /// `[draws, control]`
     pub states: Array2<f64>,
     /// Minus infinity where a draw diverged: `[draws]`.
     pub log: Vec<f64>,
@@ -52,7 +52,7 @@ pub(super) fn draw(
     draws: usize,
     q: &(dyn Fn(Range<usize>) -> Draws + Sync),
 ) -> Result<Weights> {
-    let n = problem.sites();
+    let n = problem.control().len();
     let normalizer = log_normalizer(problem, p);
     let mut states = Vec::new();
     let mut log = Vec::with_capacity(draws);
@@ -87,7 +87,7 @@ struct Seen {
     evidence: Estimate,
     bound: Estimate,
     diverged: usize,
-    /// Deviation of q itself: `[sites]`.
+    /// Deviation of q itself: `[control]`.
     std: Array1<f64>,
     resampled: Option<Array2<f64>>,
 }
@@ -113,7 +113,7 @@ pub(super) fn weigh(
     faults: &[Option<String>],
 ) -> Result<Vec<Weighed>> {
     let mut seen = Vec::with_capacity(problem.count());
-    let mut means = Array2::zeros((problem.count(), problem.sites()));
+    let mut means = Array2::zeros((problem.count(), problem.control().len()));
     for p in 0..problem.count() {
         let seed = problem.seeds[p];
         let from_q = |members| q.draw(p, seed, Stream::Importance, members);
@@ -162,7 +162,7 @@ pub(super) fn weigh(
                     seen.evidence.mean
                 ),
             };
-            let mut records = records(&seen, &verdict, own.cost);
+            let mut records = records(&seen, &verdict, own.cost, problem.control().dimension());
             let mut sentence = format!("{sentence}, k-hat {:.2}; {}", seen.psis.k_hat, verdict.sentence);
             if settings.corrected {
                 records.push(Record::scalar(
@@ -191,7 +191,7 @@ fn error(estimate: &Estimate) -> f64 {
     estimate.standard_error.unwrap_or(f64::NAN)
 }
 
-fn records(seen: &Seen, verdict: &Verdict, cost: f64) -> Vec<Record> {
+fn records(seen: &Seen, verdict: &Verdict, cost: f64, control: &str) -> Vec<Record> {
     let Seen { psis, corrected, elbo, evidence, bound, .. } = seen;
     vec![
         Record::scalar(
@@ -226,8 +226,8 @@ fn records(seen: &Seen, verdict: &Verdict, cost: f64) -> Vec<Record> {
             "distance of the fit's mean to the corrected one, in its sd",
             corrected.mean_gap,
         ),
-        Record::new("corrected_mean", "mean by importance weights", &["site"], corrected.mean.clone()),
-        Record::new("corrected_std", "standard deviation by importance weights", &["site"], corrected.std.clone()),
+        Record::new("corrected_mean", "mean by importance weights", &[control], corrected.mean.clone()),
+        Record::new("corrected_std", "standard deviation by importance weights", &[control], corrected.std.clone()),
         Record::scalar("twice_nearest_minimum_cost", "2 J at the minimum below the fit's mean", 2.0 * cost),
         Record::scalar("verdict", "2: trust mean and spread, 1: the mean only, 0: neither", verdict.trust.number()),
     ]

@@ -18,7 +18,7 @@ const STARTS: usize = 8;
 pub(super) struct Minimum {
     /// J there; infinite where the minimisation diverged.
     pub cost: f64,
-    /// x0 there: `[sites]`.
+    /// The control there: `[control]`.
     pub state: Array1<f64>,
 }
 
@@ -75,15 +75,15 @@ impl<'a> Minima<'a> {
         if self.found.is_empty() { self.search(STARTS, observer) } else { Ok(&self.found) }
     }
 
-    /// The minimum that each problem's state leads down to: `states: [P, sites]`.
+    /// The minimum that each problem's state leads down to: `states: [P, control]`.
     ///
     /// # Errors
     /// An engine's.
     pub fn descend(&mut self, states: &Array2<f64>) -> Result<Vec<Minimum>> {
-        let (problem, n) = (self.problem, self.problem.sites());
+        let problem = self.problem;
         let rows: Vec<_> = (0..problem.count()).map(|p| Row { problem: p as u32, member: 0 }).collect();
-        let backgrounds = Array2::from_shape_fn((rows.len(), n), |(p, i)| problem.background.mean_of(p)[i]);
-        let whiten = |p: usize| problem.background.whiten(p, (&states.row(p) - &backgrounds.row(p)).view()).to_vec();
+        let backgrounds = problem.control_means();
+        let whiten = |p: usize| problem.control_whitened(p, (&states.row(p) - &backgrounds.row(p)).view()).to_vec();
         let from = (0..rows.len()).map(whiten).collect();
         let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0, roots: None };
         let descent = self.settings.descent(self.precision);
@@ -92,7 +92,7 @@ impl<'a> Minima<'a> {
         Ok(rests.iter().enumerate().map(|(p, rest)| self.minimum(p, rest)).collect())
     }
 
-    /// The Laplace approximation of each problem at a minimum: `states: [P, sites]`.
+    /// The Laplace approximation of each problem at a minimum: `states: [P, control]`.
     ///
     /// # Errors
     /// An engine's.
@@ -102,8 +102,8 @@ impl<'a> Minima<'a> {
 
     fn minimum(&mut self, p: usize, rest: &Rest) -> Minimum {
         self.evaluations[p] += rest.evaluations;
-        let background = self.problem.background.mean_of(p);
-        Minimum { cost: rest.minimum.cost, state: self.windows.initial_state(p, background, &rest.minimum.point) }
+        let background = self.problem.control_mean(p);
+        Minimum { cost: rest.minimum.cost, state: self.windows.control(p, background.view(), &rest.minimum.point) }
     }
 }
 

@@ -148,7 +148,7 @@ fn distinct(problem: &Problem, p: usize, minima: &[Minimum]) -> Vec<Distinct> {
     let mut distinct: Vec<Distinct> = Vec::new();
     for minimum in sorted {
         let near = |other: &&mut Distinct| {
-            let gap = problem.background.whiten(p, (&minimum.state - &other.minimum.state).view());
+            let gap = problem.control_whitened(p, (&minimum.state - &other.minimum.state).view());
             gap.dot(&gap).sqrt() <= APART
         };
         let deep = distinct.first().is_none_or(|lowest| minimum.cost < lowest.minimum.cost + DEEPEST);
