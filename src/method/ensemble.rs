@@ -4,6 +4,7 @@
 //! Member k of a problem has xb^k = xb + a L eps and y^k = y + a R^1/2 eps' with amplitude a, standard normal draws of
 //! its own and L L' = B. All members of all problems move in lockstep; those that have come to rest cost nothing more.
 
+use super::control::control_records;
 use super::descent::{Descent, Minimiser, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Minimum, Reason, Schedule};
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -186,7 +187,9 @@ impl Settings {
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, outcome) in outcomes.iter().enumerate() {
             outcome.check_share(self.max_diverged_share, problem.seeds[p])?;
-            analyses.push(self.analysis(problem, p, outcome, windows.forecast(p, outcome.kept_states().view())?)?);
+            let kept = outcome.kept_states();
+            let trajectories = windows.forecast(p, kept.view())?;
+            analyses.push(self.analysis(problem, p, outcome, kept.view(), trajectories)?);
         }
         let seconds = clock.elapsed().as_secs_f64();
         analyses.iter_mut().for_each(|a| a.seconds = seconds);
@@ -334,12 +337,13 @@ impl Settings {
         problem: &Problem,
         p: usize,
         outcome: &Outcome,
+        kept: ArrayView2<f64>,
         trajectories: ndarray::Array3<f64>,
     ) -> Result<Analysis> {
         let samples = Samples::new(trajectories.view(), "the ensemble of 4DVAR", self.max_diverged_share)?;
         Ok(Analysis {
             method: NAME.into(),
-            records: self.records(problem, p, outcome, samples.diverged),
+            records: [self.records(problem, p, outcome, samples.diverged), control_records(problem, p, kept)].concat(),
             summary: self.summary(problem, p, outcome, samples.diverged),
             mean: samples.mean,
             std: samples.std,
@@ -377,7 +381,7 @@ impl Settings {
                 "initial_state",
                 "initial state at each member's minimum, those left out included",
                 &["member", "site"],
-                outcome.states.clone(),
+                outcome.states.slice(s![.., ..problem.sites()]).to_owned(),
             ),
             Record::new(
                 "status",

@@ -9,6 +9,7 @@ mod minima;
 mod mixture;
 mod track;
 
+use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, check_count, check_positive, check_share};
 use crate::engine::{Engine, LoadedProblem, Members};
@@ -276,6 +277,7 @@ impl Settings {
                 Record::scalar("observation_count", "number of assimilated observations", count),
                 Record::scalar("diverged_samples", "samples left out because they diverged", samples.diverged as f64),
             ]);
+            records.extend(control_records(problem, p, states.slice(s![p * self.samples..(p + 1) * self.samples, ..])));
             analyses.push(Analysis {
                 method: self.family.title().into(),
                 mean: samples.mean,
