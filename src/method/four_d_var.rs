@@ -64,8 +64,12 @@ pub struct Settings {
 pub struct Minima {
     /// From the background: `[P, times, sites]`.
     pub background: Array3<f64>,
-    /// From the initial state of least cost: `[P, times, sites]`.
+    /// From the control of least cost: `[P, times, sites]`.
     pub analysis: Array3<f64>,
+    /// The controls of least cost: `[P, control]`.
+    pub controls: Array2<f64>,
+    /// Posterior deviation of the parameters by the Gauss-Newton Hessian, where they are estimated: `[P, parameters]`.
+    pub parameter_std: Option<Array2<f64>>,
 }
 
 impl Default for Settings {
@@ -161,7 +165,7 @@ impl Settings {
     }
 
     /// The minimum of every problem of the set without covariance and samples: what a cycle needs, at the price of the
-    /// minimisation.
+    /// minimisation. Where parameters are estimated, their deviation takes as many tangents as the control is long.
     ///
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, every start diverged.
@@ -179,7 +183,18 @@ impl Settings {
         }
         let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
         let every_other = |first: usize| trajectories.slice(s![first..;2, .., ..]).to_owned();
-        Ok(Minima { background: every_other(0), analysis: every_other(1) })
+        let layout = problem.control();
+        let parameter_std = if layout.parameters > 0 {
+            let precision = engine.hardware().precision;
+            let laplaces = laplace::laplace(problem, windows.whole(), best.view(), Hessian::GaussNewton, precision)?;
+            let std = |laplace: &Laplace| laplace.covariance.diag().slice(s![layout.parameters()]).mapv(f64::sqrt);
+            let rows: Vec<_> = laplaces.iter().map(std).collect();
+            let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
+            Some(ndarray::stack(Axis(0), &views).expect("rows of one length"))
+        } else {
+            None
+        };
+        Ok(Minima { background: every_other(0), analysis: every_other(1), controls: best, parameter_std })
     }
 
     /// The minimum of each start of each problem, problem by problem, in the control z.
