@@ -85,7 +85,8 @@ pub struct CycleSettings {
     /// Share of the static B = x C in the backgrounds of vi and ensemble; the rest is what they carry. Default: 0
     #[arg(long, value_name = "SHARE")]
     pub static_share: f64,
-    /// Members of the ensemble, and samples of the posterior of vi, whose covariance is carried. Default: 100
+    /// Members of the ensemble, and samples of the posterior of vi, whose covariance is carried: the fewer, the more
+    /// inflation it takes. Default: 400
     #[arg(long, value_name = "N")]
     pub members: usize,
     /// The Gaussian family that vi fits. Default: full-rank
@@ -138,7 +139,7 @@ impl Default for CycleSettings {
             factors: vec![0.02],
             inflations: vec![1.1],
             static_share: 0.0,
-            members: 100,
+            members: 400,
             family: Family::FullRank,
             iterations: 50,
             batch: 64,
