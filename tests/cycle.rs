@@ -487,7 +487,7 @@ fn sakov2008_has_the_scores_that_the_field_knows() {
 #[test]
 fn bad_settings_are_refused_by_name() {
     type Change = fn(&mut CycleSettings);
-    let cases: [(&str, Change); 30] = [
+    let cases: [(&str, Change); 31] = [
         ("sites", |s| s.sites = 3),
         ("sites", |s| (s.sites, s.climatology) = (100_000, 1_000_000)),
         ("states of a window", |s| (s.windows, s.burn_in, s.sites, s.factors) = (vec![9000], 9000, 8000, vec![1.0; 9])),
@@ -515,6 +515,7 @@ fn bad_settings_are_refused_by_name() {
         ("inflations", |s| s.inflations = vec![]),
         ("inflations", |s| s.inflations = vec![0.0]),
         ("shift", |s| s.shift = 0),
+        ("starts", |s| s.starts = 0),
         ("windows", |s| (s.windows, s.shift) = (vec![2], 3)),
         ("members", |s| (s.methods, s.members) = (vec![CycledKind::Vi], 30)),
         ("family", |s| (s.methods, s.family) = (vec![CycledKind::Vi], vi4dvar::Family::Mixture)),

@@ -20,6 +20,8 @@ pub(super) fn preset() -> CyclePreset {
             shift: 11,
             factors: vec![0.01, 0.03, 0.1],
             inflations: vec![1.1, 1.5],
+            members: 200,
+            starts: 8,
             cycles: 200,
             burn_in: 20,
             ..CycleSettings::default()

@@ -89,6 +89,9 @@ pub struct CycleSettings {
     /// inflation it takes. Default: 400
     #[arg(long, value_name = "N")]
     pub members: usize,
+    /// Starting points of each minimisation of the cost: the background, and draws around it. Default: 1
+    #[arg(long, value_name = "N")]
+    pub starts: usize,
     /// The Gaussian family that vi fits. Default: full-rank
     #[arg(long, value_name = "FAMILY")]
     pub family: Family,
@@ -140,6 +143,7 @@ impl Default for CycleSettings {
             inflations: vec![1.1],
             static_share: 0.0,
             members: 400,
+            starts: 1,
             family: Family::FullRank,
             iterations: 50,
             batch: 64,
@@ -259,6 +263,7 @@ impl CycleSettings {
                 return Err(Error::invalid("family", expected, self.family.name(), "choose a single Gaussian"));
             }
         }
+        whole("starts", self.starts, 1, 100_000, "1 starts at the background")?;
         whole("cycles", self.cycles, 1, MOST_CYCLES, "correct the number of cycles")?;
         let help = "burn in for at least the longest window, which has to be filled";
         whole("burn-in", self.burn_in, self.longest().max(1).div_ceil(self.shift), MOST_CYCLES, help)?;
