@@ -155,7 +155,7 @@ fn simulate_assimilate_evaluate_chain() {
 #[test]
 fn model_errors_and_a_forcing_from_twin_to_evaluation() {
     let d = fresh();
-    let flags = "--forcing-std 0.5 --model-error-std 0.1 --members 20 --particles 200 --abc-trials 2000";
+    let flags = "--forcing-std 0.5 --model-error-std 0.1 --members 20 --particles 200 --nuts-draws 50 --nuts-tune 50";
     let table = succeed(&d, &format!("twin {SMALL} {flags} --out a"));
     let (_, parameters) = table.split_once("Parameters of the model").unwrap_or_else(|| panic!("{table}"));
     for name in ["Prior", "4DVAR", "ABC", "Ens. 4DVAR", "VI-4DVAR", "Reference"] {

@@ -250,7 +250,7 @@ fn assert_sampled(a: &Analysis, exact: &Exact, count: f64, label: &str) {
         close(*spread, own.sqrt(), 0.5 * own, &format!("deviation of error {i}"));
     }
     assert_eq!(found.shape(), [exact.errors.nrows() / SITES, SITES], "{label}");
-    if exact.mean.len() % SITES > 0 {
+    if !exact.mean.len().is_multiple_of(SITES) {
         let last = exact.mean.len() - 1;
         let own = exact.covariance[(last, last)];
         close(number(a, "parameter_mean"), exact.mean[last], own, "mean of F");
@@ -415,10 +415,12 @@ fn vi_fits_the_exact_mean_field_of_a_walk() {
 fn ensemble_samples_the_exact_posterior_of_a_walk() {
     let members = 2000;
     // Adam keeps its members on the device, with backgrounds of the whole control.
-    for (minimiser, start) in
-        [(Minimiser::Lbfgs, Start::Minimum), (Minimiser::Lbfgs, Start::Background), (Minimiser::Adam, Start::Minimum)]
-    {
-        for walk in WALKS {
+    for (minimiser, start, walks) in [
+        (Minimiser::Lbfgs, Start::Minimum, &WALKS[..]),
+        (Minimiser::Lbfgs, Start::Background, &WALKS[1..2]),
+        (Minimiser::Adam, Start::Minimum, &WALKS[2..3]),
+    ] {
+        for walk in walks {
             let mut problem = walk.build();
             // Perturbations have the variance R, whatever the weights are.
             problem.weights.fill(1.0);
