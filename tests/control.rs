@@ -291,6 +291,7 @@ fn four_d_var_finds_the_exact_posterior_of_a_walk() {
 
                 let least = number(a, "twice_minimum_cost") / 2.0;
                 assert!((least - exact.least_cost).abs() < 1e-9, "{label}: J = {least}, {}", exact.least_cost);
+                assert_terms(a, &problem, p, &exact.mean, exact.least_observation_cost);
                 // For a Gaussian posterior Laplace's log p(y) is exact.
                 let evidence = log_normalizer(&problem, p) - least
                     + 0.5 * (n as f64 * TAU.ln() + exact.covariance.determinant().ln());
@@ -301,33 +302,26 @@ fn four_d_var_finds_the_exact_posterior_of_a_walk() {
 }
 
 /// Each term of the least cost is that of its own block, and with J_o they add up to J.
-#[test]
-fn terms_of_the_least_cost_add_up() {
-    for walk in WALKS {
-        let problem = walk.build();
-        let settings = FourDVarSettings { starts: 1, samples: 2, ..FourDVarSettings::default() };
-        for (p, a) in settings.run(&problem, &cpu(), &mut Silent).unwrap().iter().enumerate() {
-            let (exact, (mean, covariance)) = (exact(&problem, p), prior(&problem, p));
-            let (d, weight) = (&exact.mean - mean, covariance.try_inverse().unwrap());
-            let n = d.len();
-            let term = |from: usize, to: usize| {
-                let part = d.rows(from, to - from);
-                0.5 * part.dot(&(weight.view((from, from), (to - from, to - from)) * part))
-            };
-            let errors = n - n % SITES;
-            let mut sum = exact.least_observation_cost;
-            for (name, want) in [
-                ("minimum_cost_background", term(0, SITES)),
-                ("minimum_cost_errors", term(SITES, errors)),
-                ("minimum_cost_parameters", term(errors, n)),
-            ] {
-                let found = number(a, name);
-                assert!((found - want).abs() < 1e-6, "{walk:?}, problem {p}: {name} is {found} and not {want}");
-                sum += found;
-            }
-            assert!((sum - number(a, "twice_minimum_cost") / 2.0).abs() < 1e-6, "{walk:?}, problem {p}: {sum}");
-        }
+fn assert_terms(a: &Analysis, problem: &Problem, p: usize, control: &DVector<f64>, observation: f64) {
+    let (mean, covariance) = prior(problem, p);
+    let (d, weight) = (control - mean, covariance.try_inverse().unwrap());
+    let term = |from: usize, to: usize| {
+        let part = d.rows(from, to - from);
+        0.5 * part.dot(&(weight.view((from, from), (to - from, to - from)) * part))
+    };
+    let (sites, n) = (problem.background.mean.ncols(), d.len());
+    let parameters = n - n % sites;
+    let mut sum = observation;
+    for (name, want) in [
+        ("minimum_cost_background", term(0, sites)),
+        ("minimum_cost_errors", term(sites, parameters)),
+        ("minimum_cost_parameters", term(parameters, n)),
+    ] {
+        let found = number(a, name);
+        assert!((found - want).abs() < 1e-5, "problem {p}: {name} is {found} and not {want}");
+        sum += found;
     }
+    assert!((sum - number(a, "twice_minimum_cost") / 2.0).abs() < 1e-5, "problem {p}: {sum}");
 }
 
 #[test]
@@ -626,6 +620,8 @@ fn four_d_var_of_a_forcing_is_where_gauss_newton_ends() {
             let (control, hessian) = gauss_newton(&problem, p);
             assert_close(&record(&staged[p], "control"), control.iter().copied(), 1e-5, "in stages");
             let label = format!("{settings:?}, problem {p}: {}", a.summary);
+            let observation = Oracle::<f64>::new(&problem, p).cost(control.as_slice()).observation;
+            assert_terms(a, &problem, p, &control, observation);
             assert_close(&record(a, "control"), control.iter().copied(), 1e-5, &label);
             let covariance = hessian.try_inverse().unwrap();
             assert_close(&record(a, "laplace_covariance"), covariance.iter().copied(), 1e-5, &label);
@@ -846,7 +842,7 @@ fn the_truth_has_the_model_that_was_asked_for() {
 /// What the truth does beyond the model is N(0, Q), as often as asked for and not after the last assimilated time.
 #[test]
 fn model_noise_has_the_covariance_that_was_asked_for() {
-    let base = TwinSettings { model_error_interval: Some(2), model_error_correlation: 1.5, ..twin() };
+    let base = TwinSettings { times: 14, model_error_interval: Some(2), model_error_correlation: 1.5, ..twin() };
     let (made, assumed) = (Some(0.2), Some(0.05));
     for (settings, std) in [
         (TwinSettings { model_noise: made, ..base.clone() }, 0.2),
@@ -874,7 +870,7 @@ fn model_noise_has_the_covariance_that_was_asked_for() {
         let mut count = 0.0;
         for p in 0..100 {
             let truth = set.truth_of(p).unwrap();
-            for t in 1..12 {
+            for t in 1..14 {
                 let mut next = truth.row(t - 1).to_vec();
                 Model::Lorenz96.integrate(&[8.0], &mut next, 0.05, 1);
                 let eta = &truth.row(t) - &ArrayView1::from(&next);
