@@ -151,6 +151,62 @@ fn simulate_assimilate_evaluate_chain() {
     assert!(size("t.nc") >= size("e.nc") + 2 * 16 * 8 * 8);
 }
 
+/// Estimated together with x0: the table, the files of every method, and commands that read such a problem.
+#[test]
+fn model_errors_and_a_forcing_from_twin_to_evaluation() {
+    let d = fresh();
+    let flags = "--forcing-std 0.5 --model-error-std 0.1 --members 20 --particles 200 --nuts-draws 50 --nuts-tune 50";
+    let table = succeed(&d, &format!("twin {SMALL} {flags} --out a"));
+    let (_, parameters) = table.split_once("Parameters of the model").unwrap_or_else(|| panic!("{table}"));
+    for name in ["Prior", "4DVAR", "ABC", "Ens. 4DVAR", "VI-4DVAR", "Reference"] {
+        let row = parameters.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {table}"));
+        assert_eq!(row.split_whitespace().filter(|n| n.parse::<f64>().is_ok()).count(), 4, "{row}");
+    }
+    assert!(fs::read_to_string(d.path().join("a/report.html")).unwrap().contains("Parameters of the model"));
+    let saved = fs::read_to_string(d.path().join("a/twin.toml")).unwrap();
+    assert!(saved.contains("forcing-std = 0.5") && saved.contains("model-error-std = 0.1"), "{saved}");
+
+    let problem = Problem::read(d.path().join("a/problem.nc")).unwrap();
+    let layout = problem.control();
+    assert_eq!((layout.errors, layout.parameters, layout.len()), (5, 1, 49));
+    assert!(problem.true_parameters_of(0).is_some());
+    for method in Method::CASE_STUDY {
+        let read = read_analysis(d.path().join(format!("a/{}.nc", method.name()))).unwrap();
+        for (name, shape) in [
+            ("parameter_mean", &[1][..]),
+            ("parameter_spread", &[1]),
+            ("model_error_mean", &[5, 8]),
+            ("model_error_spread", &[5, 8]),
+        ] {
+            assert_eq!(read.analysis.record(name).unwrap().values.shape(), shape, "{} {name}", method.name());
+        }
+    }
+
+    write_members(d.path().join("m.nc"), problem.background.mean.view(), &Attributes::new(), false).unwrap();
+    succeed(&d, "evaluate a/problem.nc --members m.nc --backend cpu --precision f64 --trajectories --out e.nc");
+    let mut file = netcdf3::FileReader::open(d.path().join("e.nc")).unwrap();
+    // At xb all of the control is at its prior mean; F goes without saying, and errors of the model are 0.
+    assert_eq!(file.read_var_f64("cost_background").unwrap(), [0.0]);
+    assert_eq!(file.data_set().get_var("gradient").unwrap().dim_names(), ["member", "control"]);
+    let gradient = file.read_var_f64("gradient").unwrap();
+    assert!(gradient.len() == 49 && gradient.iter().all(|g| g.is_finite()) && gradient[48] != 0.0, "{gradient:?}");
+    let mut x = problem.background.mean_of(0).to_vec();
+    problem.model.integrate(&[8.0], &mut x, 0.1, 7);
+    let trajectory = file.read_var_f64("trajectory").unwrap();
+    assert!(trajectory[7 * 8..].iter().zip(&x).all(|(a, b)| (a - b).abs() < 1e-10), "{trajectory:?} {x:?}");
+
+    // Analyses of other priors are not compared.
+    succeed(&d, "assimilate a/problem.nc --backend cpu --method 4dvar --out 4dvar.nc");
+    succeed(&d, "compare 4dvar.nc a/vi.nc --out same");
+    for other in
+        ["--forcing-std 0.4 --model-error-std 0.1", "--forcing-std 0.5 --model-error-std 0.2 --model-noise 0.1"]
+    {
+        succeed(&d, &format!("twin {SMALL} {other} --methods 4dvar --out b --force"));
+        let message = refuse(&d, "compare 4dvar.nc b/4dvar.nc --out different");
+        assert!(message.contains("prior of the control") || message.contains("model error"), "{message}");
+    }
+}
+
 #[test]
 fn repeated_twins_score_what_each_gives_alone_and_show_the_first() {
     let d = fresh();
@@ -221,6 +277,14 @@ fn bad_settings_are_refused_with_their_name() {
         ("--dt -0.1", "dt"),
         ("--steps-per-time 0", "steps_per_time"),
         ("--forcing nan", "forcing"),
+        ("--forcing-std 0", "forcing-std"),
+        ("--true-forcing inf", "true-forcing"),
+        ("--true-steps-per-time 0", "true-steps-per-time"),
+        ("--model-error-std -0.1", "model-error-std"),
+        ("--model-error-std 0.1 --model-error-interval 0", "model-error-interval"),
+        ("--model-error-interval 1", "model-error-std"),
+        ("--model-error-std 0.1 --model-error-correlation nan", "model-error-correlation"),
+        ("--model-noise nan", "model-noise"),
         ("--sites many", "--sites"),
         ("--seed -1", "--seed"),
         ("--sites 1000000 --times 1000000", "4 GiB"),

@@ -1,6 +1,6 @@
 //! Files: round trips, the same bytes on rewriting, and a clear refusal of everything that is not right.
 
-use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, arr1};
+use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, arr1, arr2};
 use netcdf3::{DataSet, DataVector, FileReader, FileWriter, Version};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use vi4dvar::output::{
     write_evaluation, write_members,
 };
 use vi4dvar::problem::{
-    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
 
 const SITES: usize = 6;
@@ -58,6 +58,19 @@ fn covariance() -> Array2<f64> {
 
 fn full_b(mut p: Problem) -> Problem {
     p.background.error = ErrorCovariance::Full(vec![CovarianceFactor::new(covariance()).unwrap()]);
+    p
+}
+
+/// With errors of the model and a forcing that is estimated.
+fn weak(mut p: Problem, full: bool) -> Problem {
+    let covariance = if full {
+        ErrorCovariance::Full(vec![CovarianceFactor::new(covariance() * 0.1).unwrap()])
+    } else {
+        ErrorCovariance::Diagonal(Array2::from_shape_fn((1, SITES), |(_, i)| 0.1 * i as f64))
+    };
+    p.model_error = Some(ModelError { covariance, interval: if full { 2 } else { 9 } });
+    p.parameter_std = Some(Array2::from_elem((1, 1), 0.5));
+    p.true_parameters = Some(Array2::from_elem((1, 1), 8.75));
     p
 }
 
@@ -115,6 +128,9 @@ fn assert_same_problem(a: &Problem, b: &Problem) {
     assert!(same(&a.observation_std, &b.observation_std));
     assert_eq!(a.background.std_of(0), b.background.std_of(0));
     assert_eq!(a.background.precision_of(0), b.background.precision_of(0));
+    assert_eq!((&a.parameter_std, &a.true_parameters), (&b.parameter_std, &b.true_parameters));
+    let model_error = |p: &Problem| p.model_error.as_ref().map(|q| (q.covariance.covariance_of(0), q.interval));
+    assert_eq!(model_error(a), model_error(b));
 }
 
 /// One refusal: exit code 2, one line, and the words that tell what is wrong.
@@ -151,6 +167,13 @@ fn problem_round_trip() {
     one_time.weights = Array2::ones((1, 1));
     one_time.truth = None;
 
+    let mut estimated = problem();
+    estimated.parameter_std = Some(Array2::from_elem((1, 1), 0.25));
+    let mut perfect = weak(problem(), false);
+    perfect.model_error.as_mut().unwrap().covariance = ErrorCovariance::Diagonal(Array2::zeros((1, SITES)));
+    let mut elsewhere = problem();
+    elsewhere.true_parameters = Some(Array2::from_elem((1, 1), 9.0));
+
     let cases = [
         ("diagonal", problem()),
         ("full", full_b(problem())),
@@ -161,6 +184,11 @@ fn problem_round_trip() {
         ("without truth", without_truth),
         ("large seed", large_seed),
         ("one time", one_time),
+        ("diagonal Q", weak(problem(), false)),
+        ("full Q and B", weak(full_b(problem()), true)),
+        ("Q of nothing", perfect),
+        ("forcing estimated", estimated),
+        ("true forcing", elsewhere),
     ];
     let directory = temporary();
     for (name, written) in cases {
@@ -425,8 +453,34 @@ fn foreign_missing_values_are_unobserved() {
 }
 
 #[test]
+fn foreign_model_errors_and_parameters_are_read() {
+    let read = Draft::new()
+        .variable("model_error_std", &["site"], DataVector::F32(vec![0.25; SITES]))
+        .attribute("model_error_interval", real(3.0))
+        .attribute("forcing_std", whole(1))
+        .attribute("true_forcing", real(7.5))
+        .read()
+        .unwrap();
+    let q = read.model_error.as_ref().unwrap();
+    assert_eq!((q.covariance.std_of(0).to_vec(), q.interval), (vec![0.25; SITES], 3));
+    assert_eq!((read.parameter_std, read.true_parameters), (Some(arr2(&[[1.0]])), Some(arr2(&[[7.5]]))));
+}
+
+#[test]
 fn bad_problem_is_refused() {
     let doubles = |n: usize| DataVector::F64(vec![1.0; n]);
+    let errs = || {
+        Draft::new()
+            .variable("model_error_std", &["site"], DataVector::F64(vec![1.0; SITES]))
+            .attribute("model_error_interval", whole(3))
+    };
+    let errs_full = || {
+        errs().dimension("site_2", SITES).variable(
+            "model_error_covariance",
+            &["site", "site_2"],
+            DataVector::F64(covariance().into_iter().collect()),
+        )
+    };
     let cases: Vec<(Draft, &[&str])> = vec![
         // Variables that are missing, misshapen or of the wrong type.
         (Draft::new().without("background"), &["expected a variable `background`", "found time, "]),
@@ -539,19 +593,35 @@ fn bad_problem_is_refused() {
         (Draft::new().attribute("assimilated_times", whole(0)), &["assimilated_times", "found 0"]),
         (Draft::new().attribute("seed", real(0.5)), &["`seed`", "whole number", "found 0.5"]),
         (Draft::new().attribute("seed", DataVector::I32(vec![1, 2])), &["`seed`", "whole number"]),
-        // What later versions assimilate.
+        // Model errors and parameters.
+        (errs().without("model_error_interval"), &["`model_error_interval`", "whole number", "found none"]),
         (
-            Draft::new().variable("model_error_std", &["site"], doubles(SITES)),
-            &["variable `model_error_std`", "does not assimilate", "weak constraint"],
+            errs().without("model_error_std"),
+            &["model_error_std", "model_error_covariance", "attribute `model_error_interval` alone"],
+        ),
+        (errs_full(), &["model_error_std", "model_error_covariance", "both"]),
+        (
+            errs_full().without("model_error_std").edit("model_error_covariance", |v| v.fill(1.0)),
+            &["model_error_covariance", "positive definite", "smallest eigenvalue"],
         ),
         (
-            Draft::new().variable("model_error_covariance", &["site"], doubles(SITES)),
-            &["model_error_covariance", "does not assimilate"],
+            errs_full().without("model_error_std").edit("model_error_covariance", |v| v[1] += 0.5),
+            &["model_error_covariance", "symmetric"],
         ),
         (
-            Draft::new().attribute("forcing_std", real(0.5)),
-            &["attribute `forcing_std`", "does not assimilate", "prior"],
+            errs().without("model_error_std").variable("model_error_covariance", &["site"], doubles(SITES)),
+            &["`model_error_covariance`", "expected dimensions (site, site_2)"],
         ),
+        (errs().variable("model_error_std", &["time"], doubles(TIMES)), &["`model_error_std`", "(site)", "(time)"]),
+        (errs().edit("model_error_std", |v| v[1] = -0.1), &["model_error_std at site 1", ">= 0", "found -0.1"]),
+        (errs().edit("model_error_std", |v| v[1] = f64::NAN), &["model_error_std at site 1", "NaN"]),
+        (errs().attribute("model_error_interval", whole(0)), &["model_error_interval", "at least 1", "found 0"]),
+        (errs().attribute("model_error_interval", whole(10)), &["model_error_interval", "fits", "found 10"]),
+        (errs().attribute("model_error_interval", real(1.5)), &["`model_error_interval`", "whole number", "1.5"]),
+        (Draft::new().attribute("forcing_std", real(0.0)), &["parameter_std of forcing", "> 0", "found 0"]),
+        (Draft::new().attribute("forcing_std", real(f64::NAN)), &["parameter_std of forcing", "NaN"]),
+        (Draft::new().attribute("forcing_std", text("0.5")), &["`forcing_std`", "expected a number"]),
+        (Draft::new().attribute("true_forcing", real(f64::NAN)), &["true parameters of forcing", "NaN"]),
     ];
     for (k, (draft, words)) in cases.into_iter().enumerate() {
         let result = draft.read();
@@ -613,7 +683,7 @@ fn one_of_each(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let (members, saved) = (directory.join("members.nc"), directory.join("analysis.nc"));
     let unlimited = directory.join("unlimited.nc");
     problem().write(&plain, &stamps(), false).unwrap();
-    full_b(block_average(problem())).write(&full, &stamps(), false).unwrap();
+    weak(full_b(block_average(problem())), true).write(&full, &stamps(), false).unwrap();
     write_members(&members, Array2::from_shape_fn((3, SITES), |(m, i)| wavy(m * 50 + i)).view(), &stamps(), false)
         .unwrap();
     write_analysis(&saved, &problem(), &analysis(), &stamps(), false).unwrap();

@@ -685,7 +685,7 @@ mod tests {
     #[test]
     fn bad_settings_are_refused_by_name() {
         type Change = fn(&mut TwinSettings);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 29] = [
             ("sites", |s| s.sites = 3),
             ("times", |s| s.times = 0),
             ("assimilated_times", |s| s.assimilated_times = 17),
@@ -699,6 +699,27 @@ mod tests {
             ("dt", |s| s.dt = -0.1),
             ("times and sites", |s| (s.sites, s.times) = (1 << 20, 1 << 20)),
             ("the twin's truth", |s| s.dt = 2.0),
+            ("forcing", |s| s.forcing = f64::NAN),
+            ("true-forcing", |s| s.true_forcing = Some(f64::INFINITY)),
+            ("forcing-std", |s| s.forcing_std = Some(0.0)),
+            ("forcing-std", |s| s.forcing_std = Some(f64::NAN)),
+            ("model-error-std", |s| s.model_error_std = Some(-0.1)),
+            ("model-error-std", |s| s.model_error_std = Some(f64::INFINITY)),
+            ("model-noise", |s| s.model_noise = Some(-0.1)),
+            ("model-noise", |s| s.model_noise = Some(f64::NAN)),
+            ("model-error-correlation", |s| (s.model_error_std, s.model_error_correlation) = (Some(0.1), -1.0)),
+            ("model-error-interval", |s| (s.model_error_std, s.model_error_interval) = (Some(0.1), Some(0))),
+            // Of the window's 11 steps.
+            ("model-error-interval", |s| (s.model_error_std, s.model_error_interval) = (Some(0.1), Some(12))),
+            ("model-error-interval", |s| (s.model_noise, s.model_error_interval) = (Some(0.1), Some(12))),
+            // Nothing says how large the errors are.
+            ("model-error-std", |s| s.model_error_interval = Some(1)),
+            ("model-error-std", |s| s.model_error_correlation = 1.0),
+            ("true-steps-per-time", |s| s.true_steps_per_time = Some(0)),
+            ("true-steps-per-time", |s| {
+                (s.steps_per_time, s.model_error_std) = (2, Some(0.1));
+                (s.model_error_interval, s.true_steps_per_time) = (Some(1), Some(3));
+            }),
         ];
         for (name, change) in cases {
             let mut settings = TwinSettings::default();
