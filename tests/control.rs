@@ -728,6 +728,38 @@ fn records_of_a_control_are_those_of_its_blocks() {
     }
 }
 
+/// Parameters and errors are recorded of the same samples whose trajectories are kept.
+#[test]
+fn samples_that_diverge_have_no_parameters() {
+    let mut problem = simulate(&TwinSettings { forcing_std: Some(0.5), ..twin() }).unwrap();
+    problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, 8), 20.0));
+    problem.observations.fill(f64::NAN);
+    let vi = ViSettings {
+        iterations: 5,
+        batch: Some(16),
+        initial_std: 12.0,
+        samples: 200,
+        importance_draws: 100,
+        ..ViSettings::default()
+    };
+    let reference =
+        ReferenceSettings { particles: 200, cross_check: false, samples: 400, ..ReferenceSettings::default() };
+    for a in [
+        PriorSettings { samples: 200, max_diverged_share: 1.0 }.run(&problem, &cpu()),
+        FourDVarSettings { starts: 1, samples: 200, max_diverged_share: 1.0, ..FourDVarSettings::default() }.run(
+            &problem,
+            &cpu(),
+            &mut Silent,
+        ),
+        ViSettings { max_diverged_share: 1.0, ..vi }.run(&problem, &cpu(), &mut Silent),
+        ReferenceSettings { max_diverged_share: 1.0, ..reference }.run(&problem, &cpu(), &mut Silent),
+    ] {
+        let a = a.unwrap().remove(0);
+        let (kept, found) = (a.samples.len_of(Axis(0)), record(&a, "parameter_sample").shape()[0]);
+        assert!(number(&a, "diverged_samples") > 0.0 && found == kept, "{}: {found} of {kept}", a.method);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // Twins
 // ---------------------------------------------------------------------------------------------------------------

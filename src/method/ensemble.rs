@@ -370,7 +370,11 @@ impl Settings {
         let samples = Samples::new(trajectories.view(), "the ensemble of 4DVAR", self.max_diverged_share)?;
         Ok(Analysis {
             method: NAME.into(),
-            records: [self.records(problem, p, outcome, samples.diverged), control_records(problem, p, kept)].concat(),
+            records: [
+                self.records(problem, p, outcome, samples.diverged),
+                control_records(problem, p, kept.select(Axis(0), &samples.kept).view()),
+            ]
+            .concat(),
             summary: self.summary(problem, p, outcome, samples.diverged),
             mean: samples.mean,
             std: samples.std,

@@ -145,13 +145,14 @@ impl Settings {
             let first = p * (self.samples + 1);
             let drawn = trajectories.slice(s![first + 1..first + 1 + self.samples, .., ..]);
             let samples = Samples::new(drawn, "4DVAR's Laplace approximation", self.max_diverged_share)?;
+            let controls = members.slice(s![first + 1..first + 1 + self.samples, ..]).select(Axis(0), &samples.kept);
             analyses.push(Analysis {
                 method: NAME.into(),
                 mean: trajectories.index_axis(Axis(0), first).to_owned(),
                 std: samples.std,
                 records: [
                     self.records(p, groups[p], lowest[p], &windows, laplace, samples.diverged),
-                    control_records(problem, p, members.slice(s![first + 1..first + 1 + self.samples, ..])),
+                    control_records(problem, p, controls.view()),
                 ]
                 .concat(),
                 summary: self.summary(problem, p, groups[p], lowest[p], laplace),

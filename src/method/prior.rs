@@ -72,7 +72,8 @@ impl Settings {
                 Record::new("background_trajectory", "forecast from xb itself", &["time", "site"], background),
                 Record::scalar("diverged_samples", "samples left out because they diverged", diverged as f64),
             ];
-            records.extend(control_records(problem, p, states.slice(s![p * members + 1..(p + 1) * members, ..])));
+            let controls = states.slice(s![p * members + 1..(p + 1) * members, ..]);
+            records.extend(control_records(problem, p, controls.select(Axis(0), &samples.kept).view()));
             analyses.push(Analysis {
                 method: super::Method::Prior.title().into(),
                 mean: samples.mean,

@@ -15,6 +15,8 @@ pub(super) struct Samples {
     pub std: Array2<f64>,
     /// Those that did not diverge: `[samples, times, sites]`.
     pub trajectories: Array3<f64>,
+    /// Which of all these are.
+    pub kept: Vec<usize>,
     /// How many diverged.
     pub diverged: usize,
 }
@@ -35,7 +37,7 @@ impl Samples {
         let trajectories = if diverged == 0 { all.to_owned() } else { all.select(Axis(0), &kept) };
         let mean = trajectories.mean_axis(Axis(0)).expect("at least two samples");
         let std = trajectories.std_axis(Axis(0), 1.0);
-        Ok(Self { mean, std, trajectories, diverged })
+        Ok(Self { mean, std, trajectories, kept, diverged })
     }
 }
 

@@ -152,7 +152,7 @@ impl Settings {
             let forecast = self.forecast(&problem.single(p), engine, pooled.view())?;
             let (mut records, summary) =
                 self.verdict(problem, p, runs, chains[p].take(), pooled.view(), forecast.diverged);
-            records.extend(control_records(problem, p, pooled.view()));
+            records.extend(control_records(problem, p, pooled.select(Axis(0), &forecast.sound).view()));
             analyses.push(Analysis {
                 method: NAME.into(),
                 mean: forecast.mean,
@@ -177,7 +177,7 @@ impl Settings {
         let mut loaded = engine.load(problem)?;
         let mut samples = Array3::zeros((wanted, times, sites));
         let (mut mean, mut squares) = (Array2::<f64>::zeros((times, sites)), Array2::<f64>::zeros((times, sites)));
-        let (mut sound, mut kept) = (0usize, 0);
+        let (mut sound, mut kept) = (Vec::new(), 0);
         for first in (0..count).step_by(group) {
             let some = states.slice(s![first..count.min(first + group), ..]);
             let trajectories = loaded.forecast(Members::Given(some))?;
@@ -185,11 +185,11 @@ impl Settings {
                 if trajectory.iter().any(|x| x.abs() >= DIVERGED || x.is_nan()) {
                     continue;
                 }
-                sound += 1;
+                sound.push(k);
                 // Welford's update: one order of sums, however they are grouped.
                 ndarray::Zip::from(&mut mean).and(&mut squares).and(&trajectory).for_each(|m, s, x| {
                     let off = x - *m;
-                    *m += off / sound as f64;
+                    *m += off / sound.len() as f64;
                     *s += off * (x - *m);
                 });
                 // Particle k is one of the samples where k * wanted / count passes a whole number.
@@ -199,8 +199,8 @@ impl Settings {
                 }
             }
         }
-        let diverged = count - sound;
-        if sound < 2 || kept < 2 || diverged as f64 > self.max_diverged_share * count as f64 {
+        let diverged = count - sound.len();
+        if sound.len() < 2 || kept < 2 || diverged as f64 > self.max_diverged_share * count as f64 {
             return Err(Error::Diverged {
                 what: "the forecasts of the reference posterior".into(),
                 diverged,
@@ -209,8 +209,9 @@ impl Settings {
         }
         Ok(Forecast {
             mean,
-            std: squares.mapv(|s| (s / (sound as f64 - 1.0)).sqrt()),
+            std: squares.mapv(|s| (s / (sound.len() as f64 - 1.0)).sqrt()),
             samples: samples.slice_move(s![..kept, .., ..]),
+            sound,
             diverged,
         })
     }
@@ -422,5 +423,7 @@ struct Forecast {
     mean: Array2<f64>,
     std: Array2<f64>,
     samples: Array3<f64>,
+    /// The particles that did not diverge.
+    sound: Vec<usize>,
     diverged: usize,
 }

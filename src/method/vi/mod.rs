@@ -315,7 +315,8 @@ impl Settings {
                 Record::scalar("observation_count", "number of assimilated observations", count),
                 Record::scalar("diverged_samples", "samples left out because they diverged", samples.diverged as f64),
             ]);
-            records.extend(control_records(problem, p, states.slice(s![p * self.samples..(p + 1) * self.samples, ..])));
+            let controls = states.slice(s![p * self.samples..(p + 1) * self.samples, ..]);
+            records.extend(control_records(problem, p, controls.select(Axis(0), &samples.kept).view()));
             analyses.push(Analysis {
                 method: self.family.title().into(),
                 mean: samples.mean,
