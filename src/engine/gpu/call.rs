@@ -1,11 +1,13 @@
 //! What a call is, and what it asks of the device's memory.
 
-use super::plan::Need;
+use super::plan::{MOST_LOOPED, Need};
 use super::shader::Ownership;
 use super::uploaded::Uploaded;
 use crate::engine::operation::Operation;
 use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Members, Scale};
+use crate::error::{Error, Result};
+use crate::problem::ControlLayout;
 use ndarray::Axis;
 
 /// All that decides about a call's buffers and kernels, and the number of its members.
@@ -56,10 +58,10 @@ impl Call {
     }
 
     /// How many sums on the pattern of a scale it leaves beside those of a diagonal: see `shaders/pattern.wgsl`.
-    pub fn pattern(&self, sites: usize) -> usize {
+    pub fn pattern(&self, control: usize) -> usize {
         match self.source {
-            Source::Lower(_) if self.sums() => sites * (sites + 1),
-            Source::LowRank(rank) if self.sums() => 3 * sites * rank,
+            Source::Lower(_) if self.sums() => control * (control + 1),
+            Source::LowRank(rank) if self.sums() => 3 * control * rank,
             _ => 0,
         }
     }
@@ -69,14 +71,39 @@ impl Call {
         matches!(self.operation, Operation::Select(..))
     }
 
-    /// Slots in flight of a sweep that keeps nothing: the initial state, and two that take turns.
-    fn in_flight(&self) -> usize {
-        if self.operation.reverse() { 0 } else { 3 }
+    /// Slots behind the first one that hold the rest of the control, with those in flight of a sweep that keeps nothing:
+    /// two that take turns, and the first.
+    fn in_flight(&self, control: ControlLayout) -> usize {
+        control_slots(control) - 1 + if self.operation.reverse() { 0 } else { 3 }
     }
 
-    /// Slots of the members' own backgrounds, and of the draws of perturbed observations.
-    fn own(&self) -> usize {
-        usize::from(self.ownership.own_background) + 2 * usize::from(self.ownership.perturbed)
+    /// Slots of cotangent, draws and B^-1 (x0 - xb).
+    fn vectors(&self, control: ControlLayout) -> usize {
+        control_slots(control) + self.epsilon(control) + 1
+    }
+
+    /// Slots of the draws; a single one has no use but keeps the others where they are.
+    fn epsilon(&self, control: ControlLayout) -> usize {
+        if self.source == Source::Given { 1 } else { control_slots(control) }
+    }
+
+    /// Slots of the draws of perturbed observations, and of the members' own backgrounds.
+    fn own(&self, control: ControlLayout) -> usize {
+        self.perturbations() + if self.ownership.own_background { control_slots(control) } else { 0 }
+    }
+
+    fn perturbations(&self) -> usize {
+        2 * usize::from(self.ownership.perturbed)
+    }
+
+    /// Slots of the model's errors and of their cotangents or perturbations. Errors lie where their cotangents come to lie,
+    /// behind that of x0, but in a tangent sweep, where their perturbations are.
+    fn errors(&self, control: ControlLayout) -> usize {
+        match self.operation {
+            Operation::Tangent => 2 * control.errors,
+            _ if self.operation.reverse() => control.errors,
+            _ => 0,
+        }
     }
 
     /// Slots of the projections on the factors of a low rank.
@@ -84,8 +111,22 @@ impl Call {
         (2 * self.rank()).div_ceil(sites)
     }
 
+    /// Refuses draws of a low rank over a control too long for one invocation.
+    pub fn check(&self, control: ControlLayout) -> Result<()> {
+        if self.rank() == 0 || control.len() <= MOST_LOOPED {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "draws of low rank",
+            format!("a control of at most {MOST_LOOPED} numbers on a GPU"),
+            control.len().to_string(),
+            "use a diagonal scale, or --backend cpu",
+        ))
+    }
+
     /// What its cut has to fit.
     pub fn need(&self, uploaded: &Uploaded) -> Need {
+        let control = uploaded.data.control;
         let stored = if self.operation.whole_window() { uploaded.data.times } else { 0 };
         Need {
             count: self.count,
@@ -95,8 +136,14 @@ impl Call {
             sites: uploaded.data.sites,
             steps: self.operation.steps(&uploaded.data),
             reverse: self.operation.reverse(),
-            slots: self.in_flight() + 3 + self.own() + stored + self.projections(uploaded.data.sites),
-            pattern: self.pattern(uploaded.data.sites),
+            slots: self.in_flight(control)
+                + self.vectors(control)
+                + self.own(control)
+                + stored
+                + self.projections(control.sites)
+                + self.errors(control),
+            parameters: control.parameters,
+            pattern: self.pattern(control.len()),
             block_size: uploaded.data.operator.block_size,
             layout: uploaded.shape.layout,
             precision: uploaded.shape.precision,
@@ -104,23 +151,39 @@ impl Call {
     }
 
     /// Where its states lie.
-    pub fn slots(&self, segments: &Segments, times: usize) -> Slots {
-        let reverse = self.operation.reverse();
-        let cotangent = if reverse { segments.count() } else { self.in_flight() };
-        let perturbed = self.ownership.perturbed;
+    pub fn slots(&self, segments: &Segments, times: usize, control: ControlLayout) -> Slots {
+        let checkpoints = if self.operation.reverse() { segments.count() } else { 0 };
+        let cotangent = self.in_flight(control) + checkpoints;
+        let epsilon = cotangent + control_slots(control);
+        let background = epsilon + self.epsilon(control);
+        let perturbations = background + 1;
+        let at_times = perturbations + self.own(control);
+        let projections = at_times + if self.operation.whole_window() { times } else { 0 };
+        let behind = projections + self.projections(control.sites);
+        let (errors, error_cotangents) = match self.operation {
+            Operation::Tangent => (behind, behind + control.errors),
+            _ => (cotangent + 1, behind),
+        };
         Slots {
             cotangent,
-            epsilon: if perturbed { cotangent + 3 } else { cotangent + 1 },
-            background: cotangent + 2,
-            own_background: cotangent + 3 + 2 * usize::from(perturbed),
-            at_times: cotangent + 3 + self.own(),
-            projections: cotangent + 3 + self.own() + if self.operation.whole_window() { times } else { 0 },
+            epsilon: if self.ownership.perturbed { perturbations } else { epsilon },
+            background,
+            own_background: perturbations + self.perturbations(),
+            at_times,
+            projections,
+            errors,
+            error_cotangents,
         }
     }
 }
 
-/// Where a call keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
-/// reverse sweep, the other checkpoints.
+/// Slots that a control takes: xi_k lies in the k-th after that of x0, the parameters in the one behind the last.
+pub fn control_slots(control: ControlLayout) -> usize {
+    control.len().div_ceil(control.sites)
+}
+
+/// Where a call keeps its states, in slots of [sites, capacity]. The first ones are the control and, in a reverse
+/// sweep, the checkpoints but for the initial state.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     pub cotangent: usize,
@@ -129,4 +192,8 @@ pub struct Slots {
     pub own_background: usize,
     pub at_times: usize,
     pub projections: usize,
+    /// Of the model.
+    pub errors: usize,
+    /// Or their perturbations, in a tangent sweep.
+    pub error_cotangents: usize,
 }

@@ -109,9 +109,9 @@ impl Pipelines {
         //   the whole window; places in `problem` are those of `Uploaded::new`. Arrays of a member's sites are indexed by
         //   constants of the unrolled text. The one index that comes from a buffer is a listed member's problem and place
         //   in the store, which `Listed::check` and `Resident` bound on the host; bins of a histogram are clamped by
-        //   `block.wgsl`.
-        // - Loops end: each counts up or down to a number of `params` or a constant, and `Plan` keeps those below 8,192.
-        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `blocks_per_problem`, `runs_per_problem`, `rank`,
+        //   `block.wgsl`. Errors of the model are counted up to `error_count`, which the control holds, and back again.
+        // - Loops end: each counts up or down to a number of `params` or a constant, and those are below 8,192 by `Plan`, or at most `MOST_LOOPED`.
+        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `error_interval`, `blocks_per_problem`, `runs_per_problem`, `rank`,
         //   `pattern` or `tiles`, which are at least 1 in every dispatch whose kernel divides by them.
         // The tests run the same texts with all checks on.
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
