@@ -29,6 +29,9 @@ fn main() -> Result<()> {
     let problem = Problem {
         model,
         parameters: Array2::from_elem((1, 1), 8.0), // the forcing F
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window,
         background: Background {
             mean: background.insert_axis(Axis(0)),

@@ -67,6 +67,8 @@ pub enum Stream {
     Climatology = 24,
     /// True parameters of a twin, from their prior.
     Parameters = 25,
+    /// The seeds of the cycles of an experiment: [`derived_seed`].
+    Cycle = 26,
 }
 
 /// Ten rounds of Philox4x32.
@@ -94,6 +96,12 @@ pub fn normals(seed: u64, stream: Stream, iteration: u32, member: u32, quad: u32
     let (a, b) = box_muller(bits[0], bits[1]);
     let (c, d) = box_muller(bits[2], bits[3]);
     [a, b, c, d]
+}
+
+/// The seed of part `k` of what `seed` is the whole of: streams under it have nothing to do with those under `seed`.
+pub fn derived_seed(seed: u64, stream: Stream, k: u64) -> u64 {
+    let bits = philox([seed as u32, (seed >> 32) as u32], [k as u32, (k >> 32) as u32, u32::MAX, stream as u32]);
+    u64::from(bits[0]) | u64::from(bits[1]) << 32
 }
 
 /// Standard normals of the members `members` of a stream, as an engine draws them for `iteration`: `[members, n]`.

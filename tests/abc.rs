@@ -23,11 +23,14 @@ fn easy(full: bool) -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean: array![[1.0, 3.0, -2.0, 0.5]],
             error: if full {
-                ErrorCovariance::Full(CovarianceFactor::new(covariance).unwrap())
+                ErrorCovariance::Full(vec![CovarianceFactor::new(covariance).unwrap()])
             } else {
                 ErrorCovariance::Diagonal(array![[1.0, 0.8, 1.2, 0.9]])
             },

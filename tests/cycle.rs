@@ -198,7 +198,7 @@ fn three_d_var_and_optimal_interpolation_are_the_kalman_gain() {
             let interpolated = errors(&cycles, CycledMethod::OptimalInterpolation);
             assert_errors(what, interpolated, k, 1, &oracle.optimal_interpolation(), 1e-6);
             for factor in [0.02, 0.3] {
-                let found = errors(&cycles, CycledMethod::Variational { window: 0, factor });
+                let found = errors(&cycles, CycledMethod::Static { window: 0, factor });
                 assert_errors(what, found, k, 1, &oracle.three_d_var(factor), 1e-6);
             }
             let climatology = oracle.truth[1..].iter().map(|x| [rmse(&oracle.mean, x); 3]).collect::<Vec<_>>();
@@ -219,7 +219,7 @@ fn four_d_var_is_gauss_newton_on_the_newest_observations() {
     let cycles = settings.run(&[5], &engine, &mut Silent).unwrap();
     let oracle = Oracle::new(&settings, 5);
     for window in [1, 3] {
-        let found = errors(&cycles, CycledMethod::Variational { window, factor: 0.02 });
+        let found = errors(&cycles, CycledMethod::Static { window, factor: 0.02 });
         let expected = oracle.four_d_var(window, 0.02);
         assert_errors(&format!("window {window}"), found, 0, window, &expected, 2e-5);
     }
@@ -238,7 +238,7 @@ fn experiments_together_are_those_one_by_one() {
     };
     for method in settings.methods() {
         let alone = match method {
-            CycledMethod::Variational { window, factor } => {
+            CycledMethod::Static { window, factor } => {
                 CycleSettings { windows: vec![window], factors: vec![factor], ..settings.clone() }
             }
             _ => CycleSettings { windows: vec![0], factors: vec![1.0], ..settings.clone() },

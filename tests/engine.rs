@@ -24,7 +24,7 @@ use vi4dvar::engine::{
 };
 use vi4dvar::error::Result;
 use vi4dvar::optimizer::{Adam, AdamSettings, Schedule};
-use vi4dvar::problem::{ErrorCovariance, PointFunction, Problem};
+use vi4dvar::problem::{ErrorCovariance, ModelError, PointFunction, Problem};
 use vi4dvar::random::Stream;
 use vi4dvar::validation::oracle;
 
@@ -78,6 +78,12 @@ const BODIES: &[(&str, Body)] = &[
     ("resident_members_gathered_keep_their_course", resident_members_gathered_keep_their_course),
     ("resident_members_do_not_mind_chunks_and_threads", resident_members_do_not_mind_chunks_and_threads),
     ("resident_members_that_diverge_stand_still", resident_members_that_diverge_stand_still),
+    ("controls_match_oracle", controls_match_oracle),
+    ("controls_drawn_match_oracle", controls_drawn_match_oracle),
+    ("controls_with_data_of_their_own", controls_with_data_of_their_own),
+    ("controls_do_not_mind_chunks_and_segments", controls_do_not_mind_chunks_and_segments),
+    ("controls_by_taylor_and_differences", controls_by_taylor_and_differences),
+    ("controls_without_errors_are_the_strong_constraint", controls_without_errors_are_the_strong_constraint),
     ("divergence_is_contained", divergence_is_contained),
     ("divergence_in_moments", divergence_in_moments),
     ("divergence_of_squares", divergence_of_squares),
@@ -529,28 +535,31 @@ fn taylor_remainders(bench: &Bench, report: &mut Report) {
         return;
     }
     for (sites, function) in [(13, PointFunction::Cubic), (40, PointFunction::Square)] {
-        let recipe = Recipe { seed: 1000, sites, times: 9, function, ..Recipe::default() };
-        let problem = recipe.build();
-        let x = recipe.members(&problem, 3);
-        let v = recipe.directions(3);
-        let mut loaded = bench.load(&problem);
-        let base = loaded.forecast(Members::Given(x.view())).unwrap();
-        let tangent = loaded.tangent(Members::Given(x.view()), v.view()).unwrap();
-        let at_x = loaded.gradient(Members::Given(x.view()), Terms::ALL).unwrap();
-        let slopes = (&at_x.gradient * &v).sum_axis(Axis(1));
-        let mut remainders = |a: f64| {
-            let moved = &x + &(&v * a);
-            let states = loaded.forecast(Members::Given(moved.view())).unwrap() - &base - &tangent * a;
-            let cost = loaded.cost(Members::Given(moved.view()), Terms::ALL).unwrap().total();
-            let cost = cost - at_x.costs.total() - &slopes * a;
-            (states.map(|r| r * r).sum().sqrt(), cost.map(|r| r.abs()).sum())
-        };
-        let (coarse, fine) = (remainders(1e-3), remainders(1e-4));
-        for (what, ratio) in [("trajectory", coarse.0 / fine.0), ("cost", coarse.1 / fine.1)] {
-            report.expect((90.0..110.0).contains(&ratio), || {
-                format!("Taylor remainder of the {what} [{}] fell by {ratio}, not by 100", recipe.label())
-            });
-        }
+        check_taylor(bench, report, &Recipe { seed: 1000, sites, times: 9, function, ..Recipe::default() });
+    }
+}
+
+fn check_taylor(bench: &Bench, report: &mut Report, recipe: &Recipe) {
+    let problem = recipe.build();
+    let x = recipe.members(&problem, 3);
+    let v = recipe.directions(3);
+    let mut loaded = bench.load(&problem);
+    let base = loaded.forecast(Members::Given(x.view())).unwrap();
+    let tangent = loaded.tangent(Members::Given(x.view()), v.view()).unwrap();
+    let at_x = loaded.gradient(Members::Given(x.view()), Terms::ALL).unwrap();
+    let slopes = (&at_x.gradient * &v).sum_axis(Axis(1));
+    let mut remainders = |a: f64| {
+        let moved = &x + &(&v * a);
+        let states = loaded.forecast(Members::Given(moved.view())).unwrap() - &base - &tangent * a;
+        let cost = loaded.cost(Members::Given(moved.view()), Terms::ALL).unwrap().total();
+        let cost = cost - at_x.costs.total() - &slopes * a;
+        (states.map(|r| r * r).sum().sqrt(), cost.map(|r| r.abs()).sum())
+    };
+    let (coarse, fine) = (remainders(1e-3), remainders(1e-4));
+    for (what, ratio) in [("trajectory", coarse.0 / fine.0), ("cost", coarse.1 / fine.1)] {
+        report.expect((90.0..110.0).contains(&ratio), || {
+            format!("Taylor remainder of the {what} [{}] fell by {ratio}, not by 100", recipe.label())
+        });
     }
 }
 
@@ -561,35 +570,39 @@ fn central_differences(bench: &Bench, report: &mut Report) {
     }
     for function in PointFunction::ALL {
         let recipe = Recipe { seed: 1100, times: 7, function, full_background: true, ..Recipe::default() };
-        let problem = recipe.build();
-        let (x, n, step) = (recipe.members(&problem, 1), recipe.sites, 1e-4);
-        let moved = Array2::from_shape_fn((2 * n, n), |(row, i)| {
-            x[[0, i]]
-                + if row % n != i {
-                    0.0
-                } else if row < n {
-                    step
-                } else {
-                    -step
-                }
-        });
-        let mut loaded = bench.load(&problem);
-        for (background, observation) in [(true, false), (false, true)] {
-            let terms = Terms { background, observation };
-            let cost = loaded.cost(Members::Given(moved.view()), terms).unwrap().total();
-            let want = (&cost.slice(s![..n]) - &cost.slice(s![n..])) / (2.0 * step);
-            let got = loaded.gradient(Members::Given(x.view()), terms).unwrap().gradient;
-            let case = format!("{} {terms:?}", recipe.label());
-            compare("central differences", &case, got.row(0), want.view(), bench.bound(Quantity::Differences))
-                .note(report);
-        }
+        check_central_differences(bench, report, &recipe);
+    }
+}
+
+fn check_central_differences(bench: &Bench, report: &mut Report, recipe: &Recipe) {
+    let problem = recipe.build();
+    let (x, n, step) = (recipe.members(&problem, 1), recipe.control(), 1e-4);
+    let moved = Array2::from_shape_fn((2 * n, n), |(row, i)| {
+        x[[0, i]]
+            + if row % n != i {
+                0.0
+            } else if row < n {
+                step
+            } else {
+                -step
+            }
+    });
+    let mut loaded = bench.load(&problem);
+    for (background, observation) in [(true, false), (false, true)] {
+        let terms = Terms { background, observation };
+        let cost = loaded.cost(Members::Given(moved.view()), terms).unwrap().total();
+        let want = (&cost.slice(s![..n]) - &cost.slice(s![n..])) / (2.0 * step);
+        let got = loaded.gradient(Members::Given(x.view()), terms).unwrap().gradient;
+        let case = format!("{} {terms:?}", recipe.label());
+        compare("central differences", &case, got.row(0), want.view(), bench.bound(Quantity::Differences)).note(report);
     }
 }
 
 /// A draw around the background, with a scale that differs per site and problem.
 fn draw(recipe: &Recipe, problem: &Problem, count: usize, iteration: u32) -> Draw {
-    let shape = (recipe.problems, recipe.sites);
-    let mean = Array2::from_shape_fn(shape, |(p, i)| problem.background.mean_of(p)[i]);
+    let shape = (recipe.problems, recipe.control());
+    let means: Vec<_> = (0..recipe.problems).map(|p| recipe.mean(problem, p)).collect();
+    let mean = Array2::from_shape_fn(shape, |(p, i)| means[p][i]);
     let scale = Array2::from_shape_fn(shape, |(p, i)| 0.2 + 0.02 * (i % 7) as f64 + 0.05 * (p % 3) as f64);
     Draw { map: AffineMap { mean, scale: Scale::Diagonal(scale) }, stream: Stream::MonteCarlo, iteration, count }
 }
@@ -630,9 +643,31 @@ fn normals_of(draw: &Draw) -> Draw {
     Draw { map, ..draw.clone() }
 }
 
-/// The drawn members as the engine sees them: `[P * M, sites]`.
+/// The initial states drawn, as the engine sees them: `[P * M, sites]`.
 fn members_of(loaded: &mut LoadedProblem, draw: &Draw) -> Array2<f64> {
     loaded.forecast(Members::Drawn(draw)).unwrap().index_axis(Axis(1), 0).to_owned()
+}
+
+/// The controls drawn as the engine sees them, `[P * M, control]`: xi is the gradient of its own prior, a parameter follows
+/// from it.
+fn controls_of(loaded: &mut LoadedProblem, problem: &Problem, draw: &Draw) -> Array2<f64> {
+    let states = members_of(loaded, draw);
+    let sites = states.ncols();
+    if draw.map.mean.ncols() == sites {
+        return states;
+    }
+    let terms = Terms { background: true, observation: false };
+    let mut all = loaded.gradient(Members::Drawn(draw), terms).unwrap().gradient;
+    all.slice_mut(s![.., ..sites]).assign(&states);
+    if let Some(std) = &problem.parameter_std {
+        let last = all.ncols() - 1;
+        let at = |array: &Array2<f64>, p: usize| array[[if array.nrows() == 1 { 0 } else { p }, 0]];
+        for (row, v) in all.column_mut(last).iter_mut().enumerate() {
+            let p = row / draw.count;
+            *v = at(&problem.parameters, p) + *v * at(std, p).powi(2);
+        }
+    }
+    all
 }
 
 fn draws_match_oracle_and_cpu(bench: &Bench, report: &mut Report) {
@@ -707,8 +742,8 @@ fn check_moments_of(
     let count = drawn.count;
     let case = format!("{} {} M {count} {terms:?}", recipe.label(), scale_name(&drawn.map.scale));
     let mut loaded = bench.load(problem);
-    let eps = members_of(&mut loaded, &normals_of(drawn));
-    let members = members_of(&mut loaded, drawn);
+    let eps = controls_of(&mut loaded, problem, &normals_of(drawn));
+    let members = controls_of(&mut loaded, problem, drawn);
     let got = loaded.moments(drawn, terms).unwrap();
     report.expect(got.len() == recipe.problems, || format!("{case}: {} moments", got.len()));
     let own = loaded.gradient(Members::Drawn(drawn), terms).unwrap();
@@ -811,7 +846,7 @@ fn pattern_sums_match_oracle(bench: &Bench, report: &mut Report) {
         cases.push((recipe, count));
     }
     for (recipe, count) in cases {
-        let (problem, n) = (recipe.build(), recipe.sites);
+        let (problem, n) = (recipe.build(), recipe.control());
         let plain = draw(&recipe, &problem, count, 3);
         let mut draws = vec![lower(&plain, 1), low_rank(&plain, 1), low_rank(&plain, 4), low_rank(&plain, n)];
         if recipe.problems > 1 {
@@ -1247,6 +1282,126 @@ fn invariance_of_history(bench: &Bench, report: &mut Report) {
     same_everything(report, "after a batch of garbage", &again, &fresh);
 }
 
+// Controls that hold more than x0.
+
+/// Errors before stored times and between them, with diagonal and full Q, parameters, and both; problems that share all of
+/// it and problems that share nothing; sizes that lanes do not divide.
+fn controls() -> Vec<Recipe> {
+    let base = Recipe { seed: 1700, times: 9, function: PointFunction::Square, observed: 0.7, ..Recipe::default() };
+    let set = Recipe { problems: 3, per_problem: PerProblem::ALL, weighted: true, ..base.clone() };
+    let steps = Recipe { steps_per_time: 3, dt: 0.02, ..base.clone() };
+    vec![
+        Recipe { errors: Some((1, false)), ..base.clone() },
+        Recipe { estimated: true, sites: 40, ..base.clone() },
+        Recipe { errors: Some((3, true)), estimated: true, sites: 13, ..steps.clone() },
+        // Errors between the stored times, and none after the last assimilated one.
+        Recipe { errors: Some((2, false)), estimated: true, assimilated_times: Some(5), sites: 5, ..steps },
+        Recipe { errors: Some((1, true)), full_background: true, sites: 8, ..set.clone() },
+        Recipe { estimated: true, full_background: true, sites: 13, ..set.clone() },
+        Recipe { errors: Some((1, false)), estimated: true, block_size: 4, ..set },
+    ]
+}
+
+fn controls_match_oracle(bench: &Bench, report: &mut Report) {
+    for (k, recipe) in controls().into_iter().enumerate() {
+        let count = MEMBER_COUNTS[k % 4];
+        check_trajectory(bench, report, &recipe, count);
+        check_cost(bench, report, &recipe, count);
+        check_gradient(bench, report, &recipe, count);
+        check_tangent_adjoint(bench, report, &recipe, 3);
+    }
+}
+
+fn controls_drawn_match_oracle(bench: &Bench, report: &mut Report) {
+    for recipe in controls() {
+        let problem = recipe.build();
+        let drawn = draw(&recipe, &problem, 65, 3);
+        let matrices = if recipe.problems > 1 { recipe.problems } else { 1 };
+        for drawn in [drawn.clone(), lower(&drawn, matrices), low_rank(&drawn, 3)] {
+            check_moments_of(bench, report, &recipe, &problem, &drawn, Terms::ALL);
+        }
+        check_moments(bench, report, &recipe, 5, Terms { background: true, observation: false });
+        // The draws of a selection are those of the other operations.
+        let mut loaded = bench.load(&problem);
+        let costs = loaded.cost(Members::Drawn(&drawn), Terms::ALL).unwrap().total();
+        for (p, selection) in loaded.select(&drawn, Terms::ALL, Keep::Best(1)).unwrap().into_iter().enumerate() {
+            let own = costs.slice(s![p * 65..(p + 1) * 65]);
+            let least = own.iter().copied().fold(f64::INFINITY, f64::min);
+            let kept = own[selection.member[0] as usize];
+            report.expect(kept == least, || format!("{}: kept {kept}, the least is {least}", recipe.label()));
+        }
+    }
+}
+
+/// Listed rows with perturbed observations, and members that live on the device with backgrounds of their own.
+fn controls_with_data_of_their_own(bench: &Bench, report: &mut Report) {
+    for recipe in controls() {
+        check_perturbed(bench, report, &recipe, 20, 0.7);
+        check_resident_adam(bench, report, Recipe { times: 5, assimilated_times: None, ..recipe });
+    }
+}
+
+fn controls_do_not_mind_chunks_and_segments(bench: &Bench, report: &mut Report) {
+    for recipe in controls() {
+        let base = everything(&bench.engine, &recipe, 70);
+        for (cut, engine) in other_cuts(bench) {
+            let case = format!("{cut}, {}", recipe.label());
+            same_everything(report, &case, &everything(&engine, &recipe, 70), &base);
+        }
+    }
+    // A window of several segments, whose ends are no times of errors.
+    let fine = Recipe { seed: 1720, steps_per_time: 7, dt: 2e-3, errors: Some((5, false)), ..Recipe::default() };
+    let long = Recipe { sites: 40, times: 101, estimated: true, ..fine };
+    let problem = long.build();
+    let members = long.members(&problem, 64);
+    let want = Truth::new(&problem, &members).gradients::<f64>();
+    let tight = bench.variant(|s| s.memory_mib = 12);
+    let got = tight.load(&problem).unwrap().gradient(Members::Given(members.view()), Terms::ALL).unwrap();
+    let bound = bench.bound(Quantity::Short);
+    compare("gradient in segments", &long.label(), got.gradient.view(), want.gradient().view(), bound).note(report);
+}
+
+fn controls_by_taylor_and_differences(bench: &Bench, report: &mut Report) {
+    if bench.precision() == Precision::F32 {
+        return;
+    }
+    for recipe in controls() {
+        let recipe = Recipe { problems: 1, per_problem: PerProblem::NONE, ..recipe };
+        check_taylor(bench, report, &recipe);
+        check_central_differences(bench, report, &recipe);
+    }
+}
+
+/// Where Q is 0 the errors of the control do nothing, bit for bit, but for their own prior.
+fn controls_without_errors_are_the_strong_constraint(bench: &Bench, report: &mut Report) {
+    for recipe in controls().into_iter().filter(|r| r.errors.is_some_and(|(_, full)| !full)) {
+        let mut weak = recipe.build();
+        let (n, rest) = (recipe.sites, usize::from(recipe.estimated));
+        if let Some(q) = &mut weak.model_error {
+            q.covariance = ErrorCovariance::Diagonal(Array2::zeros((1, n)));
+        }
+        let members = recipe.members(&weak, 5);
+        let columns: Vec<usize> = (0..n).chain(members.ncols() - rest..members.ncols()).collect();
+        let strong = Problem { model_error: None, ..weak.clone() };
+        let alone = members.select(Axis(1), &columns);
+        let (mut weak, mut strong) = (bench.load(&weak), bench.load(&strong));
+        let (weak_given, strong_given) = (Members::Given(members.view()), Members::Given(alone.view()));
+        let case = recipe.label();
+        let [a, b] = [weak.forecast(weak_given), strong.forecast(strong_given)].map(|t| t.unwrap());
+        same_bytes(report, &format!("trajectory, {case}"), a.view(), b.view());
+        for terms in [Terms { background: false, observation: true }, Terms::ALL] {
+            let [a, b] = [weak.gradient(weak_given, terms), strong.gradient(strong_given, terms)].map(|g| g.unwrap());
+            let gradient = a.gradient.select(Axis(1), &columns);
+            same_bytes(report, &format!("gradient, {case}"), gradient.view(), b.gradient.view());
+            same_bytes(report, &format!("J_o, {case}"), a.costs.observation.view(), b.costs.observation.view());
+            let xi = members.slice(s![.., n..members.ncols() - rest]).to_owned();
+            let own = a.gradient.slice(s![.., n..members.ncols() - rest]).to_owned();
+            let prior = if terms.background { xi } else { Array2::zeros(xi.raw_dim()) };
+            compare("gradient of xi", &case, own.view(), prior.view(), bench.bound(Quantity::Short)).note(report);
+        }
+    }
+}
+
 // Rows with data of their own.
 
 /// Uneven numbers of members: one of the first problem, many of the last, numbers with gaps.
@@ -1270,8 +1425,15 @@ fn one_problem_per_row(problem: &Problem, rows: &[Row], amplitude: f64) -> Probl
     let mut set = problem.clone();
     set.parameters = pick2(&problem.parameters);
     set.background.mean = pick2(&problem.background.mean);
-    if let ErrorCovariance::Diagonal(std) = &problem.background.error {
-        set.background.error = ErrorCovariance::Diagonal(pick2(std));
+    let pick_covariance = |covariance: &ErrorCovariance| match covariance {
+        ErrorCovariance::Diagonal(std) => ErrorCovariance::Diagonal(pick2(std)),
+        ErrorCovariance::Full(all) if all.len() == 1 => ErrorCovariance::Full(all.clone()),
+        ErrorCovariance::Full(all) => ErrorCovariance::Full((0..rows.len()).map(|k| all[of(k)].clone()).collect()),
+    };
+    set.background.error = pick_covariance(&problem.background.error);
+    set.parameter_std = problem.parameter_std.as_ref().map(&pick2);
+    if let Some(q) = &problem.model_error {
+        set.model_error = Some(ModelError { covariance: pick_covariance(&q.covariance), interval: q.interval });
     }
     let scale = &problem.background.scale;
     set.background.scale = (0..rows.len()).map(|k| scale[if scale.len() == 1 { 0 } else { of(k) }]).collect();
@@ -1295,9 +1457,8 @@ fn one_problem_per_row(problem: &Problem, rows: &[Row], amplitude: f64) -> Probl
 /// Members around each row's background.
 fn listed_states(recipe: &Recipe, problem: &Problem, rows: &[Row]) -> Array2<f64> {
     let noise = recipe.directions(rows.len());
-    Array2::from_shape_fn(noise.raw_dim(), |(k, i)| {
-        problem.background.mean_of(rows[k].problem as usize)[i] + 0.4 * noise[[k, i]]
-    })
+    let means: Vec<_> = rows.iter().map(|row| recipe.mean(problem, row.problem as usize)).collect();
+    Array2::from_shape_fn(noise.raw_dim(), |(k, i)| means[k][i] + 0.4 * noise[[k, i]])
 }
 
 fn check_perturbed(bench: &Bench, report: &mut Report, recipe: &Recipe, most: usize, amplitude: f64) {
@@ -1488,7 +1649,7 @@ impl Settlement {
         let noise = Recipe { seed: recipe.seed + 1, ..recipe.clone() }.directions(rows.len());
         let backgrounds = &states + &(noise * 0.3);
         let units =
-            Array2::from_shape_fn((recipe.problems, recipe.sites), |(p, i)| 0.3 + 0.1 * p as f64 + 0.01 * i as f64);
+            Array2::from_shape_fn((recipe.problems, recipe.control()), |(p, i)| 0.3 + 0.1 * p as f64 + 0.01 * i as f64);
         Self { recipe, problem, rows, states, backgrounds, units }
     }
 
@@ -1506,52 +1667,67 @@ const COSINE: AdamSettings =
 fn resident_adam_is_the_hosts(bench: &Bench, report: &mut Report) {
     let base = Recipe { seed: 2900, times: 5, problems: 3, per_problem: PerProblem::ALL, ..Recipe::default() };
     for recipe in [base.clone(), Recipe { sites: 13, full_background: true, ..base }] {
-        let settled = Settlement::new(recipe, 20);
-        let case = settled.recipe.label();
-        let mut loaded = bench.load(&settled.problem);
-        let mut resident = settled.settle(&mut loaded);
-        let steps: Vec<_> = COSINE.steps(50).take(50).collect();
-        loaded.adam(&mut resident, &steps[..20], Terms::ALL).unwrap();
-        loaded.adam(&mut resident, &steps[20..], Terms::ALL).unwrap();
-        let got = loaded.states(&resident).unwrap();
-        let seen = loaded.inspect(&mut resident, Terms::ALL).unwrap();
-
-        // The same observations, drawn by the host, so that f64 engines agree beyond the normals' precision.
-        let mut set = one_problem_per_row(&settled.problem, &settled.rows, 0.0);
-        set.background.mean.assign(&settled.backgrounds);
-        for (k, row) in settled.rows.iter().enumerate() {
-            let own = settled.problem.perturbed_observations(row.problem as usize, row.member, 1.0);
-            set.observations.index_axis_mut(Axis(0), k).assign(&own);
-        }
-        let units: Vec<f64> =
-            settled.rows.iter().flat_map(|r| settled.units.row(r.problem as usize).to_vec()).collect();
-        let mut host = Adam::new(COSINE, units.clone(), 50);
-        let mut want = settled.states.clone();
-        let mut each = bench.load(&set);
-        for _ in 0..50 {
-            let gradient = each.gradient(Members::Given(want.view()), Terms::ALL).unwrap().gradient;
-            host.step(want.as_slice_mut().unwrap(), gradient.as_slice().unwrap());
-        }
-        let moved = (&want - &settled.states).map(|d| d.abs()).mean().unwrap();
-        report.expect(moved > 0.05, || format!("{case}: members moved by {moved} only"));
-        let (bound, reason) = match (bench.precision(), bench.is_gpu()) {
-            // A normal drawn on the GPU may differ from the host's by ulps of f32.
-            (Precision::F64, true) => (1e-6, "normals of f32"),
-            (Precision::F64, false) => (1e-12, "rounding"),
-            (Precision::F32, _) => (2e-3, "a small gradient's sign decides a step"),
-        };
-        let bound = Tolerance { bound, reason };
-        compare("resident states", &case, got.view(), want.view(), bound).note(report);
-        let last = each.gradient(Members::Given(got.view()), Terms::ALL).unwrap();
-        let bound = perturbed_bound(bench);
-        let norms: Array1<f64> = (last.gradient.rows().into_iter().zip(units.chunks(settled.recipe.sites)))
-            .map(|(g, units)| g.iter().zip(units).map(|(g, u)| (g * u).powi(2)).sum::<f64>().sqrt())
-            .collect();
-        compare("resident J_b", &case, seen.costs.background.view(), last.costs.background.view(), bound).note(report);
-        compare("resident J_o", &case, seen.costs.observation.view(), last.costs.observation.view(), bound)
-            .note(report);
-        compare("resident gradient norm", &case, seen.gradient_norm.view(), norms.view(), bound).note(report);
+        check_resident_adam(bench, report, recipe);
     }
+}
+
+fn check_resident_adam(bench: &Bench, report: &mut Report, recipe: Recipe) {
+    let settled = Settlement::new(recipe, 20);
+    let case = settled.recipe.label();
+    let mut loaded = bench.load(&settled.problem);
+    let mut resident = settled.settle(&mut loaded);
+    let steps: Vec<_> = COSINE.steps(50).take(50).collect();
+    loaded.adam(&mut resident, &steps[..20], Terms::ALL).unwrap();
+    loaded.adam(&mut resident, &steps[20..], Terms::ALL).unwrap();
+    let got = loaded.states(&resident).unwrap();
+    let seen = loaded.inspect(&mut resident, Terms::ALL).unwrap();
+
+    // The same observations, drawn by the host, so that f64 engines agree beyond the normals' precision.
+    let mut set = one_problem_per_row(&settled.problem, &settled.rows, 0.0);
+    let sites = settled.recipe.sites;
+    set.background.mean.assign(&settled.backgrounds.slice(s![.., ..sites]));
+    // Of a problem, xi has the prior mean 0: what the rows' own one adds to J_b and its gradient.
+    let xi = sites..settled.recipe.control() - usize::from(settled.recipe.estimated);
+    if settled.recipe.estimated {
+        set.parameters.assign(&settled.backgrounds.slice(s![.., xi.end..]));
+    }
+    let own_xi = settled.backgrounds.slice(s![.., xi.clone()]).to_owned();
+    for (k, row) in settled.rows.iter().enumerate() {
+        let own = settled.problem.perturbed_observations(row.problem as usize, row.member, 1.0);
+        set.observations.index_axis_mut(Axis(0), k).assign(&own);
+    }
+    let units: Vec<f64> = settled.rows.iter().flat_map(|r| settled.units.row(r.problem as usize).to_vec()).collect();
+    let mut host = Adam::new(COSINE, units.clone(), 50);
+    let mut want = settled.states.clone();
+    let mut each = bench.load(&set);
+    for _ in 0..50 {
+        let mut gradient = each.gradient(Members::Given(want.view()), Terms::ALL).unwrap().gradient;
+        let mut of_xi = gradient.slice_mut(s![.., xi.clone()]);
+        of_xi -= &own_xi;
+        host.step(want.as_slice_mut().unwrap(), gradient.as_slice().unwrap());
+    }
+    let moved = (&want - &settled.states).map(|d| d.abs()).mean().unwrap();
+    report.expect(moved > 0.05, || format!("{case}: members moved by {moved} only"));
+    let (bound, reason) = match (bench.precision(), bench.is_gpu()) {
+        // A normal drawn on the GPU may differ from the host's by ulps of f32.
+        (Precision::F64, true) => (1e-6, "normals of f32"),
+        (Precision::F64, false) => (1e-12, "rounding"),
+        (Precision::F32, _) => (2e-3, "a small gradient's sign decides a step"),
+    };
+    let bound = Tolerance { bound, reason };
+    compare("resident states", &case, got.view(), want.view(), bound).note(report);
+    let mut last = each.gradient(Members::Given(got.view()), Terms::ALL).unwrap();
+    let mut of_xi = last.gradient.slice_mut(s![.., xi.clone()]);
+    of_xi -= &own_xi;
+    let moved_prior = &own_xi * &(&own_xi * 0.5 - &got.slice(s![.., xi]));
+    last.costs.background += &moved_prior.sum_axis(Axis(1));
+    let bound = perturbed_bound(bench);
+    let norms: Array1<f64> = (last.gradient.rows().into_iter().zip(units.chunks(settled.recipe.control())))
+        .map(|(g, units)| g.iter().zip(units).map(|(g, u)| (g * u).powi(2)).sum::<f64>().sqrt())
+        .collect();
+    compare("resident J_b", &case, seen.costs.background.view(), last.costs.background.view(), bound).note(report);
+    compare("resident J_o", &case, seen.costs.observation.view(), last.costs.observation.view(), bound).note(report);
+    compare("resident gradient norm", &case, seen.gradient_norm.view(), norms.view(), bound).note(report);
 }
 
 fn resident_members_gathered_keep_their_course(bench: &Bench, report: &mut Report) {

@@ -65,11 +65,14 @@ fn linear(count: usize, n: usize, full: bool) -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean,
             error: if full {
-                ErrorCovariance::Full(b)
+                ErrorCovariance::Full(vec![b])
             } else {
                 ErrorCovariance::Diagonal(deviations.insert_axis(ndarray::Axis(0)))
             },
@@ -88,7 +91,7 @@ fn linear(count: usize, n: usize, full: bool) -> Problem {
 fn exact(problem: &Problem) -> (DVector<f64>, DMatrix<f64>) {
     let n = problem.background.mean.ncols();
     let b = match &problem.background.error {
-        ErrorCovariance::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
+        ErrorCovariance::Full(b) => DMatrix::from_fn(n, n, |i, j| b[0].covariance[[i, j]]),
         ErrorCovariance::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
     };
     let r = DMatrix::from_fn(n, n, |i, j| {

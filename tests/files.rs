@@ -30,6 +30,9 @@ fn problem() -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: Array2::from_elem((1, 1), 8.25),
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: TIMES, assimilated_times: 4, steps_per_time: 3, dt: 0.01 },
         background: Background {
             mean: Array2::from_shape_fn((1, SITES), |(_, i)| wavy(i)),
@@ -54,7 +57,7 @@ fn covariance() -> Array2<f64> {
 }
 
 fn full_b(mut p: Problem) -> Problem {
-    p.background.error = ErrorCovariance::Full(CovarianceFactor::new(covariance()).unwrap());
+    p.background.error = ErrorCovariance::Full(vec![CovarianceFactor::new(covariance()).unwrap()]);
     p
 }
 

@@ -45,6 +45,9 @@ fn window(n: usize, times: usize, function: PointFunction, background_std: f64, 
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times, assimilated_times: times, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean,

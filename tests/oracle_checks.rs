@@ -19,6 +19,10 @@ fn recipes() -> Vec<Recipe> {
             all.push(Recipe { assimilated_times: Some(4), ..base });
         }
     }
+    let base = Recipe { seed: 95, sites: 6, times: 5, steps_per_time: 2, ..Recipe::default() };
+    all.push(Recipe { errors: Some((2, false)), ..base.clone() });
+    all.push(Recipe { estimated: true, full_background: true, ..base.clone() });
+    all.push(Recipe { errors: Some((1, true)), estimated: true, assimilated_times: Some(3), ..base });
     all
 }
 

@@ -20,10 +20,13 @@ fn linear() -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: 2, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean: array![[1.0, 2.0, -1.0, 3.0, 0.5]],
-            error: ErrorCovariance::Full(CovarianceFactor::new(covariance).unwrap()),
+            error: ErrorCovariance::Full(vec![CovarianceFactor::new(covariance).unwrap()]),
             scale: array![1.5],
         },
         operator: ObservationOperator { function: PointFunction::Identity, block_size: 1 },
@@ -44,6 +47,9 @@ fn two_modes() -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean: Array2::zeros((1, 4)),
@@ -71,6 +77,9 @@ fn three() -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: 4, assimilated_times: 4, steps_per_time: 1, dt: 0.1 },
         background: Background {
             mean: Array2::from_shape_fn((3, 8), |(p, i)| states[0][i] + 0.4 * ((p * 8 + i) as f64).cos()),
@@ -120,7 +129,7 @@ fn reference_is_the_exact_posterior_where_that_is_gaussian() {
     let analysis = &run(ReferenceSettings::default(), &problem)[0];
 
     let ErrorCovariance::Full(b) = &problem.background.error else { unreachable!() };
-    let b = DMatrix::from_fn(5, 5, |i, j| 1.5 * b.covariance[[i, j]]);
+    let b = DMatrix::from_fn(5, 5, |i, j| 1.5 * b[0].covariance[[i, j]]);
     let h = DMatrix::from_fn(4, 5, |i, j| f64::from(u8::from(i == j)));
     let r = DMatrix::from_diagonal(&DVector::from_fn(4, |i, _| (0.3 + 0.2 * i as f64).powi(2) / 0.8));
     let departure = DVector::from_fn(4, |i, _| problem.observations[[0, 0, i]] - problem.background.mean[[0, i]]);

@@ -137,9 +137,17 @@ fn difference(a: &Problem, b: &Problem) -> Option<String> {
     let equal = |a: ndarray::ArrayViewD<f64>, b: ndarray::ArrayViewD<f64>| {
         a.shape() == b.shape() && a.iter().zip(b).all(|(a, b)| same(*a, *b))
     };
+    let prior =
+        |problem: &Problem| ndarray::concatenate![ndarray::Axis(0), problem.control_mean(0), problem.control_std(0)];
+    let model_error = |problem: &Problem| {
+        let covariance = problem.model_error.as_ref().map(|q| q.covariance.covariance_of(0));
+        covariance.unwrap_or_default().into_dyn()
+    };
     let dynamic = |a: &ndarray::Array2<f64>| a.clone().into_dyn();
     let unequal = [
         ("model parameters", equal(a.parameters.view().into_dyn(), b.parameters.view().into_dyn())),
+        ("prior of the control", equal(prior(a).view().into_dyn(), prior(b).view().into_dyn())),
+        ("model error", equal(model_error(a).view(), model_error(b).view())),
         ("observations", equal(a.observations.view().into_dyn(), b.observations.view().into_dyn())),
         (
             "observation deviations",

@@ -45,8 +45,8 @@ struct Output {
     out: PathBuf,
 }
 
-/// The figures; the second where there are several windows or factors.
-const FIGURES: [&str; 2] = ["cycles", "windows"];
+/// The figures; the second where parameters are estimated, the third where there are several windows or factors.
+const FIGURES: [&str; 3] = ["cycles", "parameters", "windows"];
 
 pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)

@@ -4,6 +4,7 @@ use super::config::{self, Given};
 use super::options::{HardwareOptions, RunOptions};
 use super::{output, print};
 use clap::{ArgAction, ArgMatches, Args, Command};
+use ndarray::s;
 use serde::Serialize;
 use std::path::PathBuf;
 use vi4dvar::engine::{Members, Terms};
@@ -18,7 +19,7 @@ struct Options {
     #[arg(value_name = "PROBLEM.nc")]
     #[serde(skip)]
     problem: PathBuf,
-    /// The member file: initial_state(member, site)
+    /// The member file: initial_state(member, site). Model errors are 0, parameters are their prior's mean
     #[arg(long, value_name = "MEMBERS.nc")]
     #[serde(skip)]
     members: PathBuf,
@@ -60,13 +61,17 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     output::check(&out, &[&problem, &members], run.force)?;
     let problem = Problem::read(problem)?;
     let states = read_members(members, problem.sites())?;
-    check_size("gradient", states.shape())?;
+    // Without errors of the model, and with the parameters that their prior expects.
+    let mut controls =
+        problem.control_mean(0).broadcast((states.nrows(), problem.control().len())).expect("one row each").to_owned();
+    controls.slice_mut(s![.., ..problem.sites()]).assign(&states);
+    check_size("gradient", controls.shape())?;
     if trajectories {
         check_size("trajectory", &[states.nrows(), problem.window.times, problem.sites()])?;
     }
     let engine = hardware.engine(&run)?;
     let mut loaded = engine.load(&problem)?;
-    let members = Members::Given(states.view());
+    let members = Members::Given(controls.view());
     let gradients = loaded.gradient(members, Terms::ALL)?;
     let trajectory = if trajectories { Some(loaded.forecast(members)?) } else { None };
     let attributes = output::attributes("evaluate", &settings, Some(&engine));

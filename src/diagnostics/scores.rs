@@ -1,9 +1,9 @@
 //! All scores of one analysis, and their summary over repeated twins.
 
 use super::{
-    CostFit, CostFitSummary, Estimate, JudgedVerdict, Periods, Rank, RankHistogram, Trust, VerdictSummary, coverage,
-    coverage_of, distance_of_covariance, distance_of_mean, distance_of_std, fair_crps, fair_energy_score, rank,
-    ratio_of_squares, rmse, spread, variogram_score,
+    CostFit, CostFitSummary, Estimate, JudgedVerdict, ParameterQuality, Periods, Rank, RankHistogram, Trust,
+    VerdictSummary, coverage, coverage_of, distance_of_covariance, distance_of_mean, distance_of_std, fair_crps,
+    fair_energy_score, rank, ratio_of_squares, rmse, spread, variogram_score,
 };
 use ndarray::{ArrayView2, ArrayView3, Axis, s};
 use serde::Serialize;
@@ -32,6 +32,8 @@ pub struct ScoreInput<'a> {
     pub fit: Option<FitQuality>,
     /// What the method says of itself, where it does.
     pub verdict: Option<Trust>,
+    /// How well the parameters were estimated, where they are and the true ones are known.
+    pub parameters: Option<ParameterQuality>,
 }
 
 /// How close a fitted q came to the posterior.
@@ -75,7 +77,7 @@ pub struct ScoreReference<'a> {
 /// A score of a period is over all its times and sites. Units are those of the state but for the ratio, the coverages
 /// and the distances; `variogram` is in units of the state too, being a square of square roots.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict, Q = FitQuality> {
+pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict, Q = FitQuality, P = ParameterQuality> {
     /// Root mean square error of the mean.
     pub rmse: Option<Periods<T>>,
     /// Mean posterior standard deviation.
@@ -113,10 +115,13 @@ pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict, Q = FitQual
     pub fit: Option<Q>,
     /// What the method says of itself, against the reference at t = 0: see [`Trust::by_reference`].
     pub verdict: Option<V>,
+    /// How well the model's parameters were estimated.
+    pub parameters: Option<P>,
 }
 
 /// Mean and standard error of each score over repeated twins.
-pub type ScoreSummary = Scores<Estimate, RankHistogram, CostFitSummary, VerdictSummary, FitQuality<Estimate>>;
+pub type ScoreSummary =
+    Scores<Estimate, RankHistogram, CostFitSummary, VerdictSummary, FitQuality<Estimate>, ParameterQuality<Estimate>>;
 
 impl Scores {
     /// Scores an analysis.
@@ -174,6 +179,7 @@ impl Scores {
             cost_fit: input.cost_fit,
             fit: input.fit,
             verdict: input.verdict.map(|said| JudgedVerdict { said, truth: truth_of_verdict }),
+            parameters: input.parameters,
         }
     }
 
@@ -204,6 +210,7 @@ impl Scores {
             cost_fit: CostFitSummary::new(&fits),
             fit: FitQuality::over(&twins.iter().filter_map(|s| s.fit).collect::<Vec<_>>()),
             verdict: VerdictSummary::new(&twins.iter().filter_map(|s| s.verdict).collect::<Vec<_>>()),
+            parameters: ParameterQuality::over(&twins.iter().filter_map(|s| s.parameters).collect::<Vec<_>>()),
         }
     }
 
@@ -217,7 +224,7 @@ impl Scores {
     }
 }
 
-impl<T, R, F, V, Q> Scores<T, R, F, V, Q> {
+impl<T, R, F, V, Q, P> Scores<T, R, F, V, Q, P> {
     /// Every score of periods by name, in the order of tables.
     pub fn named(&self) -> [(&'static str, Option<&Periods<T>>); 13] {
         [
@@ -329,6 +336,7 @@ mod tests {
                 cost_fit: None,
                 fit: None,
                 verdict: Some(Trust::MeanAndSpread),
+                parameters: None,
             })
         };
         (0..count).map(twin).collect()
@@ -429,6 +437,7 @@ mod tests {
             cost_fit: CostFit::new(3.0, 4),
             fit: None,
             verdict: Some(Trust::MeanOnly),
+            parameters: None,
         };
         let scores = Scores::new(&input);
         let of = |initial: f64, window: f64, forecast: f64| Some(Periods { initial, window, forecast: Some(forecast) });
@@ -473,6 +482,7 @@ mod tests {
             cost_fit: None,
             fit: None,
             verdict: None,
+            parameters: None,
         });
         let column = |t: usize, i: usize| -> Array1<f64> { samples.slice(s![.., t, i]).to_owned() };
         let crps = |t: usize, i: usize| {

@@ -15,6 +15,7 @@
 //!                            "p_value": …}, "window": {…}, "forecast": {…}},
 //!       "cost_fit": {"minimum": {…}, "expected_minimum": …, "variance": {…}, "expected_variance": …, "p_value": …},
 //!       "fit": {"elbo": {…}, "k_hat": {…}, "divergence": {…}},
+//!       "parameters": {"rmse": {…}, "spread": {…}, "coverage_50": {…}, "coverage_90": {…}},
 //!       "verdict": {"mean_and_spread": {"said": 31, "judged": 31, "right": 30, "truth": 33}, "mean_only": {…}, "neither": {…}}
 //!     }}]}
 //! ```
@@ -23,8 +24,8 @@
 //! it: the same run gives the same scores, but not in the same time.
 
 use crate::diagnostics::{
-    CostFit, Estimate, FitQuality, Periods, ScoreInput, ScoreReference, ScoreSummary, Scores, TRUSTED_COVERAGE,
-    TRUSTED_MEAN_GAP, Trust, VerdictCount, VerdictSummary,
+    CostFit, Estimate, FitQuality, ParameterQuality, Periods, ScoreInput, ScoreReference, ScoreSummary, Scores,
+    TRUSTED_COVERAGE, TRUSTED_MEAN_GAP, Trust, VerdictCount, VerdictSummary,
 };
 use crate::method::Analysis;
 use crate::problem::Problem;
@@ -169,7 +170,15 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Optio
             .number("verdict")
             .filter(|_| analysis.number("corrected").is_none())
             .and_then(Trust::from_number),
+        parameters: parameter_quality(problem, p, analysis),
     })
+}
+
+/// Sampled parameters against the truth's, where they are estimated and it is known.
+fn parameter_quality(problem: &Problem, p: usize, analysis: &Analysis) -> Option<ParameterQuality> {
+    let samples = analysis.record("parameter_sample")?.values.view().into_dimensionality().ok()?;
+    problem.truth.as_ref()?;
+    ParameterQuality::new(samples, problem.true_parameters_of(p).unwrap_or_else(|| problem.parameters_of(p)))
 }
 
 /// Widest line of a table, in characters. A group of columns that is wider alone still stays in one line.
@@ -290,6 +299,26 @@ impl Columns {
         summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "of the fit", cells })
     }
 
+    /// Estimated parameters; `None` where no method has any.
+    fn parameters(summaries: &[ScoreSummary]) -> Option<Self> {
+        let cell = |Estimate { mean, standard_error, .. }: Estimate, digits: usize, scale: f64| {
+            let mean = format!("{:.digits$}", mean * scale);
+            standard_error.map_or(mean.clone(), |e| format!("{mean} ± {:.digits$}", e * scale))
+        };
+        let row = |summary: &ScoreSummary| match &summary.parameters {
+            None => vec!["-".to_string(); 4],
+            Some(q) => vec![
+                cell(q.rmse, 4, 1.0),
+                cell(q.spread, 4, 1.0),
+                cell(q.coverage_50, 0, 100.0),
+                cell(q.coverage_90, 0, 100.0),
+            ],
+        };
+        let heading = ["RMSE", "posterior sd", "truth in 50 %, %", "in 90 %, %"].map(String::from).to_vec();
+        let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
+        summaries.iter().any(|s| s.parameters.is_some()).then_some(Self { title: "of the parameters", cells })
+    }
+
     /// One column of seconds; `None` where no method knows its own.
     fn seconds(methods: &[MethodScores], twins: usize) -> Option<Self> {
         let cell = |s: f64| if s.is_finite() { format!("{s:.2}") } else { "-".into() };
@@ -326,7 +355,8 @@ pub struct Block {
 }
 
 impl ScoreTable {
-    /// What fits came to, and over several twins how often each verdict was said: nothing where no method fits.
+    /// How well parameters were estimated, what fits came to, and over several twins how often each verdict was said: nothing
+    /// where no method does.
     pub fn fits(&self) -> Vec<Block> {
         let summaries: Vec<_> = self.methods.iter().map(MethodScores::summary).collect();
         let block = |(heading, columns): (String, Vec<Columns>)| {
@@ -340,7 +370,7 @@ impl ScoreTable {
         self.fit_columns(&summaries).into_iter().filter_map(block).collect()
     }
 
-    fn fit_columns(&self, summaries: &[ScoreSummary]) -> [(String, Vec<Columns>); 2] {
+    fn fit_columns(&self, summaries: &[ScoreSummary]) -> [(String, Vec<Columns>); 3] {
         let reference = self.reference.as_ref().map_or("the reference", |r| &r.method);
         let [low, high] = TRUSTED_COVERAGE.map(|c| 100.0 * c);
         let heading = format!(
@@ -350,7 +380,11 @@ impl ScoreTable {
         // Of one twin its sentence says more.
         let all = if self.twins > 1 { &Trust::ALL[..] } else { &[] };
         let verdicts = all.iter().rev().filter_map(|trust| Columns::verdicts(*trust, summaries)).collect();
-        [("Fits, in nats".into(), Columns::fits(summaries).into_iter().collect()), (heading, verdicts)]
+        [
+            ("Parameters of the model".into(), Columns::parameters(summaries).into_iter().collect()),
+            ("Fits, in nats".into(), Columns::fits(summaries).into_iter().collect()),
+            (heading, verdicts),
+        ]
     }
 }
 
@@ -505,7 +539,7 @@ mod tests {
         assert_eq!(json["reference"], serde_json::json!({"method": "gold", "agreed": 12, "disagreed": 0}));
         let (vi, point) = (&json["methods"][0], &json["methods"][1]);
         assert_eq!(keys(vi), "method scores");
-        let all = "cost_fit coverage_50 coverage_90 crps distance_covariance distance_mean distance_std energy fit rank \
+        let all = "cost_fit coverage_50 coverage_90 crps distance_covariance distance_mean distance_std energy fit parameters rank \
                    reference_coverage_90 rmse spread spread_skill std variogram verdict";
         assert_eq!((keys(&vi["scores"]).as_str(), keys(&point["scores"]).as_str()), (all, all));
         let rmse = table.methods[0].summary().rmse.unwrap();

@@ -669,7 +669,7 @@ mod tests {
         let ErrorCovariance::Full(b) = &problem.background.error else { panic!("a full B") };
         let std = background_std(&problem);
         assert_eq!(std, background_std(&with(|_| {})));
-        assert!((b.covariance[[0, 15]] / (std[0] * std[15]) - (-1.0f64 / 3.0).exp()).abs() < 1e-12);
+        assert!((b[0].covariance[[0, 15]] / (std[0] * std[15]) - (-1.0f64 / 3.0).exp()).abs() < 1e-12);
         let n = 300;
         let mut sum = Array2::<f64>::zeros((16, 16));
         for seed in 0..n {

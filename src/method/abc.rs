@@ -6,6 +6,7 @@
 //! The likelihood is known, so the kept trials can be weighted by exp(-J_o). Then the answer is the posterior cut off at
 //! the threshold, whichever the criterion; it is the posterior itself where what was left out has no weight.
 
+use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Spread};
 use super::{Analysis, MOST_MEMBERS, Record, check_count, check_positive, check_share};
 use crate::engine::{
@@ -172,15 +173,17 @@ impl Settings {
         let (count, times, sites) = (kept.member.len(), problem.window.times, problem.sites());
         let weights = normalised_weights(&kept.cost_observation);
         let chosen = if self.weights { resample(&weights, self.samples) } else { spaced(count, self.samples) };
+        let mut sampled = Array2::zeros((chosen.len(), problem.control().len()));
         let mut spread = Spread::new(times, sites);
         let mut samples = Array3::zeros((chosen.len(), times, sites));
         let (mut filled, mut next, mut diverged) = (0, 0, 0);
         for piece in kept.member.chunks(PIECE) {
             let states = draw_again(problem, p, piece);
             let trajectories = loaded.forecast(Members::Given(states.view()))?;
-            for trajectory in trajectories.outer_iter() {
+            for (trajectory, state) in trajectories.outer_iter().zip(states.outer_iter()) {
                 let copies = chosen[next..].partition_point(|k| *k == filled + diverged);
                 next += copies;
+                sampled.slice_mut(s![next - copies..next, ..]).assign(&state);
                 if trajectory.iter().all(|x| x.abs() < DIVERGED) {
                     spread.add(trajectory, if self.weights { weights[filled + diverged] } else { 1.0 });
                     samples.slice_mut(s![next - copies..next, .., ..]).assign(&trajectory);
@@ -199,6 +202,7 @@ impl Settings {
             let sound = |k: &usize| samples[[*k, 0, 0]].is_finite();
             let rows: Vec<usize> = (0..samples.len_of(Axis(0))).filter(sound).collect();
             samples = samples.select(Axis(0), &rows);
+            sampled = sampled.select(Axis(0), &rows);
         }
         let ess = effective(&weights);
         let criterion = kept.criterion();
@@ -208,7 +212,11 @@ impl Settings {
             mean: spread.mean().to_owned(),
             std: spread.std(),
             samples,
-            records: self.records(kept, &weights, threshold, ess, diverged),
+            records: [
+                self.records(kept, &weights, threshold, ess, diverged),
+                control_records(problem, p, sampled.view()),
+            ]
+            .concat(),
             summary: self.summary(kept, threshold, ess, diverged),
             seconds: 0.0,
         })

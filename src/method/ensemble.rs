@@ -4,19 +4,21 @@
 //! Member k of a problem has xb^k = xb + a L eps and y^k = y + a R^1/2 eps' with amplitude a, standard normal draws of
 //! its own and L L' = B. All members of all problems move in lockstep; those that have come to rest cost nothing more.
 
+use super::control::control_records;
 use super::descent::{Descent, Minimiser, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::starts::Starts;
 use super::{
-    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, PosteriorMembers, Progress, Record, check_count, check_positive,
+    check_share,
 };
 use crate::engine::{Engine, Precision, Row};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Minimum, Reason, Schedule};
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -139,8 +141,9 @@ struct Outcome {
     rests: Vec<Rest>,
     /// `[member, site]`
     states: Array2<f64>,
-    /// The unperturbed minimum.
+    /// The unperturbed minimum, and the whitened control there.
     control: f64,
+    control_point: Vec<f64>,
     /// The cost above which a minimum is spurious.
     bound: f64,
     status: Vec<Status>,
@@ -182,15 +185,39 @@ impl Settings {
         self.check()?;
         let clock = Instant::now();
         let mut windows = Windows::new(problem, engine, self.stages)?;
-        let outcomes = self.minimise(problem, &mut windows, engine.hardware().precision, observer)?;
+        let precision = engine.hardware().precision;
+        let outcomes = self.minimise(problem, &mut windows, precision, CONTROL_STARTS, observer)?;
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, outcome) in outcomes.iter().enumerate() {
             outcome.check_share(self.max_diverged_share, problem.seeds[p])?;
-            analyses.push(self.analysis(problem, p, outcome, windows.forecast(p, outcome.kept_states().view())?)?);
+            let kept = outcome.kept_states();
+            let trajectories = windows.forecast(p, kept.view())?;
+            analyses.push(self.analysis(problem, p, outcome, kept.view(), trajectories)?);
         }
         let seconds = clock.elapsed().as_secs_f64();
         analyses.iter_mut().for_each(|a| a.seconds = seconds);
         Ok(analyses)
+    }
+
+    /// The members that count, and the unperturbed minimum from the background, of every problem: what a cycle carries on.
+    ///
+    /// # Errors
+    /// Settings or a problem that cannot work, an engine's failure, too many members left out.
+    pub fn posterior_members(
+        &self,
+        problem: &Problem,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<PosteriorMembers> {
+        self.check()?;
+        let mut windows = Windows::new(problem, engine, self.stages)?;
+        let outcomes = self.minimise(problem, &mut windows, engine.hardware().precision, 1, observer)?;
+        let mut center = problem.control_means();
+        for (p, (outcome, mut center)) in outcomes.iter().zip(center.outer_iter_mut()).enumerate() {
+            outcome.check_share(self.max_diverged_share, problem.seeds[p])?;
+            center.assign(&windows.control(p, problem.control_mean(p).view(), &outcome.control_point));
+        }
+        Ok(PosteriorMembers { center, members: outcomes.iter().map(Outcome::kept_states).collect() })
     }
 
     /// Minimises the members of every problem.
@@ -199,6 +226,7 @@ impl Settings {
         problem: &Problem,
         windows: &mut Windows,
         precision: Precision,
+        control_starts: usize,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Outcome>> {
         let (count, n, a) = (problem.count(), problem.control().len(), self.perturbation);
@@ -212,8 +240,8 @@ impl Settings {
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let controls: Vec<Minimum> = windows
-            .unperturbed(&descent, CONTROL_STARTS, &mut watch)?
-            .chunks(CONTROL_STARTS)
+            .unperturbed(&descent, control_starts, &mut watch)?
+            .chunks(control_starts)
             .map(|starts| lowest(starts).minimum.clone())
             .collect();
 
@@ -266,7 +294,7 @@ impl Settings {
                 let bound = spurious_cost(a, problem.assimilated_count(p) as f64, control);
                 let status = rests.iter().map(|rest| self.status(rest, bound)).collect();
                 let states = states.slice(s![p * self.members..(p + 1) * self.members, ..]).to_owned();
-                Outcome { rests, states, control, bound, status }
+                Outcome { rests, states, control, control_point: controls[p].point.clone(), bound, status }
             })
             .collect())
     }
@@ -334,12 +362,13 @@ impl Settings {
         problem: &Problem,
         p: usize,
         outcome: &Outcome,
+        kept: ArrayView2<f64>,
         trajectories: ndarray::Array3<f64>,
     ) -> Result<Analysis> {
         let samples = Samples::new(trajectories.view(), "the ensemble of 4DVAR", self.max_diverged_share)?;
         Ok(Analysis {
             method: NAME.into(),
-            records: self.records(problem, p, outcome, samples.diverged),
+            records: [self.records(problem, p, outcome, samples.diverged), control_records(problem, p, kept)].concat(),
             summary: self.summary(problem, p, outcome, samples.diverged),
             mean: samples.mean,
             std: samples.std,
@@ -377,7 +406,7 @@ impl Settings {
                 "initial_state",
                 "initial state at each member's minimum, those left out included",
                 &["member", "site"],
-                outcome.states.clone(),
+                outcome.states.slice(s![.., ..problem.sites()]).to_owned(),
             ),
             Record::new(
                 "status",

@@ -2,6 +2,7 @@
 //!
 //! Every start of every problem is one member of a batch, one batch per evaluation.
 
+use super::control::control_records;
 use super::descent::{Descent, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian, Laplace};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
@@ -15,7 +16,7 @@ use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Array3, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 pub use super::descent::Minimiser;
@@ -63,8 +64,12 @@ pub struct Settings {
 pub struct Minima {
     /// From the background: `[P, times, sites]`.
     pub background: Array3<f64>,
-    /// From the initial state of least cost: `[P, times, sites]`.
+    /// From the control of least cost: `[P, times, sites]`.
     pub analysis: Array3<f64>,
+    /// The controls of least cost: `[P, control]`.
+    pub controls: Array2<f64>,
+    /// Posterior deviation of the parameters by the Gauss-Newton Hessian, where they are estimated: `[P, parameters]`.
+    pub parameter_std: Option<Array2<f64>>,
 }
 
 impl Default for Settings {
@@ -144,7 +149,11 @@ impl Settings {
                 method: NAME.into(),
                 mean: trajectories.index_axis(Axis(0), first).to_owned(),
                 std: samples.std,
-                records: self.records(p, groups[p], lowest[p], &windows, laplace, samples.diverged),
+                records: [
+                    self.records(p, groups[p], lowest[p], &windows, laplace, samples.diverged),
+                    control_records(problem, p, members.slice(s![first + 1..first + 1 + self.samples, ..])),
+                ]
+                .concat(),
                 summary: self.summary(problem, p, groups[p], lowest[p], laplace),
                 samples: samples.trajectories,
                 seconds: 0.0,
@@ -156,7 +165,7 @@ impl Settings {
     }
 
     /// The minimum of every problem of the set without covariance and samples: what a cycle needs, at the price of the
-    /// minimisation.
+    /// minimisation. Where parameters are estimated, their deviation takes as many tangents as the control is long.
     ///
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, every start diverged.
@@ -174,7 +183,18 @@ impl Settings {
         }
         let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
         let every_other = |first: usize| trajectories.slice(s![first..;2, .., ..]).to_owned();
-        Ok(Minima { background: every_other(0), analysis: every_other(1) })
+        let layout = problem.control();
+        let parameter_std = if layout.parameters > 0 {
+            let precision = engine.hardware().precision;
+            let laplaces = laplace::laplace(problem, windows.whole(), best.view(), Hessian::GaussNewton, precision)?;
+            let std = |laplace: &Laplace| laplace.covariance.diag().slice(s![layout.parameters()]).mapv(f64::sqrt);
+            let rows: Vec<_> = laplaces.iter().map(std).collect();
+            let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
+            Some(ndarray::stack(Axis(0), &views).expect("rows of one length"))
+        } else {
+            None
+        };
+        Ok(Minima { background: every_other(0), analysis: every_other(1), controls: best, parameter_std })
     }
 
     /// The minimum of each start of each problem, problem by problem, in the control z.
@@ -234,7 +254,8 @@ impl Settings {
         let states: Vec<_> = starts.iter().map(|r| windows.control(p, background.view(), &r.minimum.point)).collect();
         let rows: Vec<_> = states.iter().map(|x| x.view()).collect();
         let minima = ndarray::stack(Axis(0), &rows).expect("rows of one length");
-        vec![
+        let axes = problem.control().dimensions();
+        let mut records = vec![
             Record::new(
                 "cost",
                 "cost J of the best start after each iteration",
@@ -247,15 +268,20 @@ impl Settings {
                 &["start"],
                 starts.iter().map(|r| r.minimum.cost).collect::<Array1<_>>(),
             ),
-            Record::new("minimum", "initial state at each start's minimum", &["start", "site"], minima),
-            Record::new("initial_state", "initial state of least cost", &["site"], states[lowest].clone()),
+            Record::new("minimum", "control at each start's minimum", &["start", axes[0]], minima),
+            Record::new(
+                "initial_state",
+                "initial state of least cost",
+                &["site"],
+                states[lowest].slice(s![..problem.sites()]).to_owned(),
+            ),
             Record::new(
                 "laplace_covariance",
                 match laplace.kind {
                     Hessian::GaussNewton => "inverse of the Gauss-Newton Hessian at the minimum",
                     Hessian::Full => "inverse of the full Hessian at the minimum",
                 },
-                &["site", "site_2"],
+                &axes,
                 laplace.covariance.clone(),
             ),
             Record::new(
@@ -264,7 +290,7 @@ impl Settings {
                     Hessian::GaussNewton => "Gauss-Newton Hessian of the cost at the minimum",
                     Hessian::Full => "full Hessian of the cost at the minimum",
                 },
-                &["site", "site_2"],
+                &axes,
                 laplace.hessian.clone(),
             ),
             Record::scalar(
@@ -286,7 +312,21 @@ impl Settings {
                 2.0 * best.cost,
             ),
             Record::scalar("diverged_samples", "samples left out because they diverged", diverged as f64),
-        ]
+        ];
+        let layout = problem.control();
+        if !layout.is_state() {
+            // By the whitened control, in which each term of the prior is half a sum of squares.
+            let term = |block: Range<usize>| 0.5 * best.point[block].iter().map(|z| z * z).sum::<f64>();
+            let (sites, parameters) = (layout.sites, layout.parameters());
+            let number = Record::scalar;
+            records.extend([
+                number("minimum_cost_background", "J_b of x0 at the least cost", term(0..sites)),
+                number("minimum_cost_errors", "J_q of the model's errors there", term(sites..parameters.start)),
+                number("minimum_cost_parameters", "the parameters' prior term there", term(parameters)),
+                Record::new("control", "control of least cost", &axes[..1], states[lowest].clone()),
+            ]);
+        }
+        records
     }
 
     fn summary(&self, problem: &Problem, p: usize, starts: &[Rest], lowest: usize, laplace: &Laplace) -> String {

@@ -229,6 +229,15 @@ pub struct Analysis {
     pub seconds: f64,
 }
 
+/// Controls that stand for the posterior of each problem of a set: what a cycle carries on.
+#[derive(Clone, Debug)]
+pub struct PosteriorMembers {
+    /// Where the method puts the analysis: `[P, control]`.
+    pub center: Array2<f64>,
+    /// Members of the posterior: `[P][members, control]`.
+    pub members: Vec<Array2<f64>>,
+}
+
 /// A named array of an analysis, written to result files as it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {

@@ -30,9 +30,13 @@ pub fn write_evaluation(
     writer.numbers("cost", &["member"], "1", "cost", costs.total())?;
     writer.numbers(
         "gradient",
-        &["member", "site"],
+        &["member", problem.control().dimensions()[0]],
         "1",
-        "derivative of the cost with respect to the initial state",
+        if problem.control().is_state() {
+            "derivative of the cost with respect to the initial state"
+        } else {
+            "derivative of the cost with respect to initial state, whitened model errors and parameters"
+        },
         gradients.gradient.view(),
     )?;
     writer.flags("diverged", "member", "1 where the member diverged and its numbers mean nothing", &costs.diverged)?;

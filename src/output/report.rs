@@ -143,12 +143,21 @@ impl Table {
 /// The first problem of a set at a glance: name and value.
 pub fn problem_facts(problem: &Problem) -> Vec<(String, String)> {
     let window = &problem.window;
-    let parameters = problem.model.parameter_names().iter().zip(problem.parameters_of(0));
-    let parameters: Vec<_> = parameters.map(|(name, value)| format!("{name} = {value}")).collect();
     let between = |values: &mut dyn Iterator<Item = f64>| {
         let (low, high) = values.fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(v), h.max(v)));
         if low <= high { format!("{low:.3} to {high:.3}") } else { "none".into() }
     };
+    let names = problem.model.parameter_names().iter().zip(problem.parameters_of(0)).enumerate();
+    let estimated = |k: usize| {
+        let std = problem.parameter_std_of(0).map_or(String::new(), |std| format!(" ± {}, estimated", std[k]));
+        let truth = problem.true_parameters_of(0).map_or(String::new(), |truth| format!("; truly {:.3}", truth[k]));
+        format!("{std}{truth}")
+    };
+    let parameters: Vec<_> = names.map(|(k, (name, value))| format!("{name} = {value}{}", estimated(k))).collect();
+    let errors = problem.model_error.as_ref().map_or("none".to_string(), |q| {
+        let deviations = between(&mut q.covariance.std_of(0).into_iter());
+        format!("of deviation {deviations}, {} in the window", problem.control().errors)
+    });
     let precision = problem.observation_precision(0);
     let observed = precision.iter().filter(|r| **r > 0.0).map(|r| 1.0 / r.sqrt());
     let block = match problem.operator.block_size {
@@ -168,6 +177,7 @@ pub fn problem_facts(problem: &Problem) -> Vec<(String, String)> {
         ),
         ("observation operator", format!("{}{block}", problem.operator.function.name())),
         ("observations assimilated", problem.assimilated_count(0).to_string()),
+        ("model errors", errors),
         ("background deviations", between(&mut problem.background.std_of(0).into_iter())),
         ("observation deviations", between(&mut observed.into_iter())),
         ("truth", if problem.truth.is_some() { "known (twin experiment)".into() } else { "not known".into() }),

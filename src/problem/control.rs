@@ -53,9 +53,9 @@ impl ControlLayout {
         self.len() - self.parameters..self.len()
     }
 
-    /// The name of its dimension in files: "site" where each number belongs to one.
-    pub fn dimension(&self) -> &'static str {
-        if self.is_state() { "site" } else { "control" }
+    /// The names of its dimension in files, and of a matrix' second one: "site" where each number belongs to one.
+    pub fn dimensions(&self) -> [&'static str; 2] {
+        if self.is_state() { ["site", "site_2"] } else { ["control", "control_2"] }
     }
 }
 

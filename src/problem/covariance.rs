@@ -101,6 +101,12 @@ impl ErrorCovariance {
         }
     }
 
+    /// C of problem `p`: `[sites, sites]`.
+    pub fn covariance_of(&self, p: usize) -> Array2<f64> {
+        let diagonal = || Array2::from_diag(&self.std_of(p).mapv(|s| s * s));
+        self.factor_of(p).map_or_else(diagonal, |factor| factor.covariance.clone())
+    }
+
     /// C^1/2 z of problem `p`, with C^1/2 the deviations or the Cholesky factor: `[sites]`.
     pub fn square_root(&self, p: usize, z: ArrayView1<f64>) -> Array1<f64> {
         self.factor_of(p).map_or_else(|| self.std_of(p) * z, |factor| factor.lower.dot(&z))

@@ -81,8 +81,18 @@ pub struct Oracle<T> {
     steps_per_time: usize,
     dt: T,
     forcing: T,
+    /// Whether the control's last number is the forcing.
+    estimated: bool,
+    /// Steps between two errors of the model and their number, with the square root of Q, lower triangular.
+    error_interval: usize,
+    errors: usize,
+    error_root: Vec<Vec<T>>,
+    /// The prior mean of the control.
     background: Vec<T>,
+    /// B^-1
     precision: Vec<Vec<T>>,
+    /// The prior's inverse variances of what the control holds behind x0.
+    rest: Vec<T>,
     function: PointFunction,
     block_size: usize,
     observed: Vec<Observed<T>>,
@@ -107,7 +117,7 @@ impl<T: Real> Oracle<T> {
         let row = |rows: usize| if rows == 1 { 0 } else { p };
         let sites = problem.background.mean.ncols();
         let window = problem.window;
-        let background = problem.background.mean.row(row(problem.background.mean.nrows()));
+        let mut background = problem.background.mean.row(row(problem.background.mean.nrows())).to_vec();
         let scale = problem.background.scale[row(problem.background.scale.len())];
         let precision = match &problem.background.error {
             ErrorCovariance::Diagonal(std) => {
@@ -120,6 +130,28 @@ impl<T: Real> Oracle<T> {
                 inverse((0..sites).map(|i| (0..sites).map(|j| scale * b[[i, j]]).collect()).collect())
             }
         };
+        let (mut errors, mut error_interval, mut error_root) = (0, 1, Vec::new());
+        if let Some(q) = &problem.model_error {
+            error_interval = q.interval;
+            errors = (window.assimilated_times - 1) * window.steps_per_time / q.interval;
+            error_root = match &q.covariance {
+                ErrorCovariance::Diagonal(std) => {
+                    let std = std.row(row(std.nrows()));
+                    (0..sites).map(|i| (0..sites).map(|j| if i == j { std[i] } else { 0.0 }).collect()).collect()
+                }
+                ErrorCovariance::Full(factors) => {
+                    let q = &factors[row(factors.len())].covariance;
+                    cholesky((0..sites).map(|i| (0..sites).map(|j| q[[i, j]]).collect()).collect())
+                }
+            };
+        }
+        let mut rest = vec![1.0; errors * sites];
+        background.extend(rest.iter().map(|_| 0.0));
+        let forcing = problem.parameters[[row(problem.parameters.nrows()), 0]];
+        if let Some(std) = &problem.parameter_std {
+            background.push(forcing);
+            rest.push(std[[row(std.nrows()), 0]].powi(-2));
+        }
         let mut observed = Vec::new();
         let (y, std, w) = (&problem.observations, &problem.observation_std, &problem.weights);
         for time in 0..window.assimilated_times {
@@ -138,7 +170,12 @@ impl<T: Real> Oracle<T> {
             times: window.times,
             steps_per_time: window.steps_per_time,
             dt: T::of(window.dt),
-            forcing: T::of(problem.parameters[[row(problem.parameters.nrows()), 0]]),
+            forcing: T::of(forcing),
+            estimated: problem.parameter_std.is_some(),
+            error_interval,
+            errors,
+            error_root: error_root.iter().map(|r: &Vec<f64>| r.iter().map(|v| T::of(*v)).collect()).collect(),
+            rest: rest.into_iter().map(T::of).collect(),
             background: background.iter().map(|v| T::of(*v)).collect(),
             precision: precision.iter().map(|r: &Vec<f64>| r.iter().map(|v| T::of(*v)).collect()).collect(),
             function: problem.operator.function,
@@ -147,60 +184,85 @@ impl<T: Real> Oracle<T> {
         }
     }
 
+    /// The forcing of a control: its own, or the problem's.
+    fn forcing_of(&self, control: &[T]) -> T {
+        if self.estimated { control[control.len() - 1] } else { self.forcing }
+    }
+
     /// dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F
-    pub fn tendency(&self, x: &[T]) -> Vec<T> {
+    fn tendency(&self, forcing: T, x: &[T]) -> Vec<T> {
         let n = self.sites;
-        (0..n).map(|i| (x[(i + 1) % n] - x[(i + n - 2) % n]) * x[(i + n - 1) % n] - x[i] + self.forcing).collect()
+        (0..n).map(|i| (x[(i + 1) % n] - x[(i + n - 2) % n]) * x[(i + n - 1) % n] - x[i] + forcing).collect()
     }
 
     /// The points at which a step from `x` evaluates the tendency, and the state after it.
-    fn stages(&self, x: &[T]) -> ([Vec<T>; 4], Vec<T>) {
+    fn stages(&self, forcing: T, x: &[T]) -> ([Vec<T>; 4], Vec<T>) {
         let (h, half) = (self.dt, self.dt * T::of(0.5));
         let moved = |k: &[T], by: T| -> Vec<T> { x.iter().zip(k).map(|(x, k)| *x + by * *k).collect() };
-        let k1 = self.tendency(x);
+        let k1 = self.tendency(forcing, x);
         let x2 = moved(&k1, half);
-        let k2 = self.tendency(&x2);
+        let k2 = self.tendency(forcing, &x2);
         let x3 = moved(&k2, half);
-        let k3 = self.tendency(&x3);
+        let k3 = self.tendency(forcing, &x3);
         let x4 = moved(&k3, h);
-        let k4 = self.tendency(&x4);
+        let k4 = self.tendency(forcing, &x4);
         let two = T::of(2.0);
         let sum: Vec<T> = (0..self.sites).map(|i| k1[i] + two * k2[i] + two * k3[i] + k4[i]).collect();
         let end = moved(&sum, h / T::of(6.0));
         ([x.to_vec(), x2, x3, x4], end)
     }
 
-    /// The state after `steps` RK4 steps.
+    /// The state after `steps` RK4 steps, by the problem's own parameters and without errors of the model.
     pub fn integrate(&self, x: &[T], steps: usize) -> Vec<T> {
         let mut x = x.to_vec();
         for _ in 0..steps {
-            x = self.stages(&x).1;
+            x = self.stages(self.forcing, &x).1;
         }
         x
     }
 
+    /// Which error follows a step, if one does.
+    fn error_after(&self, step: usize) -> Option<usize> {
+        let k = (step + 1) / self.error_interval;
+        (self.errors > 0 && (step + 1).is_multiple_of(self.error_interval) && k <= self.errors).then(|| k - 1)
+    }
+
+    /// Q^1/2 xi_k of a control, or of a direction.
+    fn error(&self, control: &[T], k: usize) -> Vec<T> {
+        let xi = &control[self.sites * (1 + k)..self.sites * (2 + k)];
+        let mut eta = vec![T::of(0.0); self.sites];
+        for (eta, row) in eta.iter_mut().zip(&self.error_root) {
+            row.iter().zip(xi).for_each(|(l, xi)| *eta += *l * *xi);
+        }
+        eta
+    }
+
     /// The state after every RK4 step of the window, the initial one included.
-    fn path(&self, x0: &[T]) -> Vec<Vec<T>> {
-        let mut path = vec![x0.to_vec()];
+    fn path(&self, control: &[T]) -> Vec<Vec<T>> {
+        let mut path = vec![control[..self.sites].to_vec()];
         for step in 0..(self.times - 1) * self.steps_per_time {
-            path.push(self.stages(&path[step]).1);
+            let mut next = self.stages(self.forcing_of(control), &path[step]).1;
+            if let Some(k) = self.error_after(step) {
+                next.iter_mut().zip(self.error(control, k)).for_each(|(x, eta)| *x += eta);
+            }
+            path.push(next);
         }
         path
     }
 
     /// The states at the stored times.
-    pub fn trajectory(&self, x0: &[T]) -> Vec<Vec<T>> {
-        self.path(x0).into_iter().step_by(self.steps_per_time).collect()
+    pub fn trajectory(&self, control: &[T]) -> Vec<Vec<T>> {
+        self.path(control).into_iter().step_by(self.steps_per_time).collect()
     }
 
     /// The Jacobian of one step from `x`, less the identity: h/6 (K1 + 2 K2 + 2 K3 + K4), where K1 = A(x),
     /// K2 = A(x2) (I + h/2 K1), K3 = A(x3) (I + h/2 K2), K4 = A(x4) (I + h K3) and A is the tendency's Jacobian.
     ///
     /// The identity stays out because in f32 rounding 1 + O(dt) would bias every step alike.
-    fn step_jacobian(&self, x: &[T]) -> Dense<T> {
+    fn step_jacobian(&self, forcing: T, x: &[T]) -> Dense<T> {
         let n = self.sites;
         let (h, half, two) = (self.dt, self.dt * T::of(0.5), T::of(2.0));
-        let ([x1, x2, x3, x4], _) = self.stages(x);
+        let ([x1, x2, x3, x4], _) = self.stages(forcing, x);
         let k1 = self.jacobian_times(&x1, &Dense::identity(n));
         let k2 = self.jacobian_times(&x2, &Dense::identity(n).plus(half, &k1));
         let k3 = self.jacobian_times(&x3, &Dense::identity(n).plus(half, &k2));
@@ -223,14 +285,39 @@ impl<T: Real> Oracle<T> {
         Dense { n, rows }
     }
 
-    /// M_t v at the stored times.
-    pub fn tangent(&self, x0: &[T], direction: &[T]) -> Vec<Vec<T>> {
-        let path = self.path(x0);
-        let mut v = direction.to_vec();
+    /// The derivative of one step from `x` with respect to the forcing: h/6 (f1 + 2 f2 + 2 f3 + f4) with f1 = 1,
+    /// f2 = 1 + h/2 A(x2) f1, f3 = 1 + h/2 A(x3) f2, f4 = 1 + h A(x4) f3.
+    fn step_by_forcing(&self, forcing: T, x: &[T]) -> Vec<T> {
+        let n = self.sites;
+        let ([_, x2, x3, x4], _) = self.stages(forcing, x);
+        let (half, one) = (self.dt * T::of(0.5), vec![T::of(1.0); n]);
+        let next = |x: &[T], by: T, f: &[T]| -> Vec<T> {
+            let moved: Vec<T> = f.iter().map(|f| by * *f).collect();
+            let product = self.jacobian_times(x, &Dense::identity(n)).times(&moved);
+            product.into_iter().map(|v| v + T::of(1.0)).collect()
+        };
+        let f2 = next(&x2, half, &one);
+        let f3 = next(&x3, half, &f2);
+        let f4 = next(&x4, self.dt, &f3);
+        let two = T::of(2.0);
+        (0..n).map(|i| (one[i] + two * f2[i] + two * f3[i] + f4[i]) * (self.dt / T::of(6.0))).collect()
+    }
+
+    /// The derivative of the states at the stored times along a direction of the control.
+    pub fn tangent(&self, control: &[T], direction: &[T]) -> Vec<Vec<T>> {
+        let (path, forcing) = (self.path(control), self.forcing_of(control));
+        let mut v = direction[..self.sites].to_vec();
         let mut out = vec![v.clone()];
         for (step, x) in path[..path.len() - 1].iter().enumerate() {
-            let increment = self.step_jacobian(x).times(&v);
+            let increment = self.step_jacobian(forcing, x).times(&v);
             v.iter_mut().zip(increment).for_each(|(v, d)| *v += d);
+            if self.estimated {
+                let along = direction[direction.len() - 1];
+                v.iter_mut().zip(self.step_by_forcing(forcing, x)).for_each(|(v, d)| *v += d * along);
+            }
+            if let Some(k) = self.error_after(step) {
+                v.iter_mut().zip(self.error(direction, k)).for_each(|(v, d)| *v += d);
+            }
             if (step + 1).is_multiple_of(self.steps_per_time) {
                 out.push(v.clone());
             }
@@ -238,23 +325,36 @@ impl<T: Real> Oracle<T> {
         out
     }
 
-    /// sum_t M_t' w_t for a forcing w at the stored times.
-    pub fn adjoint(&self, x0: &[T], forcing: &[Vec<T>]) -> Vec<T> {
-        self.adjoint_along(&self.path(x0), forcing)
+    /// The transpose of [`Self::tangent`] applied to a forcing w at the stored times.
+    pub fn adjoint(&self, control: &[T], forcing: &[Vec<T>]) -> Vec<T> {
+        self.adjoint_along(control, &self.path(control), forcing)
     }
 
-    fn adjoint_along(&self, path: &[Vec<T>], forcing: &[Vec<T>]) -> Vec<T> {
+    fn adjoint_along(&self, control: &[T], path: &[Vec<T>], forcing: &[Vec<T>]) -> Vec<T> {
+        let n = self.sites;
+        let own = self.forcing_of(control);
+        let mut out = vec![T::of(0.0); self.background.len()];
         let mut g = forcing[self.times - 1].clone();
         for step in (0..path.len() - 1).rev() {
+            if let Some(k) = self.error_after(step) {
+                for (g, row) in g.iter().zip(&self.error_root) {
+                    out[n * (1 + k)..].iter_mut().zip(row).for_each(|(out, l)| *out += *l * *g);
+                }
+            }
             if g.iter().any(|g| *g != T::of(0.0)) {
-                let increment = self.step_jacobian(&path[step]).transposed_times(&g);
+                if self.estimated {
+                    let last = out.len() - 1;
+                    g.iter().zip(self.step_by_forcing(own, &path[step])).for_each(|(g, d)| out[last] += *g * d);
+                }
+                let increment = self.step_jacobian(own, &path[step]).transposed_times(&g);
                 g.iter_mut().zip(increment).for_each(|(g, d)| *g += d);
             }
             if step.is_multiple_of(self.steps_per_time) {
                 g.iter_mut().zip(&forcing[step / self.steps_per_time]).for_each(|(g, w)| *g += *w);
             }
         }
-        g
+        out[..n].copy_from_slice(&g);
+        out
     }
 
     /// h(x)
@@ -293,14 +393,15 @@ impl<T: Real> Oracle<T> {
             .collect()
     }
 
-    /// J_b = 1/2 (x0 - xb)' B^-1 (x0 - xb) and J_o = 1/2 sum_t w_t (H(x_t) - y_t)' R_t^-1 (H(x_t) - y_t)
-    pub fn cost(&self, x0: &[T]) -> Split<T> {
-        self.cost_along(x0, &self.trajectory(x0))
+    /// J_b = 1/2 (x0 - xb)' B^-1 (x0 - xb), with the prior of what else the control holds, and
+    /// J_o = 1/2 sum_t w_t (H(x_t) - y_t)' R_t^-1 (H(x_t) - y_t)
+    pub fn cost(&self, control: &[T]) -> Split<T> {
+        self.cost_along(control, &self.trajectory(control))
     }
 
-    fn cost_along(&self, x0: &[T], stored: &[Vec<T>]) -> Split<T> {
+    fn cost_along(&self, control: &[T], stored: &[Vec<T>]) -> Split<T> {
         let (mut background, mut observation) = (T::of(0.0), T::of(0.0));
-        let departure = self.departure(x0);
+        let departure = self.departure(control);
         departure.iter().zip(self.weighted(&departure)).for_each(|(d, w)| background += *d * w);
         for o in &self.observed {
             let r = self.observe(&stored[o.time])[o.block] - o.value;
@@ -310,8 +411,8 @@ impl<T: Real> Oracle<T> {
     }
 
     /// Both terms of the cost, and the gradient of each.
-    pub fn gradient(&self, x0: &[T]) -> (Split<T>, Split<Vec<T>>) {
-        let path = self.path(x0);
+    pub fn gradient(&self, control: &[T]) -> (Split<T>, Split<Vec<T>>) {
+        let path = self.path(control);
         let stored: Vec<Vec<T>> = path.iter().step_by(self.steps_per_time).cloned().collect();
         let mut forcing = vec![vec![T::of(0.0); self.sites]; self.times];
         for o in &self.observed {
@@ -321,24 +422,23 @@ impl<T: Real> Oracle<T> {
                 forcing[o.time][i] += r * self.point_derivative(x[i]);
             }
         }
-        let background = self.weighted(&self.departure(x0));
-        (self.cost_along(x0, &stored), Split { background, observation: self.adjoint_along(&path, &forcing) })
+        let background = self.weighted(&self.departure(control));
+        let observation = self.adjoint_along(control, &path, &forcing);
+        (self.cost_along(control, &stored), Split { background, observation })
     }
 
-    fn departure(&self, x0: &[T]) -> Vec<T> {
-        x0.iter().zip(&self.background).map(|(x, b)| *x - *b).collect()
+    fn departure(&self, control: &[T]) -> Vec<T> {
+        control.iter().zip(&self.background).map(|(x, b)| *x - *b).collect()
     }
 
-    /// B^-1 d
+    /// The prior's inverse covariance times d: B^-1 of x0's part.
     fn weighted(&self, d: &[T]) -> Vec<T> {
-        self.precision
-            .iter()
-            .map(|row| {
-                let mut sum = T::of(0.0);
-                row.iter().zip(d).for_each(|(p, d)| sum += *p * *d);
-                sum
-            })
-            .collect()
+        let of_state = self.precision.iter().map(|row| {
+            let mut sum = T::of(0.0);
+            row.iter().zip(d).for_each(|(p, d)| sum += *p * *d);
+            sum
+        });
+        of_state.chain(self.rest.iter().zip(&d[self.sites..]).map(|(p, d)| *p * *d)).collect()
     }
 }
 
@@ -379,6 +479,19 @@ impl<T: Real> Dense<T> {
         }
         out
     }
+}
+
+/// The lower triangular L with L L' = a, row by row.
+fn cholesky(a: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let n = a.len();
+    let mut l = vec![vec![0.0; n]; n];
+    for i in 0..n {
+        for j in 0..=i {
+            let rest = a[i][j] - (0..j).map(|k| l[i][k] * l[j][k]).sum::<f64>();
+            l[i][j] = if i == j { rest.sqrt() } else { rest / l[j][j] };
+        }
+    }
+    l
 }
 
 /// The inverse by Gauss-Jordan elimination with row pivots.

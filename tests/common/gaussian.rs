@@ -29,7 +29,7 @@ pub fn ring_covariance(n: usize) -> Array2<f64> {
 pub fn linear(n: usize, block_size: usize, full: bool) -> Problem {
     let mut draw = noise(5, Stream::ObservationNoise);
     let error = if full {
-        ErrorCovariance::Full(CovarianceFactor::new(ring_covariance(n)).unwrap())
+        ErrorCovariance::Full(vec![CovarianceFactor::new(ring_covariance(n)).unwrap()])
     } else {
         ErrorCovariance::Diagonal(ring_covariance(n).diag().mapv(f64::sqrt).insert_axis(ndarray::Axis(0)))
     };
@@ -37,6 +37,9 @@ pub fn linear(n: usize, block_size: usize, full: bool) -> Problem {
     Problem {
         model: Model::Lorenz96,
         parameters: array![[8.0]],
+        parameter_std: None,
+        true_parameters: None,
+        model_error: None,
         window: Window { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
         background: Background {
             mean: Array2::from_shape_fn((1, n), |(_, i)| 3.0 + i as f64 % 3.0),
@@ -69,7 +72,7 @@ pub fn exact(problem: &Problem) -> Exact {
     let n = problem.background.mean.ncols();
     let b = match &problem.background.error {
         ErrorCovariance::Diagonal(s) => DMatrix::from_fn(n, n, |i, j| if i == j { s[[0, i]] * s[[0, i]] } else { 0.0 }),
-        ErrorCovariance::Full(b) => DMatrix::from_fn(n, n, |i, j| b.covariance[[i, j]]),
+        ErrorCovariance::Full(b) => DMatrix::from_fn(n, n, |i, j| b[0].covariance[[i, j]]),
     } * problem.background.scale[0];
     let xb = DVector::from_fn(n, |i, _| problem.background.mean[[0, i]]);
     let block = problem.operator.block_size;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use vi4dvar::engine::Precision;
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
-    Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
+    Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
 use vi4dvar::validation::oracle::{Oracle, Real};
 
@@ -252,6 +252,8 @@ pub struct PerProblem {
     pub observation_std: bool,
     pub weights: bool,
     pub parameters: bool,
+    /// Deviations of model errors and parameters.
+    pub control: bool,
 }
 
 impl PerProblem {
@@ -267,6 +269,7 @@ impl PerProblem {
             observation_std: own,
             weights: own,
             parameters: own,
+            control: own,
         }
     }
 }
@@ -289,6 +292,10 @@ pub struct Recipe {
     pub observed: f64,
     /// Whether time weights vary (some of them 0) rather than being 1.
     pub weighted: bool,
+    /// Steps between two errors of the model, where it has any, and whether their Q is full.
+    pub errors: Option<(usize, bool)>,
+    /// Whether the forcing is estimated.
+    pub estimated: bool,
     pub problems: usize,
     pub per_problem: PerProblem,
 }
@@ -308,6 +315,8 @@ impl Default for Recipe {
             full_background: false,
             observed: 0.5,
             weighted: false,
+            errors: None,
+            estimated: false,
             problems: 1,
             per_problem: PerProblem::NONE,
         }
@@ -332,6 +341,8 @@ impl Recipe {
             (self.assimilated_times.is_some(), format!(" assimilated {:?}", self.assimilated_times)),
             (self.weighted, " weighted".into()),
             (self.observed != 0.5, format!(" observed {}", self.observed)),
+            (self.errors.is_some(), format!(" errors {:?}", self.errors)),
+            (self.estimated, " F estimated".into()),
         ] {
             if differs {
                 text.push_str(&part);
@@ -351,6 +362,9 @@ impl Recipe {
         let mut problem = Problem {
             model: Model::Lorenz96,
             parameters,
+            parameter_std: None,
+            true_parameters: None,
+            model_error: None,
             window: Window {
                 times,
                 assimilated_times: self.assimilated_times.unwrap_or(times),
@@ -372,11 +386,12 @@ impl Recipe {
         if self.weighted {
             problem.weights.mapv_inplace(|_| if dice.uniform(0.0, 1.0) < 0.25 { 0.0 } else { dice.uniform(0.1, 2.0) });
         }
-        problem.background.error = self.background_error(&mut dice, rows(own.deviations));
+        problem.background.error = covariance(&mut dice, n, rows(own.deviations), self.full_background, [0.3, 1.0]);
 
         let truths: Vec<Vec<Vec<f64>>> = (0..self.problems)
             .map(|p| {
                 let oracle = Oracle::<f64>::new(&problem, p);
+                // The truth has neither errors nor another forcing: what they are is no matter here.
                 let start: Vec<f64> = (0..n).map(|_| 2.0 + dice.normal()).collect();
                 // The spin-up wants a time unit or more, whatever the window's own step is.
                 oracle.trajectory(&oracle.integrate(&start, (4.0 / self.dt) as usize))
@@ -407,6 +422,14 @@ impl Recipe {
                 *std = self.noise_level() * dice.uniform(0.7, 1.4);
             }
         }
+        if let Some((interval, full)) = self.errors {
+            let covariance = covariance(&mut dice, n, rows(own.control), full, [0.05, 0.3]);
+            problem.model_error = Some(ModelError { covariance, interval });
+        }
+        if self.estimated {
+            let std = Array2::from_shape_simple_fn((rows(own.control), 1), || dice.uniform(0.3, 0.8));
+            problem.parameter_std = Some(std);
+        }
         problem
     }
 
@@ -419,32 +442,36 @@ impl Recipe {
         }
     }
 
-    fn background_error(&self, dice: &mut Dice, rows: usize) -> ErrorCovariance {
-        let n = self.sites;
-        if !self.full_background {
-            return ErrorCovariance::Diagonal(Array2::from_shape_simple_fn((rows, n), || dice.uniform(0.3, 1.0)));
-        }
-        let std: Vec<f64> = (0..n).map(|_| dice.uniform(0.3, 1.0)).collect();
-        let covariance = Array2::from_shape_fn((n, n), |(i, j)| {
-            let distance = i.abs_diff(j).min(n - i.abs_diff(j));
-            std[i] * std[j] * 0.5f64.powi(distance as i32)
-        });
-        ErrorCovariance::Full(CovarianceFactor::new(covariance).expect("positive definite by construction"))
+    /// Numbers of a control, as this recipe defines it.
+    pub fn control(&self) -> usize {
+        let steps = (self.assimilated_times.unwrap_or(self.times) - 1) * self.steps_per_time;
+        self.sites * (1 + self.errors.map_or(0, |(interval, _)| steps / interval)) + usize::from(self.estimated)
     }
 
-    /// `count` members per problem, scattered around the background: `[P * count, sites]`.
+    /// The prior mean of problem `p`'s control: `[control]`.
+    pub fn mean(&self, problem: &Problem, p: usize) -> Vec<f64> {
+        let row = |rows: usize| if rows == 1 { 0 } else { p };
+        let mut mean = problem.background.mean.row(row(problem.background.mean.nrows())).to_vec();
+        mean.resize(self.control(), 0.0);
+        if self.estimated {
+            *mean.last_mut().unwrap() = problem.parameters[[row(problem.parameters.nrows()), 0]];
+        }
+        mean
+    }
+
+    /// `count` members per problem, scattered around the background: `[P * count, control]`.
     pub fn members(&self, problem: &Problem, count: usize) -> Array2<f64> {
         let mut dice = Dice::new(self.seed ^ 0x5EED);
-        Array2::from_shape_fn((self.problems * count, self.sites), |(row, i)| {
-            let mean = &problem.background.mean;
-            mean[[if mean.nrows() == 1 { 0 } else { row / count }, i]] + 0.4 * dice.normal()
+        let means: Vec<_> = (0..self.problems).map(|p| self.mean(problem, p)).collect();
+        Array2::from_shape_fn((self.problems * count, self.control()), |(row, i)| {
+            means[row / count][i] + 0.4 * dice.normal()
         })
     }
 
-    /// Standard normal directions: `[rows, sites]`.
+    /// Standard normal directions: `[rows, control]`.
     pub fn directions(&self, rows: usize) -> Array2<f64> {
         let mut dice = Dice::new(self.seed ^ 0xD1CE);
-        Array2::from_shape_simple_fn((rows, self.sites), || dice.normal())
+        Array2::from_shape_simple_fn((rows, self.control()), || dice.normal())
     }
 
     /// Standard normal forcing at every stored time: `[rows, times, sites]`.
@@ -452,6 +479,22 @@ impl Recipe {
         let mut dice = Dice::new(self.seed ^ 0xF0CE);
         Array3::from_shape_simple_fn((rows, self.times, self.sites), || dice.normal())
     }
+}
+
+/// A covariance of `n` sites with deviations in some range, diagonal or of neighbours that are correlated.
+fn covariance(dice: &mut Dice, n: usize, rows: usize, full: bool, [low, high]: [f64; 2]) -> ErrorCovariance {
+    if !full {
+        return ErrorCovariance::Diagonal(Array2::from_shape_simple_fn((rows, n), || dice.uniform(low, high)));
+    }
+    let one = |dice: &mut Dice| {
+        let std: Vec<f64> = (0..n).map(|_| dice.uniform(low, high)).collect();
+        let covariance = Array2::from_shape_fn((n, n), |(i, j)| {
+            let distance = i.abs_diff(j).min(n - i.abs_diff(j));
+            std[i] * std[j] * 0.5f64.powi(distance as i32)
+        });
+        CovarianceFactor::new(covariance).expect("positive definite by construction")
+    };
+    ErrorCovariance::Full((0..rows).map(|_| one(dice)).collect())
 }
 
 /// The oracle's answers for a whole batch, widened to f64.
@@ -553,7 +596,7 @@ impl<'a> Truth<'a> {
     }
 
     fn stored(&self) -> Array3<f64> {
-        Array3::zeros((self.members.nrows(), self.problem.window.times, self.members.ncols()))
+        Array3::zeros((self.members.nrows(), self.problem.window.times, self.problem.background.mean.ncols()))
     }
 }
 

@@ -273,7 +273,7 @@ impl Settings {
             Record::new(
                 "mean_error",
                 "standard error of the mean at time 0",
-                &[problem.control().dimension()],
+                &[problem.control().dimensions()[0]],
                 pooled.mean_error.clone(),
             ),
             Record::new("levels", "temper levels of each SMC run", &["run"], per_run(&|r| r.levels as f64)),
@@ -335,13 +335,13 @@ impl Settings {
                     Record::new(
                         "nuts_mean",
                         "mean at time 0 by NUTS",
-                        &[problem.control().dimension()],
+                        &[problem.control().dimensions()[0]],
                         check.estimate.mean,
                     ),
                     Record::new(
                         "nuts_std",
                         "standard deviation at time 0 by NUTS",
-                        &[problem.control().dimension()],
+                        &[problem.control().dimensions()[0]],
                         check.estimate.std,
                     ),
                 ]);

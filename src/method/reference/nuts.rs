@@ -171,7 +171,7 @@ impl Density {
             let missing = || Error::invalid("4DVAR's analysis", format!("a record {name}"), "none", "report this");
             Ok(minimum.record(name).ok_or_else(missing)?.values.iter().copied().collect())
         };
-        let state = record("initial_state")?;
+        let state = record(if problem.control().is_state() { "initial_state" } else { "control" })?;
         let root = Arc::new(Factor::covariance(&record("laplace_covariance")?, state.len(), false));
         Ok(Self { loaded: engine.load(problem)?, minimum: state.clone(), root, state })
     }

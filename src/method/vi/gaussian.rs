@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::method::laplace::{Hessian, Laplace};
 use crate::method::{Observer, Record};
 use crate::posterior::{Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Mixtures, Normal};
-use crate::problem::Problem;
+use crate::problem::{ControlLayout, Problem};
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, Array3, Axis};
 
@@ -22,7 +22,7 @@ impl Settings {
     ) -> Result<Fitted> {
         let count = minima.problem.count();
         let (normals, ascent) = self.fit_normals(minima, engine, observer)?;
-        let records = normals.iter().map(|normal| records(normal, self.family)).collect();
+        let records = normals.iter().map(|normal| records(normal, self.family, minima.problem.control())).collect();
         let posterior: Mixtures = normals.into_iter().map(Mixture::from).collect();
         let (notes, faults) = (vec![String::new(); count], vec![None; count]);
         Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes, faults })
@@ -151,14 +151,15 @@ fn leading_directions(precision: &Array2<f64>, scale: &Array1<f64>, rank: usize)
 }
 
 /// What is kept of a fitted Gaussian.
-fn records(normal: &Normal, family: Family) -> Vec<Record> {
+fn records(normal: &Normal, family: Family, control: ControlLayout) -> Vec<Record> {
+    let axes = control.dimensions();
     let mut records = vec![
-        Record::new("variational_mean", "mean of the fitted Gaussian", &["site"], normal.mean().to_owned()),
-        Record::new("variational_std", "standard deviation of the fitted Gaussian", &["site"], normal.std()),
+        Record::new("variational_mean", "mean of the fitted Gaussian", &axes[..1], normal.mean().to_owned()),
+        Record::new("variational_std", "standard deviation of the fitted Gaussian", &axes[..1], normal.std()),
     ];
     if family != Family::MeanField {
         let name = "covariance of the fitted Gaussian";
-        records.push(Record::new("variational_covariance", name, &["site", "site_2"], normal.covariance()));
+        records.push(Record::new("variational_covariance", name, &axes, normal.covariance()));
     }
     records
 }

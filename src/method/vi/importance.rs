@@ -162,7 +162,7 @@ pub(super) fn weigh(
                     seen.evidence.mean
                 ),
             };
-            let mut records = records(&seen, &verdict, own.cost, problem.control().dimension());
+            let mut records = records(&seen, &verdict, own.cost, problem.control().dimensions()[0]);
             let mut sentence = format!("{sentence}, k-hat {:.2}; {}", seen.psis.k_hat, verdict.sentence);
             if settings.corrected {
                 records.push(Record::scalar(

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::method::laplace::{Hessian, Laplace};
 use crate::method::{Observer, Record};
 use crate::posterior::{Mixture, Mixtures, Normal};
-use crate::problem::Problem;
+use crate::problem::{ControlLayout, Problem};
 use crate::random::Stream;
 use ndarray::{Array1, Array2, Axis, concatenate};
 
@@ -89,7 +89,7 @@ impl Settings {
             tracks.push(ascent.tracks[first + heaviest.of].clone());
             fallbacks.push(ascent.fallbacks[first + heaviest.of]);
             minima.evaluations[p] += (own.len() - 1) * course.batch * tracks[p].elbo.len();
-            records.push(describe(&components, own));
+            records.push(describe(&components, own, problem.control()));
             let log_weights: Vec<f64> = components.iter().map(|c| c.log_weight).collect();
             posterior.push(Mixture::new(components.into_iter().map(|c| c.normal).collect(), &log_weights));
             first += own.len();
@@ -272,10 +272,10 @@ fn weigh(
 }
 
 /// What is kept of a mixture.
-fn describe(components: &[Component], minima: &[Distinct]) -> Vec<Record> {
+fn describe(components: &[Component], minima: &[Distinct], control: ControlLayout) -> Vec<Record> {
     let row = |f: &dyn Fn(&Component) -> f64| components.iter().map(f).collect::<Array1<f64>>();
     let rows = |f: &dyn Fn(&Component) -> Array1<f64>| rows_of(components.iter().map(f).collect::<Vec<_>>().iter());
-    let axes = ["component", "site"];
+    let axes = ["component", control.dimensions()[0]];
     vec![
         Record::new("component_weight", "weight of each component", &axes[..1], row(&|c| c.log_weight.exp())),
         Record::new(

@@ -9,12 +9,16 @@ mod minima;
 mod mixture;
 mod track;
 
+use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
-use super::{Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, check_count, check_positive, check_share};
+use super::{
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, PosteriorMembers, Record, check_count, check_positive,
+    check_share,
+};
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, Schedule};
-use crate::posterior::{Estimator, Family, FlowSettings, Posterior, log_normalizer};
+use crate::posterior::{Estimator, Family, FlowSettings, Normal, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Axis, concatenate, s};
@@ -240,6 +244,35 @@ impl Settings {
         Ok(analyses)
     }
 
+    /// Fits a single Gaussian to every problem and draws `samples` members of it, without weighing the fit: what a cycle
+    /// carries on. Starts at the one minimum below the background.
+    ///
+    /// # Errors
+    /// Settings or a problem that cannot work, a family that is no single Gaussian, an engine's failure, too many draws
+    /// diverged.
+    pub fn members(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<PosteriorMembers> {
+        self.check()?;
+        if !matches!(self.family, Family::MeanField | Family::LowRank | Family::FullRank) {
+            let found = self.family.name();
+            return Err(Error::invalid(
+                "family",
+                "mean-field, low-rank or full-rank",
+                found,
+                "choose a single Gaussian",
+            ));
+        }
+        let mut minima = minima::Minima::new(problem, engine)?;
+        minima.search(1, observer)?;
+        let (normals, _) = self.fit_normals(&mut minima, engine, observer)?;
+        let mut center = problem.control_means();
+        for (normal, mut center) in normals.iter().zip(center.outer_iter_mut()) {
+            center.assign(&normal.mean());
+        }
+        let draw =
+            |(p, normal): (usize, &Normal)| normal.draw(problem.seeds[p], Stream::Posterior, 0..self.samples).states;
+        Ok(PosteriorMembers { center, members: normals.iter().enumerate().map(draw).collect() })
+    }
+
     /// Samples the fit, weighs it and describes it.
     fn analyses(&self, problem: &Problem, minima: &mut minima::Minima, fitted: &Fitted) -> Result<Vec<Analysis>> {
         let q = fitted.posterior.as_ref();
@@ -276,6 +309,7 @@ impl Settings {
                 Record::scalar("observation_count", "number of assimilated observations", count),
                 Record::scalar("diverged_samples", "samples left out because they diverged", samples.diverged as f64),
             ]);
+            records.extend(control_records(problem, p, states.slice(s![p * self.samples..(p + 1) * self.samples, ..])));
             analyses.push(Analysis {
                 method: self.family.title().into(),
                 mean: samples.mean,

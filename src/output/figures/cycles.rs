@@ -1,22 +1,27 @@
-//! Cycled assimilation: the error of the analysis against time, and by window and factor on B.
+//! Cycled assimilation: error and spread of the analysis against time, estimated parameters against time, and the error by
+//! window and factor on B.
 
 use super::axis::Axis;
-use super::canvas::{Anchor, Frame, Pen};
+use super::canvas::{Anchor, Canvas, Frame, Pen};
 use super::font;
 use super::heat::{BAR, Scale, bar, heat};
 use super::panel::{Entry, Grid, Plot, Sample, TIME, Written, heading, legend, titled, x_axis, y_axis};
-use super::style::{BLANK, FAINT, INK, INSET, LABEL, MARGIN, Map, WIDTH};
+use super::style::{BLANK, Color, FAINT, INK, INSET, LABEL, MARGIN, Map, WIDTH};
 use super::{Drawing, Figure};
 use crate::experiment::{CycledErrors, CycledMethod, CycledScores, Cycles};
-use ndarray::{Array2, Axis as Side, s};
+use ndarray::{Array2, ArrayView2, Axis as Side, s};
 
 /// Points of a line at most: more cycles are shown as means over blocks of them.
 const POINTS: usize = 240;
 
-/// The figures `cycles` and, where there are several windows or factors, `windows`.
+/// The figures `cycles`; `parameters` where some are estimated; `windows` where there are several windows or factors.
 pub fn cycle_figures(cycles: &Cycles) -> Vec<Figure> {
     let scores = cycles.scores();
-    let drawn = [draw(cycles).finish("cycles"), windows(&scores).and_then(|d| d.finish("windows"))];
+    let drawn = [
+        draw(cycles).finish("cycles"),
+        parameters(cycles).and_then(|d| d.finish("parameters")),
+        windows(&scores).and_then(|d| d.finish("windows")),
+    ];
     drawn.into_iter().flatten().collect()
 }
 
@@ -28,79 +33,186 @@ fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// Mean over seeds and over blocks of cycles, at the blocks' middles.
-fn line(cycles: &Cycles, errors: &CycledErrors, from: usize) -> Vec<(f64, f64)> {
+/// Mean over seeds and over blocks of cycles, at the blocks' middles: of values `[seeds, cycles]`.
+fn line(cycles: &Cycles, values: ArrayView2<f64>) -> Vec<(f64, f64)> {
     let size = cycles.count().div_ceil(POINTS);
-    let mean = errors.analysis.mean_axis(Side(0)).expect("at least one seed");
-    let blocks = mean.slice(s![from..]);
-    let middle = |k: usize, len: usize| (from + k * size) as f64 + 0.5 * (len as f64 + 1.0);
-    blocks
-        .axis_chunks_iter(Side(0), size)
+    let mean = values.mean_axis(Side(0)).expect("at least one seed");
+    let middle = |k: usize, len: usize| (k * size) as f64 + 0.5 * (len as f64 + 1.0);
+    mean.axis_chunks_iter(Side(0), size)
         .enumerate()
         .map(|(k, block)| (middle(k, block.len()) * cycles.interval, block.mean().unwrap_or(f64::NAN)))
+        .filter(|(_, value)| value.is_finite())
         .collect()
 }
 
-fn draw(cycles: &Cycles) -> Drawing {
-    let title = "Error of the analysis against time";
-    let size = cycles.count().div_ceil(POINTS);
-    let blocks = if size > 1 { format!(" and over {size} cycles each") } else { String::new() };
-    let note = format!("RMSE at the window's end, mean over seeds{blocks}. Shaded: the burn-in, which is not scored.");
-    let (mut canvas, top) = titled(title, &note);
-    let is_variational = |e: &&CycledErrors| matches!(e.method, CycledMethod::Variational { .. });
-    let factors = distinct(cycles.methods.iter().filter(is_variational).filter_map(|e| e.method.factor()));
-    let windows = distinct(cycles.methods.iter().filter(is_variational).map(|e| e.method.window() as f64));
-    // The scale's lightest end would not be seen on white.
-    let color = |x: f64| {
-        let rank = factors.iter().position(|f| *f == x).unwrap_or(0);
-        Map::Amount.color(0.85 * rank as f64 / (factors.len().max(2) - 1) as f64)
-    };
-    let pen = |errors: &CycledErrors| match errors.method {
-        CycledMethod::Climatology => Pen::new(FAINT, 1.2).dashed(2.0),
-        CycledMethod::OptimalInterpolation => Pen::new(FAINT, 1.2).dashed(6.0),
-        CycledMethod::Variational { factor, .. } => Pen::new(color(factor), 1.5),
-    };
-    let baselines = cycles.methods.iter().filter(|e| !is_variational(e));
-    let mut entries: Vec<_> = baselines.map(|e| Entry::new(e.method.name(), Sample::Line(pen(e)))).collect();
-    entries.extend(factors.iter().map(|x| Entry::new(format!("B = {x} C"), Sample::Line(Pen::new(color(*x), 2.0)))));
-    let top = legend(&mut canvas, top + 8.0, &entries);
-    let left = MARGIN + 56.0;
-    let grid = Grid {
-        left,
-        top: top + 24.0,
-        width: WIDTH - left - MARGIN - INSET,
-        columns: 1,
-        height: 170.0,
-        gaps: (0.0, 36.0),
-    };
-    let end = cycles.count() as f64 * cycles.interval;
-    let values: Vec<f64> = cycles.methods.iter().flat_map(|e| line(cycles, e, 0)).map(|(_, v)| v).collect();
-    let y = Axis::positive(values.into_iter().filter(|v| v.is_finite()).collect::<Vec<_>>().into_iter(), 4);
-    for (row, window) in windows.iter().enumerate() {
-        let plot = Plot { frame: grid.panel(row, 0), x: Axis::between(0.0, end, 8), y: y.clone() };
-        let burn_in = plot.x.place(cycles.burn_in as f64 * cycles.interval, plot.frame.x, plot.frame.right());
-        let shade = Frame { w: burn_in - plot.frame.x, ..plot.frame };
-        canvas.rect(shade, BLANK, 1.0);
-        let last = row + 1 == windows.len();
-        plot.draw_axes(&mut canvas, Written::at_edge(last, TIME), Written::full("RMSE"));
-        plot.mark(&mut canvas, cycles.burn_in as f64 * cycles.interval, Pen::new(FAINT, 1.0).dashed(4.0));
-        for errors in &cycles.methods {
-            if !is_variational(&errors) || errors.method.window() as f64 == *window {
-                plot.line(&mut canvas, line(cycles, errors, 0).into_iter().filter(|p| p.1.is_finite()), pen(errors));
+/// Panels below each other, one for each method and window, and the colours in them: of factors and of inflations, each
+/// kind from its smallest to its largest.
+struct Panels<'a> {
+    cycles: &'a Cycles,
+    groups: Vec<Vec<&'a CycledErrors>>,
+    factors: Vec<f64>,
+    inflations: Vec<f64>,
+}
+
+impl<'a> Panels<'a> {
+    fn new(cycles: &'a Cycles) -> Self {
+        let mut groups: Vec<Vec<&CycledErrors>> = Vec::new();
+        for errors in cycles.methods.iter().filter(|e| !e.method.is_baseline()) {
+            let same = |a: CycledMethod| a.name() == errors.method.name() && a.window() == errors.method.window();
+            match groups.iter_mut().find(|group| same(group[0].method)) {
+                Some(group) => group.push(errors),
+                None => groups.push(vec![errors]),
             }
         }
-        plot.close(&mut canvas);
-        let name = match *window {
-            0.0 => "3DVar".into(),
-            1.0 => "4DVar, window of 1 interval".into(),
-            window => format!("4DVar, window of {window} intervals"),
+        let of = |f: fn(CycledMethod) -> Option<f64>| {
+            distinct(groups.iter().flatten().filter_map(|errors| f(errors.method)))
         };
-        heading(&mut canvas, plot.frame, &name, INK);
+        Self { cycles, factors: of(CycledMethod::factor), inflations: of(CycledMethod::inflation), groups }
     }
-    canvas.height = grid.all(windows.len()).bottom() + 44.0;
+
+    fn color(&self, method: CycledMethod) -> Color {
+        let (all, value, first) = match (method.factor(), method.inflation()) {
+            (Some(factor), _) => (&self.factors, factor, 0.0),
+            (None, inflation) => (&self.inflations, inflation.unwrap_or(1.0), 0.25),
+        };
+        let rank = all.iter().position(|v| *v == value).unwrap_or(0);
+        // The scale's lightest end would not be seen on white.
+        Map::Amount.color(first + (0.85 - first) * rank as f64 / (all.len().max(2) - 1) as f64)
+    }
+
+    fn pen(&self, method: CycledMethod, width: f64) -> Pen {
+        match method {
+            CycledMethod::Climatology => Pen::new(FAINT, 1.2).dashed(2.0),
+            CycledMethod::OptimalInterpolation => Pen::new(FAINT, 1.2).dashed(6.0),
+            method => Pen::new(self.color(method), width),
+        }
+    }
+
+    /// What the colours mean.
+    fn entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for errors in self.groups.iter().flatten() {
+            let label = match (errors.method.factor(), errors.method.inflation()) {
+                (Some(factor), _) => format!("B = {factor} C"),
+                (None, inflation) => format!("B = {} P, carried", inflation.unwrap_or(1.0)),
+            };
+            if entries.iter().all(|e| e.label != label) {
+                entries.push(Entry::new(label, Sample::Line(self.pen(errors.method, 2.0))));
+            }
+        }
+        entries
+    }
+
+    /// Draws every panel: axes, the burn-in, what `inside` puts there, and the name.
+    fn draw(
+        &self,
+        canvas: &mut Canvas,
+        top: f64,
+        (name, y): (&str, &Axis),
+        inside: impl Fn(&mut Canvas, &Plot, &[&CycledErrors]),
+    ) {
+        let left = MARGIN + 56.0;
+        let width = WIDTH - left - MARGIN - INSET;
+        let grid = Grid { left, top, width, columns: 1, height: 170.0, gaps: (0.0, 36.0) };
+        let end = self.cycles.count() as f64 * self.cycles.interval;
+        let burn_in = self.cycles.burn_in as f64 * self.cycles.interval;
+        for (row, group) in self.groups.iter().enumerate() {
+            let plot = Plot { frame: grid.panel(row, 0), x: Axis::between(0.0, end, 8), y: y.clone() };
+            let edge = plot.x.place(burn_in, plot.frame.x, plot.frame.right());
+            canvas.rect(Frame { w: edge - plot.frame.x, ..plot.frame }, BLANK, 1.0);
+            plot.draw_axes(canvas, Written::at_edge(row + 1 == self.groups.len(), TIME), Written::full(name));
+            plot.mark(canvas, burn_in, Pen::new(FAINT, 1.0).dashed(4.0));
+            inside(canvas, &plot, group);
+            plot.close(canvas);
+            let method = group[0].method;
+            let title = match method.window() {
+                0 => method.name().into(),
+                1 => format!("{}, window of 1 interval", method.name()),
+                window => format!("{}, window of {window} intervals", method.name()),
+            };
+            heading(canvas, plot.frame, &title, INK);
+        }
+        canvas.height = grid.all(self.groups.len()).bottom() + 44.0;
+    }
+
+    /// What is averaged, for the note.
+    fn blocks(&self) -> String {
+        match self.cycles.count().div_ceil(POINTS) {
+            1 => String::new(),
+            size => format!(" and over {size} cycles each"),
+        }
+    }
+}
+
+fn draw(cycles: &Cycles) -> Drawing {
+    let panels = Panels::new(cycles);
+    let carried = !panels.inflations.is_empty();
+    let title =
+        if carried { "Error and spread of the analysis against time" } else { "Error of the analysis against time" };
+    let spread = if carried { " Dotted: the spread, where a method has one." } else { "" };
+    let note = format!(
+        "RMSE at the window's end, mean over seeds{}.{spread} Shaded: the burn-in, which is not scored.",
+        panels.blocks()
+    );
+    let (mut canvas, top) = titled(title, &note);
+    let baselines: Vec<_> = cycles.methods.iter().filter(|e| e.method.is_baseline()).collect();
+    let mut entries: Vec<_> =
+        baselines.iter().map(|e| Entry::new(e.method.name(), Sample::Line(panels.pen(e.method, 1.2)))).collect();
+    entries.extend(panels.entries());
+    let top = legend(&mut canvas, top + 8.0, &entries);
+    let lines = |e: &CycledErrors| [line(cycles, e.analysis.view()), line(cycles, e.spread.view())].concat();
+    let values: Vec<f64> = cycles.methods.iter().flat_map(lines).map(|(_, v)| v).collect();
+    let y = Axis::positive(values.into_iter(), 4);
+    panels.draw(&mut canvas, top + 24.0, ("RMSE", &y), |canvas, plot, group| {
+        for errors in baselines.iter().chain(group) {
+            plot.line(canvas, line(cycles, errors.analysis.view()).into_iter(), panels.pen(errors.method, 1.5));
+            let spread = line(cycles, errors.spread.view());
+            plot.line(canvas, spread.into_iter(), panels.pen(errors.method, 1.5).dashed(1.5));
+        }
+    });
     let caption = "A filter that works comes down from its first background's error and stays far below climatology and \
-                   optimal interpolation; bursts of error say that B is too small for the window.";
+                   optimal interpolation; bursts of error say that B is too small for the window. A spread below the error is \
+                   too sure of itself.";
     Drawing { title, caption: caption.into(), canvas }
+}
+
+/// The estimate of each parameter against time.
+fn parameters(cycles: &Cycles) -> Option<Drawing> {
+    let panels = Panels::new(cycles);
+    // One parameter to a figure; of several the first.
+    let of = |values: &ndarray::Array3<f64>| values.slice(s![.., .., 0]).to_owned();
+    let first = panels.groups.first()?.first()?;
+    if first.parameter_mean.len_of(Side(2)) == 0 {
+        return None;
+    }
+    let truth = cycles.true_parameters[0];
+    let title = "Estimated parameter against time";
+    let note = format!(
+        "Posterior mean, averaged over seeds{}, with the mean posterior deviation around it; dashed: the truth.",
+        panels.blocks()
+    );
+    let (mut canvas, top) = titled(title, &note);
+    let top = legend(&mut canvas, top + 8.0, &panels.entries());
+    let band = |errors: &CycledErrors| -> Vec<(f64, f64, f64)> {
+        let mean = line(cycles, of(&errors.parameter_mean).view());
+        let std = line(cycles, of(&errors.parameter_std).view());
+        mean.into_iter().zip(std).map(|((x, mean), (_, std))| (x, mean - std, mean + std)).collect()
+    };
+    let values = panels.groups.iter().flatten().flat_map(|e| band(e)).flat_map(|(_, low, high)| [low, high]);
+    let y = Axis::linear(values.chain([truth]).collect::<Vec<_>>().into_iter(), 5);
+    panels.draw(&mut canvas, top + 24.0, ("parameter", &y), |canvas, plot, group| {
+        for errors in group {
+            plot.band(canvas, band(errors).into_iter(), panels.color(errors.method), 0.25);
+        }
+        for errors in group {
+            let mean = line(cycles, of(&errors.parameter_mean).view());
+            plot.line(canvas, mean.into_iter(), panels.pen(errors.method, 1.5));
+        }
+        plot.level(canvas, truth, Pen::new(INK, 1.2).dashed(5.0));
+    });
+    let caption = "The band is what a single experiment believes. It shrinks until it balances what each cycle forgets; a mean \
+                   that settles beside the truth by more than the band says that something else in the model is wrong.";
+    Some(Drawing { title, caption: caption.into(), canvas })
 }
 
 fn windows(scores: &[CycledScores]) -> Option<Drawing> {

@@ -1,0 +1,335 @@
+//! Cycled assimilation: one window after the other, each background the forecast from the analysis before.
+//!
+//! A window of L intervals moves on by S of them for each cycle, and the observations of the newest S times alone are
+//! assimilated, which the time weights 0, .., 0, 1, .., 1 say (S = 1: Bocquet & Sakov 2013): no observation is used twice.
+//! L = 0 is 3DVar. The background's covariance is static, B = x C with C the climatological covariance, or carried: that of
+//! the posterior's members at the next window's start, inflated, and mixed with the static one if wanted. Each seed under
+//! each factor is one problem of a set, and the sets of all methods and windows see the same truths and observations.
+//!
+//! Where the parameters are estimated, their posterior mean and variance are the next cycle's prior, the variance times
+//! `parameter_inflation`: with a constant lambda > 1 a cycle forgets a share of about 1 - 1 / lambda of what is known.
+//! Correlations of parameters with the state do not go on.
+
+mod set;
+mod settings;
+mod truth;
+
+pub use settings::CycleSettings;
+
+use crate::diagnostics::Estimate;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::method::{Observer, Progress};
+use ndarray::{Array2, Array3, Axis, s};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use set::{CycledSet, rmse_of};
+use std::fmt;
+use truth::Truth;
+
+/// How a cycle is assimilated, and where its background's covariance comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum CycledKind {
+    /// 4DVar, or 3DVar, with B = x C
+    #[default]
+    #[serde(rename = "4dvar")]
+    #[value(name = "4dvar")]
+    FourDVar,
+    /// VI-4DVAR, whose posterior is carried on
+    Vi,
+    /// 4DVar, with the covariance of an ensemble of 4DVAR carried on
+    Ensemble,
+}
+
+/// A method of cycled assimilation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CycledMethod {
+    /// The climatological mean, whatever is observed.
+    Climatology,
+    /// 3DVar whose background is always the climatological mean, with B = C.
+    OptimalInterpolation,
+    /// 3DVar or 4DVar whose background is the forecast, with B = x C.
+    Static {
+        /// Intervals; 0 is 3DVar.
+        window: usize,
+        /// x.
+        factor: f64,
+    },
+    /// A method whose background has the covariance of the last posterior's members.
+    Carried {
+        /// VI or ensemble.
+        kind: CycledKind,
+        /// Intervals.
+        window: usize,
+        /// What the covariance is multiplied by.
+        inflation: f64,
+    },
+}
+
+impl CycledMethod {
+    /// The name used in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Climatology => "Climatology",
+            Self::OptimalInterpolation => "Optimal interpolation",
+            Self::Static { window: 0, .. } => "3DVar",
+            Self::Static { .. } | Self::Carried { kind: CycledKind::FourDVar, .. } => "4DVar",
+            Self::Carried { kind: CycledKind::Vi, .. } => "VI-4DVAR",
+            Self::Carried { kind: CycledKind::Ensemble, .. } => "Ens. 4DVAR",
+        }
+    }
+
+    /// Intervals of its window.
+    pub fn window(self) -> usize {
+        match self {
+            Self::Static { window, .. } | Self::Carried { window, .. } => window,
+            Self::Climatology | Self::OptimalInterpolation => 0,
+        }
+    }
+
+    /// x in B = x C; none where B is no multiple of C.
+    pub fn factor(self) -> Option<f64> {
+        match self {
+            Self::Climatology | Self::Carried { .. } => None,
+            Self::OptimalInterpolation => Some(1.0),
+            Self::Static { factor, .. } => Some(factor),
+        }
+    }
+
+    /// The factor on a carried covariance.
+    pub fn inflation(self) -> Option<f64> {
+        if let Self::Carried { inflation, .. } = self { Some(inflation) } else { None }
+    }
+
+    /// Whether it is measured against and not tuned: the same whatever the settings.
+    pub fn is_baseline(self) -> bool {
+        matches!(self, Self::Climatology | Self::OptimalInterpolation)
+    }
+
+    /// Whether both are cycled as one set of problems.
+    fn together(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Static { window, .. }, Self::Static { window: other, .. }) => window == other,
+            (Self::Carried { kind, window, .. }, Self::Carried { kind: other, window: also, .. }) => {
+                (kind, window) == (other, also)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What came of cycled assimilation. Displays as a table for people.
+#[derive(Clone, Debug)]
+pub struct Cycles {
+    /// Model time units between two observation times.
+    pub interval: f64,
+    /// Cycles that are not scored.
+    pub burn_in: usize,
+    /// The seed of each repetition.
+    pub seeds: Vec<u64>,
+    /// The truth's parameters.
+    pub true_parameters: Vec<f64>,
+    /// One for each method.
+    pub methods: Vec<CycledErrors>,
+}
+
+/// The errors of one method: RMSE over sites, NaN in cycles before its window is filled.
+#[derive(Clone, Debug)]
+pub struct CycledErrors {
+    /// Whose.
+    pub method: CycledMethod,
+    /// Of the analysis at the window's end, the newest observation time: `[seeds, cycles]`.
+    pub analysis: Array2<f64>,
+    /// Of the background there: `[seeds, cycles]`.
+    pub forecast: Array2<f64>,
+    /// Of the analysis at the window's start: `[seeds, cycles]`.
+    pub window_start: Array2<f64>,
+    /// The posterior's spread at the window's end, the root of the mean variance over sites; NaN where a method has none.
+    pub spread: Array2<f64>,
+    /// Posterior mean of the estimated parameters: `[seeds, cycles, parameters]`, no parameters where none are estimated.
+    pub parameter_mean: Array3<f64>,
+    /// Their posterior deviation.
+    pub parameter_std: Array3<f64>,
+}
+
+/// One method's RMSE, the mean over the scored cycles and over seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct CycledScores {
+    /// Its name.
+    pub method: &'static str,
+    /// Intervals of its window.
+    pub window: usize,
+    /// x in B = x C.
+    pub factor: Option<f64>,
+    /// The factor on a carried covariance.
+    pub inflation: Option<f64>,
+    /// At the window's end.
+    pub analysis: Estimate,
+    /// Of the background there.
+    pub forecast: Estimate,
+    /// At the window's start.
+    pub window_start: Estimate,
+    /// Mean spread at the window's end.
+    pub spread: Option<Estimate>,
+    /// RMSE of the estimated parameters over the scored cycles: the root of each seed's mean square, then their mean.
+    pub parameters: Option<Estimate>,
+    /// Mean posterior deviation of the parameters.
+    pub parameter_spread: Option<Estimate>,
+}
+
+impl CycleSettings {
+    /// Cycles every method from each seed, each set's experiments in lockstep. Which others run beside it is no part of
+    /// a method's answer. Where the observer breaks, the cycles that are left stay NaN.
+    ///
+    /// # Errors
+    /// No seed, settings that cannot work, a truth that leaves the range of numbers, an engine's failure, a minimisation
+    /// whose cost is not finite at the background.
+    pub fn run(&self, seeds: &[u64], engine: &Engine, observer: &mut dyn Observer) -> Result<Cycles> {
+        self.check()?;
+        if seeds.is_empty() {
+            return Err(Error::invalid("seeds", "at least one", "none", "give a seed for each experiment"));
+        }
+        self.check_size(seeds.len())?;
+        let total = self.burn_in + self.cycles;
+        let (mean, climate) = self.climatology()?;
+        let mut truths = seeds.iter().map(|&seed| Truth::new(self, seed)).collect::<Result<Vec<_>>>()?;
+        let parameters = self.parameter_std().map_or(0, |std| std.len());
+        let errors = |method: CycledMethod| {
+            let blank = || Array2::from_elem((seeds.len(), total), f64::NAN);
+            let parameters = if method.is_baseline() { 0 } else { parameters };
+            let of_parameters = || Array3::from_elem((seeds.len(), total, parameters), f64::NAN);
+            CycledErrors {
+                method,
+                analysis: blank(),
+                forecast: blank(),
+                window_start: blank(),
+                spread: blank(),
+                parameter_mean: of_parameters(),
+                parameter_std: of_parameters(),
+            }
+        };
+        let methods = self.methods();
+        let mut sets: Vec<CycledSet> = methods
+            .chunk_by(|a, b| a.together(*b))
+            .filter(|methods| methods[0] != CycledMethod::Climatology)
+            .map(|methods| CycledSet::new(self, methods, seeds, &mean, &climate))
+            .collect::<Result<_>>()?;
+        let mut all: Vec<CycledErrors> = methods.iter().map(|method| errors(*method)).collect();
+        for cycle in 1..=total {
+            truths.par_iter_mut().try_for_each(|truth| (0..self.shift).try_for_each(|_| truth.advance(self)))?;
+            let mut rest = all.as_mut_slice();
+            let baseline = rest.split_off_first_mut().expect("climatology is a method");
+            for (k, truth) in truths.iter().enumerate() {
+                let error = rmse_of(mean.view(), truth.state(0));
+                for errors in [&mut baseline.analysis, &mut baseline.forecast, &mut baseline.window_start] {
+                    errors[[k, cycle - 1]] = error;
+                }
+            }
+            for set in &mut sets {
+                let own = rest.split_off_mut(..set.methods.len()).expect("methods in the order of the sets");
+                set.cycle(cycle, &truths, engine, own)?;
+            }
+            let errors = all.iter().map(|e| e.analysis.column(cycle - 1).mean().unwrap_or(f64::NAN));
+            let lowest = errors.fold(f64::INFINITY, f64::min);
+            let figures = [("lowest RMSE", lowest)];
+            let progress = Progress { method: "cycles", iteration: cycle, iterations: total, figures: &figures };
+            if observer.progress(&progress).is_break() {
+                break;
+            }
+        }
+        Ok(Cycles {
+            interval: self.interval() * self.shift as f64,
+            burn_in: self.burn_in,
+            seeds: seeds.to_vec(),
+            true_parameters: self.parameters(self.truth().0),
+            methods: all,
+        })
+    }
+}
+
+impl Cycles {
+    /// Cycles of each experiment, the burn-in included.
+    pub fn count(&self) -> usize {
+        self.methods[0].analysis.ncols()
+    }
+
+    /// The scores of each method.
+    ///
+    /// Means are over the cycles after the burn-in, their standard errors over seeds, whose experiments are independent.
+    pub fn scores(&self) -> Vec<CycledScores> {
+        let estimate = |errors: &Array2<f64>| {
+            let scored = errors.slice(s![.., self.burn_in..]);
+            Estimate::new(&scored.mean_axis(Axis(1)).expect("cycles to score").to_vec()).expect("at least one seed")
+        };
+        let of_parameters = |values: &Array3<f64>, score: fn(f64, f64) -> f64, root: bool| {
+            let scored = values.slice(s![.., self.burn_in.., ..]);
+            let mean = |seed: ndarray::ArrayView2<f64>| {
+                let sum: f64 = seed.indexed_iter().map(|((_, k), v)| score(*v, self.true_parameters[k])).sum();
+                let mean = sum / seed.len() as f64;
+                if root { mean.sqrt() } else { mean }
+            };
+            if scored.is_empty() { None } else { Estimate::new(&scored.outer_iter().map(mean).collect::<Vec<_>>()) }
+        };
+        let scores = |errors: &CycledErrors| CycledScores {
+            method: errors.method.name(),
+            window: errors.method.window(),
+            factor: errors.method.factor(),
+            inflation: errors.method.inflation(),
+            analysis: estimate(&errors.analysis),
+            forecast: estimate(&errors.forecast),
+            window_start: estimate(&errors.window_start),
+            spread: errors.method.inflation().map(|_| estimate(&errors.spread)),
+            parameters: of_parameters(&errors.parameter_mean, |v, truth| (v - truth).powi(2), true),
+            parameter_spread: of_parameters(&errors.parameter_std, |v, _| v, false),
+        };
+        self.methods.iter().map(scores).collect()
+    }
+}
+
+impl fmt::Display for Cycles {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let scores = self.scores();
+        let cell = |e: &Estimate| {
+            let mean = format!("{:.3}", e.mean);
+            e.standard_error.map_or(mean.clone(), |error| format!("{mean} ± {error:.4}"))
+        };
+        let optional = |e: &Option<Estimate>| e.as_ref().map_or("-".into(), cell);
+        let spread = scores.iter().any(|s| s.spread.is_some());
+        let parameters = scores.iter().any(|s| s.parameters.is_some());
+        let row = |cells: [String; 9]| {
+            let widths = [22, 7, 9, 18, 18, 18, 18, 18, 18];
+            let shown = [true, true, true, true, true, true, spread, parameters, parameters];
+            let cells = cells.into_iter().zip(widths).zip(shown).enumerate().filter(|(_, (_, shown))| *shown);
+            let text: String = cells
+                .map(|(k, ((cell, w), _))| if k == 0 { format!("{cell:w$}") } else { format!("{cell:>w$}") })
+                .collect();
+            text.trim_end().to_string()
+        };
+        let heads =
+            ["Mean RMSE", "window", "B", "analysis", "forecast", "window's start", "spread", "parameters", "their sd"];
+        writeln!(f, "{}", row(heads.map(String::from)))?;
+        for s in &scores {
+            let factor = match (s.factor, s.inflation) {
+                (Some(x), _) => format!("{x} C"),
+                (None, Some(inflation)) => format!("{inflation} P"),
+                (None, None) => "-".into(),
+            };
+            let [analysis, forecast, start] = [&s.analysis, &s.forecast, &s.window_start].map(cell);
+            let [spread, parameters, deviation] = [&s.spread, &s.parameters, &s.parameter_spread].map(optional);
+            let cells = [
+                s.method.into(),
+                s.window.to_string(),
+                factor,
+                analysis,
+                forecast,
+                start,
+                spread,
+                parameters,
+                deviation,
+            ];
+            writeln!(f, "{}", row(cells))?;
+        }
+        Ok(())
+    }
+}
