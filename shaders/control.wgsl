@@ -43,8 +43,13 @@ fn store_error_cotangent(w: State) {
 //% endif
 
 //% if ESTIMATED
+// The number of the control that parameter k is.
+fn parameter_number(k: u32) -> u32 {
+    return params.control - ${PARAMETERS}u + k;
+}
+
 fn parameter_mean(k: u32) -> real {
-    let i = params.control - ${PARAMETERS}u + k;
+    let i = parameter_number(k);
     //% if OWN_BACKGROUND
     return states[(params.own_background * N + i) * params.capacity + member];
     //% else
@@ -53,7 +58,7 @@ fn parameter_mean(k: u32) -> real {
 }
 
 fn parameter_precision(k: u32) -> real {
-    return problem[params.prior_precision + problem_index * params.prior_precision_stride + params.control - ${PARAMETERS}u + k];
+    return problem[params.prior_precision + problem_index * params.prior_precision_stride + parameter_number(k)];
 }
 //% endif
 
@@ -70,7 +75,7 @@ fn end_parameters() -> real {
         }
         bad += select(real(1.0), ZERO, in_range(g));
         if (live && lane == 0u) {
-            states[(params.cotangent * N + params.control - ${PARAMETERS - k}u) * params.capacity + member] = g;
+            states[(params.cotangent * N + parameter_number(${k}u)) * params.capacity + member] = g;
         }
     } else {
         states[params.lane_parameters + invocation * ${PARAMETERS}u + ${k}u] = parameter_cotangent[${k}];

@@ -1,5 +1,6 @@
 // Draws members from the affine map c = m + s eps: one invocation per member and four numbers of its control. Writes c from
-// the first slot on, and eps from the slot `epsilon` on where something reads it (EPSILON). CPU: src/engine/cpu/group.rs, `Group::load_initial_state`.
+// the first slot on, and eps from the slot `epsilon` on where something reads it (EPSILON).
+// CPU: src/engine/cpu/group.rs, `Group::load_control`.
 
 //% include "member.wgsl"
 //% include "random.wgsl"

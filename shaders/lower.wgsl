@@ -1,5 +1,5 @@
 // Adds L eps to the mean in the first slots: one invocation per member and row of the lower triangular L.
-// CPU: src/engine/cpu/group.rs, `Group::load_initial_state`.
+// CPU: src/engine/cpu/group.rs, `Group::load_control`.
 
 //% include "member.wgsl"
 

@@ -1,5 +1,6 @@
-// Sums over blocks of 256 members of one problem: one workgroup per block, or several where a control may be long. Sixteen partial sums run side by side, each
-// over every sixteenth member, and are added in order: whatever the chunk, a block has one sum.
+// Sums over blocks of 256 members of one problem: one workgroup per block, or several where a control may be long.
+// Sixteen partial sums run side by side, each over every sixteenth member, and are added in order: whatever the chunk, a
+// block has one sum.
 // CPU: src/engine/cpu/sums.rs.
 
 //% include "member.wgsl"

@@ -23,7 +23,7 @@ fn tangent(at: Invocation) {
     begin_errors();
     //% endif
     //% for k in range(PARAMETERS if ESTIMATED else 0)
-    parameter_perturbation[${k}] = states[(params.cotangent * N + params.control - ${PARAMETERS - k}u) * params.capacity + member];
+    parameter_perturbation[${k}] = states[(params.cotangent * N + parameter_number(${k}u)) * params.capacity + member];
     //% endfor
     for (var s = 0u; s < params.steps; s++) {
         if (since == 0u) {

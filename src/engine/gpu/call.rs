@@ -4,7 +4,6 @@ use super::plan::{MOST_LOOPED, Need};
 use super::shader::Ownership;
 use super::uploaded::Uploaded;
 use crate::engine::operation::Operation;
-use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Members, Scale};
 use crate::error::{Error, Result};
 use crate::problem::ControlLayout;
@@ -71,46 +70,6 @@ impl Call {
         matches!(self.operation, Operation::Select(..))
     }
 
-    /// Slots behind the first one that hold the rest of the control, with those in flight of a sweep that keeps nothing:
-    /// two that take turns, and the first.
-    fn in_flight(&self, control: ControlLayout) -> usize {
-        control_slots(control) - 1 + if self.operation.reverse() { 0 } else { 3 }
-    }
-
-    /// Slots of cotangent, draws and B^-1 (x0 - xb).
-    fn vectors(&self, control: ControlLayout) -> usize {
-        control_slots(control) + self.epsilon(control) + 1
-    }
-
-    /// Slots of the draws; a single one has no use but keeps the others where they are.
-    fn epsilon(&self, control: ControlLayout) -> usize {
-        if self.source == Source::Given { 1 } else { control_slots(control) }
-    }
-
-    /// Slots of the draws of perturbed observations, and of the members' own backgrounds.
-    fn own(&self, control: ControlLayout) -> usize {
-        self.perturbations() + if self.ownership.own_background { control_slots(control) } else { 0 }
-    }
-
-    fn perturbations(&self) -> usize {
-        2 * usize::from(self.ownership.perturbed)
-    }
-
-    /// Slots of the model's errors and of their cotangents or perturbations. Errors lie where their cotangents come to lie,
-    /// behind that of x0, but in a tangent sweep, where their perturbations are.
-    fn errors(&self, control: ControlLayout) -> usize {
-        match self.operation {
-            Operation::Tangent => 2 * control.errors,
-            _ if self.operation.reverse() => control.errors,
-            _ => 0,
-        }
-    }
-
-    /// Slots of the projections on the factors of a low rank.
-    fn projections(&self, sites: usize) -> usize {
-        (2 * self.rank()).div_ceil(sites)
-    }
-
     /// Refuses draws of a low rank over a control too long for one invocation.
     pub fn check(&self, control: ControlLayout) -> Result<()> {
         if self.rank() == 0 || control.len() <= MOST_LOOPED {
@@ -127,7 +86,6 @@ impl Call {
     /// What its cut has to fit.
     pub fn need(&self, uploaded: &Uploaded) -> Need {
         let control = uploaded.data.control;
-        let stored = if self.operation.whole_window() { uploaded.data.times } else { 0 };
         Need {
             count: self.count,
             per_problem: if self.ownership.listed { self.count } else { self.count / uploaded.problems() },
@@ -136,12 +94,7 @@ impl Call {
             sites: uploaded.data.sites,
             steps: self.operation.steps(&uploaded.data),
             reverse: self.operation.reverse(),
-            slots: self.in_flight(control)
-                + self.vectors(control)
-                + self.own(control)
-                + stored
-                + self.projections(control.sites)
-                + self.errors(control),
+            slots: self.slots(0, uploaded.data.times, control).count,
             parameters: control.parameters,
             pattern: self.pattern(control.len()),
             block_size: uploaded.data.operator.block_size,
@@ -150,29 +103,34 @@ impl Call {
         }
     }
 
-    /// Where its states lie.
-    pub fn slots(&self, segments: &Segments, times: usize, control: ControlLayout) -> Slots {
-        let checkpoints = if self.operation.reverse() { segments.count() } else { 0 };
-        let cotangent = self.in_flight(control) + checkpoints;
-        let epsilon = cotangent + control_slots(control);
-        let background = epsilon + self.epsilon(control);
-        let perturbations = background + 1;
-        let at_times = perturbations + self.own(control);
-        let projections = at_times + if self.operation.whole_window() { times } else { 0 };
-        let behind = projections + self.projections(control.sites);
-        let (errors, error_cotangents) = match self.operation {
-            Operation::Tangent => (behind, behind + control.errors),
-            _ => (cotangent + 1, behind),
+    /// Where its states lie, with so many checkpoints of a reverse sweep.
+    pub fn slots(&self, checkpoints: usize, times: usize, control: ControlLayout) -> Slots {
+        let whole = control_slots(control);
+        let mut count = 0;
+        let mut take = |slots: usize| {
+            count += slots;
+            count - slots
         };
+        let (sweeps_back, tangent) = (self.operation.reverse(), self.operation == Operation::Tangent);
+        let Ownership { perturbed, own_background, .. } = self.ownership;
+        // The initial state is a checkpoint too; a sweep that keeps nothing has it, and two that take turns.
+        take(whole - 1);
+        take(if sweeps_back { checkpoints } else { 3 });
+        let cotangent = take(whole);
+        let drawn = take(if self.source == Source::Given { 0 } else { whole });
+        let background = take(1);
+        let perturbations = take(if perturbed { 2 } else { 0 });
         Slots {
             cotangent,
-            epsilon: if self.ownership.perturbed { perturbations } else { epsilon },
+            epsilon: if perturbed { perturbations } else { drawn },
             background,
-            own_background: perturbations + self.perturbations(),
-            at_times,
-            projections,
-            errors,
-            error_cotangents,
+            own_background: take(if own_background { whole } else { 0 }),
+            at_times: take(if self.operation.whole_window() { times } else { 0 }),
+            projections: take((2 * self.rank()).div_ceil(control.sites)),
+            // Where the cotangents of xi come to lie, unless a perturbation of xi is there.
+            errors: if tangent { take(control.errors) } else { cotangent + 1 },
+            error_cotangents: take(if sweeps_back || tangent { control.errors } else { 0 }),
+            count,
         }
     }
 }
@@ -182,8 +140,8 @@ pub fn control_slots(control: ControlLayout) -> usize {
     control.len().div_ceil(control.sites)
 }
 
-/// Where a call keeps its states, in slots of [sites, capacity]. The first ones are the control and, in a reverse
-/// sweep, the checkpoints but for the initial state.
+/// Where a call keeps its states, in slots of [sites, capacity]. The first ones are the control and then, in a reverse
+/// sweep, the checkpoints behind the initial state.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     pub cotangent: usize,
@@ -196,4 +154,6 @@ pub struct Slots {
     pub errors: usize,
     /// Or their perturbations, in a tangent sweep.
     pub error_cotangents: usize,
+    /// All of them.
+    pub count: usize,
 }

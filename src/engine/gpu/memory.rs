@@ -133,7 +133,7 @@ impl Memory {
         // A selection stages what a chunk listed apart, and the histogram at the end.
         let listed =
             if call.selects() { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
-        let slots = call.slots(&plan.segments, uploaded.data.times, uploaded.data.control);
+        let slots = call.slots(plan.segments.count(), uploaded.data.times, uploaded.data.control);
         let staged = memory.results(uploaded, call, plan, &slots).iter().map(|r| r.bytes).sum::<u64>();
         memory.staging = buffer(device, "staging", staged.max(listed as u64), usage)?;
         Ok(memory)

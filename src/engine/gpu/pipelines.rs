@@ -103,7 +103,7 @@ impl Pipelines {
         }
         // SAFETY: the text is made of our own templates; no part of it comes from a user.
         // - Indices: every invocation clamps its member to `rows - 1` (`place` of lanes.wgsl, whose workgroups without a
-        //   member return; the kernels of one invocation per number return beyond `capacity` and the sites, those over
+        //   member return; the kernels of one invocation per number return beyond `rows` and the control, those over
         //   blocks clamp their block, and a tile of sums its rows and columns); slots are those of `Call::slots`, what is kept per invocation follows them, and the
         //   buffers are made for both by `Memory::new` from the same `Plan`; a trajectory in workgroup memory has room for
         //   the whole window; places in `problem` are those of `Uploaded::new`. Arrays of a member's sites are indexed by
