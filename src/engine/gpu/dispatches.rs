@@ -295,3 +295,79 @@ impl Cut<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Need;
+    use super::super::shader::Beside;
+    use super::*;
+    use crate::engine::{Precision, Terms};
+    use crate::model::Model;
+    use crate::problem::{ObservationOperator, PointFunction};
+
+    /// A full Q of 200 sites for 16,384 members is too much work for 30 errors at a time, and the sweep reaches 20 of them.
+    #[test]
+    fn errors_are_made_before_the_sweeps_and_their_cotangents_after_them() {
+        let control = ControlLayout { sites: 200, errors: 30, parameters: 1 };
+        let layout = "lanes=8".parse().unwrap();
+        let shape = Shape {
+            model: Model::Lorenz96,
+            sites: control.sites,
+            operator: ObservationOperator { function: PointFunction::Identity, block_size: 1 },
+            full_background: false,
+            control: Beside { errors: true, full_errors: true, parameters: true },
+            precision: Precision::F32,
+            ownership: Ownership::default(),
+            one_problem: true,
+            wide_integers: false,
+            layout,
+            steps_in_group: 0,
+        };
+        let (source, ownership) = (Source::Given, Ownership::default());
+        let call = Call { operation: Operation::Gradient(Terms::ALL), source, ownership, count: 16_384, store: None };
+        let need = Need {
+            count: call.count,
+            per_problem: call.count,
+            block: BLOCK,
+            sites: control.sites,
+            steps: 41,
+            reverse: true,
+            slots: call.slots(0, 42, control).count,
+            parameters: 1,
+            pattern: 0,
+            block_size: 1,
+            layout,
+            precision: Precision::F32,
+        };
+        let limits = wgpu::Limits {
+            max_storage_buffer_binding_size: 4 << 30,
+            max_buffer_size: 4 << 30,
+            ..wgpu::Limits::default()
+        };
+        let plan = Plan::new(&need, 4 << 30, &limits).unwrap();
+        let slots = call.slots(plan.segments.count(), 42, control);
+        let places = Params { error_interval: 2, control: control.len() as u32, ..Params::default() };
+        let (call, plan, slots, shape, places) = (&call, &plan, &slots, &shape, &places);
+        let cut = Cut { call, plan, slots, shape, problems: 1, control, places, store_stride: 0, most_groups: 65_535 };
+        let sweep = cut.chunk(0).unwrap().sweep;
+        let is_sweep = |d: &Dispatch| matches!(d.kernel, Kernel::Forward | Kernel::Reverse);
+        let first = sweep.iter().position(is_sweep).unwrap();
+        let last = sweep.iter().rposition(is_sweep).unwrap();
+        for (dispatches, errors, from, to) in [
+            (&sweep[..first], 20, 1, slots.errors),
+            (&sweep[last + 1..], 30, slots.error_cotangents, slots.cotangent + 1),
+        ] {
+            assert!(dispatches.len() > 1);
+            let mut next = 0;
+            for Dispatch { kernel, params, groups, work, .. } in dispatches {
+                assert_eq!((*kernel, params.first_step, params.error_count), (Kernel::Errors, next, 20));
+                assert_eq!((params.state as usize, params.next_state as usize), (from, to));
+                assert!(*work <= DISPATCH_WORK, "{work}");
+                let numbers = params.steps as usize * control.sites * plan.capacity;
+                assert!((groups[0] * groups[1]) as usize * 64 >= numbers, "{groups:?}");
+                next += params.steps;
+            }
+            assert_eq!(next, errors);
+        }
+    }
+}

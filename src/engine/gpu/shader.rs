@@ -398,7 +398,7 @@ mod tests {
         }
         // What a control may hold beside x0, not with every operator.
         let squares = |s: &&Shape| s.operator.function == PointFunction::Square && s.sites <= 40;
-        let squares: Vec<_> = shapes.iter().filter(squares).copied().step_by(3).collect();
+        let squares: Vec<_> = shapes.iter().filter(squares).copied().step_by(7).collect();
         for control in [(true, false, false), (true, true, true), (false, false, true)] {
             let (errors, full_errors, parameters) = control;
             shapes.extend(squares.iter().map(|s| Shape { control: Beside { errors, full_errors, parameters }, ..*s }));
@@ -463,26 +463,6 @@ mod tests {
                 }
             }
         });
-    }
-
-    #[test]
-    fn zz_dump() {
-        let Ok(dir) = std::env::var("DUMP") else { return };
-        for (kernel, shape) in variants().into_iter().filter(|(_, s)| s.control.is_empty()) {
-            let text = source(kernel, &shape, &Templates::default()).unwrap();
-            let name = format!(
-                "{kernel:?}_{}_{}_{:?}_{}_{}_{}_{:?}",
-                shape.sites,
-                shape.precision.name(),
-                shape.operator,
-                shape.full_background,
-                shape.one_problem,
-                shape.layout,
-                shape.ownership
-            );
-            let name: String = name.chars().filter(|c| c.is_alphanumeric() || "_=,".contains(*c)).collect();
-            std::fs::write(format!("{dir}/{name}"), text).unwrap();
-        }
     }
 
     #[test]
