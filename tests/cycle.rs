@@ -2,10 +2,12 @@
 
 use assert_cmd::Command;
 use nalgebra::{DMatrix, DVector};
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use std::fs;
 use tempfile::{TempDir, tempdir};
-use vi4dvar::experiment::{CyclePreset, CycleSettings, CycledErrors, CycledMethod, Cycles};
+use vi4dvar::experiment::{CyclePreset, CycleSettings, CycledErrors, CycledKind, CycledMethod, Cycles};
+use vi4dvar::problem::PointFunction;
 use vi4dvar::{Engine, Precision, Silent, Stream, StreamRng};
 
 /// Lorenz-96 by RK4, straight from the equations.
@@ -51,11 +53,19 @@ impl Oracle {
         let forcing = settings.true_forcing.unwrap_or(settings.forcing);
         let dt = settings.dt * settings.steps_per_time as f64 / steps as f64;
         let mut truth = vec![model(&draw(&mut stream(Stream::SpinUp)), forcing, dt, settings.spin_up)];
-        for k in 0..settings.burn_in + settings.cycles {
+        for k in 0..(settings.burn_in + settings.cycles) * settings.shift {
             let next = model(&truth[k], forcing, dt, steps) + draw(&mut model_noise) * settings.model_noise;
             truth.push(next);
         }
-        let observations = truth.iter().map(|x| x + draw(&mut noise) * settings.observation_std).collect();
+        let mut mask = stream(Stream::Mask);
+        let square = settings.operator == PointFunction::Square;
+        let observations = truth
+            .iter()
+            .map(|x| {
+                let y = x.map(|v| if square { v * v } else { v }) + draw(&mut noise) * settings.observation_std;
+                y.map(|y| if mask.random::<f64>() < settings.drop { f64::NAN } else { y })
+            })
+            .collect();
         Self {
             settings: settings.clone(),
             mean: DVector::from_iterator(n, mean),
@@ -99,46 +109,137 @@ impl Oracle {
         (1..self.truth.len()).map(cycle).collect()
     }
 
-    /// The errors of 4DVar by Gauss-Newton, with the Jacobian from central differences, from the first cycle that has a
-    /// whole window.
-    fn four_d_var(&self, window: usize, factor: f64) -> Vec<Errors> {
-        let n = self.settings.sites;
-        let precision = (&self.covariance * factor).try_inverse().unwrap();
-        let mut xb = &self.truth[0] + &self.initial_noise * self.settings.initial_error;
-        let cycle = |k: usize| {
-            let mut x = xb.clone();
-            for _ in 0..50 {
-                let h = 1e-5;
-                let columns: Vec<_> = (0..n)
-                    .map(|i| {
-                        let shifted = |by: f64| {
-                            let mut x = x.clone();
-                            x[i] += by;
-                            self.forecast(&x, window)
-                        };
-                        (shifted(h) - shifted(-h)) / (2.0 * h)
-                    })
-                    .collect();
-                let jacobian = DMatrix::from_columns(&columns);
-                let weight = self.settings.observation_std.powi(-2);
-                let misfit = &self.observations[k] - self.forecast(&x, window);
-                let gradient = jacobian.transpose() * misfit * weight + &precision * (&xb - &x);
-                let step = (&precision + jacobian.transpose() * &jacobian * weight).lu().solve(&gradient).unwrap();
-                x += &step;
-                if step.norm() < 1e-10 {
-                    break;
-                }
+    /// h
+    fn observe(&self, x: &DVector<f64>) -> DVector<f64> {
+        match self.settings.operator {
+            PointFunction::Square => x.map(|v| v * v),
+            _ => x.clone(),
+        }
+    }
+
+    /// Innovations of a control, x0 and where it is estimated F, over their deviations: of the newest `shift` times of the
+    /// window that ends at time `end`.
+    fn innovations(&self, control: &DVector<f64>, end: usize, window: usize) -> DVector<f64> {
+        let CycleSettings { sites, dt, steps_per_time, shift, observation_std, .. } = self.settings;
+        let forcing = if control.len() > sites { control[sites] } else { self.settings.forcing };
+        let mut all = Vec::new();
+        for t in window + 1 - shift..=window {
+            let x = model(&control.rows(0, sites).into_owned(), forcing, dt, steps_per_time * t);
+            let (h, y) = (self.observe(&x), &self.observations[end + t - window]);
+            all.extend((0..sites).filter(|i| !y[*i].is_nan()).map(|i| (y[i] - h[i]) / observation_std));
+        }
+        DVector::from_vec(all)
+    }
+
+    /// Minimum and Gauss-Newton Hessian of the cost with prior N(b, precision^-1), by Gauss-Newton with the Jacobian from
+    /// central differences.
+    fn minimise(
+        &self,
+        b: &DVector<f64>,
+        precision: &DMatrix<f64>,
+        end: usize,
+        window: usize,
+    ) -> (DVector<f64>, DMatrix<f64>) {
+        let mut c = b.clone();
+        let mut hessian = precision.clone();
+        for _ in 0..100 {
+            let h = 1e-5;
+            let columns: Vec<_> = (0..c.len())
+                .map(|i| {
+                    let shifted = |by: f64| {
+                        let mut c = c.clone();
+                        c[i] += by;
+                        self.innovations(&c, end, window)
+                    };
+                    (shifted(-h) - shifted(h)) / (2.0 * h)
+                })
+                .collect();
+            let jacobian = DMatrix::from_columns(&columns);
+            let gradient = jacobian.transpose() * self.innovations(&c, end, window) + precision * (b - &c);
+            hessian = precision + jacobian.transpose() * &jacobian;
+            let step = hessian.clone().lu().solve(&gradient).unwrap();
+            c += &step;
+            if step.norm() < 1e-10 {
+                break;
             }
-            let end = &self.truth[k];
-            let errors = [
-                rmse(&self.forecast(&x, window), end),
-                rmse(&self.forecast(&xb, window), end),
-                rmse(&x, &self.truth[k - window]),
-            ];
-            xb = self.forecast(&x, 1);
-            errors
+        }
+        (c, hessian)
+    }
+
+    /// 4DVar from the first cycle that has a whole window: its errors, and mean and deviation of F where that is estimated.
+    fn four_d_var(&self, window: usize, factor: f64) -> (Vec<Errors>, Vec<[f64; 2]>) {
+        let CycleSettings { sites, shift, forcing_std, parameter_inflation, .. } = self.settings;
+        let of_state = (&self.covariance * factor).try_inverse().unwrap();
+        let first = window.div_ceil(shift) * shift;
+        let start = &self.truth[first - window] + &self.initial_noise * self.settings.initial_error;
+        let mut b = DVector::from_iterator(sites, start.iter().copied());
+        let mut std = forcing_std;
+        if std.is_some() {
+            b = b.push(self.settings.forcing);
+        }
+        let (mut errors, mut parameters) = (Vec::new(), Vec::new());
+        for end in (first..self.truth.len()).step_by(shift) {
+            let n = b.len();
+            let mut precision = DMatrix::zeros(n, n);
+            precision.view_mut((0, 0), (sites, sites)).copy_from(&of_state);
+            if let Some(std) = std {
+                precision[(sites, sites)] = std.powi(-2);
+            }
+            let (c, hessian) = self.minimise(&b, &precision, end, window);
+            let forcing = |c: &DVector<f64>| if n > sites { c[sites] } else { self.settings.forcing };
+            let at = |c: &DVector<f64>, intervals: usize| {
+                let CycleSettings { dt, steps_per_time, .. } = self.settings;
+                model(&c.rows(0, sites).into_owned(), forcing(c), dt, steps_per_time * intervals)
+            };
+            let truth = &self.truth[end];
+            errors.push([
+                rmse(&at(&c, window), truth),
+                rmse(&at(&b, window), truth),
+                rmse(&at(&c, 0), &self.truth[end - window]),
+            ]);
+            if let Some(std) = &mut std {
+                let posterior = hessian.try_inverse().unwrap()[(sites, sites)].sqrt();
+                parameters.push([forcing(&c), posterior]);
+                *std = posterior * parameter_inflation.sqrt();
+            }
+            let next = at(&c, shift);
+            b.rows_mut(0, sites).copy_from(&next);
+            if n > sites {
+                b[sites] = c[sites];
+            }
+        }
+        (errors, parameters)
+    }
+
+    /// The extended Kalman filter whose covariance is inflated: RMSE and spread of each analysis. A window of one interval
+    /// of which the newest time is observed, with errors of the model of variance q, is this as far as it is linear.
+    fn kalman_filter(&self, inflation: f64, q: f64) -> Vec<[f64; 2]> {
+        let n = self.settings.sites;
+        let r = DMatrix::identity(n, n) * self.settings.observation_std.powi(2);
+        let mut b = DMatrix::identity(n, n) * self.settings.initial_error.powi(2);
+        let mut x = &self.truth[0] + &self.initial_noise * self.settings.initial_error;
+        let cycle = |k: usize| {
+            let h = 1e-5;
+            let columns: Vec<_> = (0..n)
+                .map(|i| {
+                    let shifted = |by: f64| {
+                        let mut x = x.clone();
+                        x[i] += by;
+                        self.forecast(&x, 1)
+                    };
+                    (shifted(h) - shifted(-h)) / (2.0 * h)
+                })
+                .collect();
+            let jacobian = DMatrix::from_columns(&columns);
+            let forecast = &jacobian * &b * jacobian.transpose() + DMatrix::identity(n, n) * q;
+            let gain = &forecast * (&forecast + &r).try_inverse().unwrap();
+            let predicted = self.forecast(&x, 1);
+            x = &predicted + &gain * (&self.observations[k] - &predicted);
+            let analysis = (DMatrix::identity(n, n) - gain) * forecast;
+            b = &analysis * inflation;
+            [rmse(&x, &self.truth[k]), (analysis.trace() / n as f64).sqrt()]
         };
-        (window..self.truth.len()).map(cycle).collect()
+        (1..self.truth.len()).map(cycle).collect()
     }
 }
 
@@ -220,9 +321,129 @@ fn four_d_var_is_gauss_newton_on_the_newest_observations() {
     let oracle = Oracle::new(&settings, 5);
     for window in [1, 3] {
         let found = errors(&cycles, CycledMethod::Static { window, factor: 0.02 });
-        let expected = oracle.four_d_var(window, 0.02);
+        let (expected, _) = oracle.four_d_var(window, 0.02);
         assert_errors(&format!("window {window}"), found, 0, window, &expected, 2e-5);
     }
+}
+
+/// Windows that move on by more than one interval, squared observations, and observations that are missing.
+#[test]
+fn four_d_var_assimilates_all_new_times_once() {
+    let engine = Engine::cpu(Precision::F64).unwrap();
+    let cases = [
+        CycleSettings { shift: 2, windows: vec![2, 3], ..short(2, 6) },
+        CycleSettings { shift: 3, windows: vec![3], drop: 0.4, ..short(2, 6) },
+        CycleSettings {
+            operator: PointFunction::Square,
+            observation_std: 4.0,
+            initial_error: 0.2,
+            drop: 0.3,
+            windows: vec![1],
+            ..short(2, 6)
+        },
+    ];
+    for settings in cases {
+        let settings = CycleSettings { factors: vec![0.005], ..settings };
+        let cycles = settings.run(&[5], &engine, &mut Silent).unwrap();
+        let oracle = Oracle::new(&settings, 5);
+        for &window in &settings.windows {
+            let found = errors(&cycles, CycledMethod::Static { window, factor: 0.005 });
+            let (expected, _) = oracle.four_d_var(window, 0.005);
+            let what = format!("window {window}, shift {}, {:?}", settings.shift, settings.operator);
+            assert_errors(&what, found, 0, window.div_ceil(settings.shift), &expected, 5e-5);
+        }
+    }
+}
+
+/// F goes on with its posterior mean and its inflated posterior variance.
+#[test]
+fn forcing_is_estimated_as_gauss_newton_does() {
+    let engine = Engine::cpu(Precision::F64).unwrap();
+    let settings = CycleSettings {
+        windows: vec![3],
+        forcing: 7.0,
+        true_forcing: Some(8.0),
+        forcing_std: Some(0.3),
+        parameter_inflation: 1.2,
+        ..short(2, 8)
+    };
+    let cycles = settings.run(&[6], &engine, &mut Silent).unwrap();
+    let (expected, parameters) = Oracle::new(&settings, 6).four_d_var(3, 0.02);
+    let found = errors(&cycles, CycledMethod::Static { window: 3, factor: 0.02 });
+    assert_errors("F estimated", found, 0, 3, &expected, 5e-5);
+    for (k, [mean, std]) in parameters.iter().enumerate() {
+        let at = [0, k + 2, 0];
+        assert!((found.parameter_mean[at] - mean).abs() < 1e-5, "cycle {}: {} {mean}", k + 3, found.parameter_mean[at]);
+        assert!(
+            (found.parameter_std[at] / std - 1.0).abs() < 1e-4,
+            "cycle {}: {} {std}",
+            k + 3,
+            found.parameter_std[at]
+        );
+    }
+    assert!(parameters[parameters.len() - 1][0] > 7.3, "no way towards the truth: {parameters:?}");
+    let scores = cycles.scores();
+    assert!(scores[2].parameters.is_some() && scores[0].parameters.is_none());
+}
+
+/// Where errors are small the posterior that VI-4DVAR and the ensemble carry on is the extended Kalman filter's, with and
+/// without errors of the model, but for the noise of so many members.
+#[test]
+fn what_is_carried_is_the_kalman_filters_covariance() {
+    let engine = Engine::cpu(Precision::F32).unwrap();
+    for (inflation, noise) in [(1.0, None), (1.3, Some(0.05))] {
+        let settings = CycleSettings {
+            methods: vec![CycledKind::Vi, CycledKind::Ensemble],
+            windows: vec![1],
+            inflations: vec![inflation],
+            members: 4000,
+            iterations: 60,
+            initial_error: 0.1,
+            observation_std: 0.1,
+            model_noise: noise.unwrap_or(0.0),
+            model_error_std: noise,
+            burn_in: 1,
+            cycles: 7,
+            ..short(1, 7)
+        };
+        let settings = CycleSettings { burn_in: 1, ..settings };
+        let cycles = settings.run(&[2], &engine, &mut Silent).unwrap();
+        let expected = Oracle::new(&settings, 2).kalman_filter(inflation, noise.unwrap_or(0.0f64).powi(2));
+        for kind in settings.methods.clone() {
+            let found = errors(&cycles, CycledMethod::Carried { kind, window: 1, inflation });
+            for (k, [error, spread]) in expected.iter().enumerate() {
+                let (own, own_spread) = (found.analysis[[0, k]], found.spread[[0, k]]);
+                assert!(
+                    (own_spread / spread - 1.0).abs() < 0.04,
+                    "{kind:?} {k}: spread {own_spread}, expected {spread}"
+                );
+                assert!((own / error - 1.0).abs() < 0.06, "{kind:?} {k}: RMSE {own}, expected {error}");
+            }
+        }
+    }
+}
+
+/// The static part alone is 4DVar's background, whatever the members say.
+#[test]
+fn a_static_share_of_one_is_static() {
+    let engine = Engine::cpu(Precision::F64).unwrap();
+    let settings = CycleSettings {
+        methods: vec![CycledKind::FourDVar, CycledKind::Ensemble],
+        windows: vec![2],
+        members: 3,
+        static_share: 1.0,
+        initial_error: 0.0,
+        ..short(2, 6)
+    };
+    let cycles = settings.run(&[4], &engine, &mut Silent).unwrap();
+    let [fixed, carried] = [
+        CycledMethod::Static { window: 2, factor: 0.02 },
+        CycledMethod::Carried { kind: CycledKind::Ensemble, window: 2, inflation: 1.1 },
+    ]
+    .map(|method| errors(&cycles, method));
+    let gap =
+        (&fixed.analysis - &carried.analysis).iter().filter(|v| v.is_finite()).fold(0.0f64, |a, v| a.max(v.abs()));
+    assert!(gap < 1e-5, "{gap}");
 }
 
 /// Every experiment by itself gives the bytes that it gives beside all others.
@@ -266,7 +487,7 @@ fn sakov2008_has_the_scores_that_the_field_knows() {
 #[test]
 fn bad_settings_are_refused_by_name() {
     type Change = fn(&mut CycleSettings);
-    let cases: [(&str, Change); 18] = [
+    let cases: [(&str, Change); 31] = [
         ("sites", |s| s.sites = 3),
         ("sites", |s| (s.sites, s.climatology) = (100_000, 1_000_000)),
         ("states of a window", |s| (s.windows, s.burn_in, s.sites, s.factors) = (vec![9000], 9000, 8000, vec![1.0; 9])),
@@ -285,6 +506,19 @@ fn bad_settings_are_refused_by_name() {
         ("burn-in", |s| (s.windows, s.burn_in) = (vec![0, 5], 4)),
         ("climatology", |s| s.climatology = 40),
         ("the model's run", |s| s.dt = 2.0),
+        ("forcing-std", |s| s.forcing_std = Some(0.0)),
+        ("parameter-inflation", |s| s.parameter_inflation = -1.0),
+        ("model-error-std", |s| s.model_error_std = Some(-0.1)),
+        ("drop", |s| s.drop = 1.5),
+        ("static-share", |s| s.static_share = f64::NAN),
+        ("methods", |s| s.methods = vec![]),
+        ("inflations", |s| s.inflations = vec![]),
+        ("inflations", |s| s.inflations = vec![0.0]),
+        ("shift", |s| s.shift = 0),
+        ("starts", |s| s.starts = 0),
+        ("windows", |s| (s.windows, s.shift) = (vec![2], 3)),
+        ("members", |s| (s.methods, s.members) = (vec![CycledKind::Vi], 30)),
+        ("family", |s| (s.methods, s.family) = (vec![CycledKind::Vi], vi4dvar::Family::Mixture)),
     ];
     let engine = Engine::cpu(Precision::F32).unwrap();
     for (name, change) in cases {

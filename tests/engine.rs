@@ -1719,7 +1719,7 @@ fn check_resident_adam(bench: &Bench, report: &mut Report, recipe: Recipe) {
     let mut last = each.gradient(Members::Given(got.view()), Terms::ALL).unwrap();
     let mut of_xi = last.gradient.slice_mut(s![.., xi.clone()]);
     of_xi -= &own_xi;
-    let moved_prior = &own_xi * &(&own_xi * 0.5 - &got.slice(s![.., xi]));
+    let moved_prior = &own_xi * &(&own_xi * 0.5 - got.slice(s![.., xi]));
     last.costs.background += &moved_prior.sum_axis(Axis(1));
     let bound = perturbed_bound(bench);
     let norms: Array1<f64> = (last.gradient.rows().into_iter().zip(units.chunks(settled.recipe.control())))

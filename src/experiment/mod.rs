@@ -3,6 +3,7 @@
 mod bocquet2013;
 mod cycle;
 mod isda_16;
+mod isda_16_cycled;
 mod isda_16_mild;
 mod isda_16_prior;
 mod jardak2018;
@@ -49,7 +50,13 @@ pub struct CyclePreset {
 impl CyclePreset {
     /// All of them, in the order in which lists show them.
     pub fn all() -> Vec<Self> {
-        vec![sakov2008::preset(), bocquet2013::preset(), jardak2018::preset(), sites_1000::preset()]
+        vec![
+            sakov2008::preset(),
+            bocquet2013::preset(),
+            jardak2018::preset(),
+            isda_16_cycled::preset(),
+            sites_1000::preset(),
+        ]
     }
 
     /// The preset of that name.

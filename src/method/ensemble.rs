@@ -199,7 +199,8 @@ impl Settings {
         Ok(analyses)
     }
 
-    /// The members that count, and the unperturbed minimum from the background, of every problem: what a cycle carries on.
+    /// The members that count, and the lowest unperturbed minimum of `starts` starts, of every problem: what a cycle carries
+    /// on.
     ///
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, too many members left out.
@@ -207,11 +208,12 @@ impl Settings {
         &self,
         problem: &Problem,
         engine: &Engine,
+        starts: usize,
         observer: &mut dyn Observer,
     ) -> Result<PosteriorMembers> {
         self.check()?;
         let mut windows = Windows::new(problem, engine, self.stages)?;
-        let outcomes = self.minimise(problem, &mut windows, engine.hardware().precision, 1, observer)?;
+        let outcomes = self.minimise(problem, &mut windows, engine.hardware().precision, starts, observer)?;
         let mut center = problem.control_means();
         for (p, (outcome, mut center)) in outcomes.iter().zip(center.outer_iter_mut()).enumerate() {
             outcome.check_share(self.max_diverged_share, problem.seeds[p])?;

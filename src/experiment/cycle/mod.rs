@@ -128,6 +128,8 @@ pub struct Cycles {
     pub burn_in: usize,
     /// The seed of each repetition.
     pub seeds: Vec<u64>,
+    /// The names of the model's parameters.
+    pub parameter_names: &'static [&'static str],
     /// The truth's parameters.
     pub true_parameters: Vec<f64>,
     /// One for each method.
@@ -242,6 +244,7 @@ impl CycleSettings {
             interval: self.interval() * self.shift as f64,
             burn_in: self.burn_in,
             seeds: seeds.to_vec(),
+            parameter_names: self.model.parameter_names(),
             true_parameters: self.parameters(self.truth().0),
             methods: all,
         })

@@ -134,8 +134,12 @@ impl<'a> CycledSet<'a> {
 
     fn assimilate(&mut self, cycle: usize, engine: &Engine) -> Result<Analyses> {
         let settings = self.settings;
+        // Every cycle has draws of its own.
+        for (p, seed) in self.problem.seeds.iter_mut().enumerate() {
+            *seed = derived_seed(self.seeds[p % self.seeds.len()], Stream::Cycle, cycle as u64);
+        }
         let CycledMethod::Carried { kind, .. } = self.methods[0] else {
-            let descent = FourDVarSettings { starts: 1, ..FourDVarSettings::default() };
+            let descent = FourDVarSettings { starts: settings.starts, ..FourDVarSettings::default() };
             let minima = descent.minima(&self.problem, engine, &mut Silent)?;
             let parameters = self.parameters_in(&minima.controls);
             let std = minima.parameter_std.unwrap_or_else(|| Array2::zeros(parameters.raw_dim()));
@@ -146,10 +150,6 @@ impl<'a> CycledSet<'a> {
                 parameters: [parameters, std],
             });
         };
-        // Every cycle has draws of its own.
-        for (p, seed) in self.problem.seeds.iter_mut().enumerate() {
-            *seed = derived_seed(self.seeds[p % self.seeds.len()], Stream::Cycle, cycle as u64);
-        }
         let PosteriorMembers { center, members } = match kind {
             CycledKind::Vi => ViSettings {
                 family: settings.family,
@@ -159,9 +159,9 @@ impl<'a> CycledSet<'a> {
                 samples: settings.members,
                 ..ViSettings::default()
             }
-            .members(&self.problem, engine, &mut Silent)?,
+            .members(&self.problem, engine, settings.starts, &mut Silent)?,
             CycledKind::Ensemble => EnsembleSettings { members: settings.members, ..EnsembleSettings::default() }
-                .posterior_members(&self.problem, engine, &mut Silent)?,
+                .posterior_members(&self.problem, engine, settings.starts, &mut Silent)?,
             CycledKind::FourDVar => unreachable!("it carries nothing"),
         };
         self.forecast(center, members, engine)

@@ -85,9 +85,13 @@ pub struct CycleSettings {
     /// Share of the static B = x C in the backgrounds of vi and ensemble; the rest is what they carry. Default: 0
     #[arg(long, value_name = "SHARE")]
     pub static_share: f64,
-    /// Members of the ensemble, and samples of the posterior of vi, whose covariance is carried. Default: 100
+    /// Members of the ensemble, and samples of the posterior of vi, whose covariance is carried: the fewer, the more
+    /// inflation it takes. Default: 400
     #[arg(long, value_name = "N")]
     pub members: usize,
+    /// Starting points of each minimisation of the cost: the background, and draws around it. Default: 1
+    #[arg(long, value_name = "N")]
+    pub starts: usize,
     /// The Gaussian family that vi fits. Default: full-rank
     #[arg(long, value_name = "FAMILY")]
     pub family: Family,
@@ -138,7 +142,8 @@ impl Default for CycleSettings {
             factors: vec![0.02],
             inflations: vec![1.1],
             static_share: 0.0,
-            members: 100,
+            members: 400,
+            starts: 1,
             family: Family::FullRank,
             iterations: 50,
             batch: 64,
@@ -258,6 +263,7 @@ impl CycleSettings {
                 return Err(Error::invalid("family", expected, self.family.name(), "choose a single Gaussian"));
             }
         }
+        whole("starts", self.starts, 1, 100_000, "1 starts at the background")?;
         whole("cycles", self.cycles, 1, MOST_CYCLES, "correct the number of cycles")?;
         let help = "burn in for at least the longest window, which has to be filled";
         whole("burn-in", self.burn_in, self.longest().max(1).div_ceil(self.shift), MOST_CYCLES, help)?;

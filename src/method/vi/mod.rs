@@ -245,12 +245,18 @@ impl Settings {
     }
 
     /// Fits a single Gaussian to every problem and draws `samples` members of it, without weighing the fit: what a cycle
-    /// carries on. Starts at the one minimum below the background.
+    /// carries on. Starts at the lowest minimum of `starts` starts, the first of them the background.
     ///
     /// # Errors
     /// Settings or a problem that cannot work, a family that is no single Gaussian, an engine's failure, too many draws
     /// diverged.
-    pub fn members(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<PosteriorMembers> {
+    pub fn members(
+        &self,
+        problem: &Problem,
+        engine: &Engine,
+        starts: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<PosteriorMembers> {
         self.check()?;
         if !matches!(self.family, Family::MeanField | Family::LowRank | Family::FullRank) {
             let found = self.family.name();
@@ -262,7 +268,7 @@ impl Settings {
             ));
         }
         let mut minima = minima::Minima::new(problem, engine)?;
-        minima.search(1, observer)?;
+        minima.search(starts, observer)?;
         let (normals, _) = self.fit_normals(&mut minima, engine, observer)?;
         let mut center = problem.control_means();
         for (normal, mut center) in normals.iter().zip(center.outer_iter_mut()) {

@@ -186,6 +186,7 @@ fn parameters(cycles: &Cycles) -> Option<Drawing> {
         return None;
     }
     let truth = cycles.true_parameters[0];
+    let name = cycles.parameter_names[0];
     let title = "Estimated parameter against time";
     let note = format!(
         "Posterior mean, averaged over seeds{}, with the mean posterior deviation around it; dashed: the truth.",
@@ -200,7 +201,7 @@ fn parameters(cycles: &Cycles) -> Option<Drawing> {
     };
     let values = panels.groups.iter().flatten().flat_map(|e| band(e)).flat_map(|(_, low, high)| [low, high]);
     let y = Axis::linear(values.chain([truth]).collect::<Vec<_>>().into_iter(), 5);
-    panels.draw(&mut canvas, top + 24.0, ("parameter", &y), |canvas, plot, group| {
+    panels.draw(&mut canvas, top + 24.0, (name, &y), |canvas, plot, group| {
         for errors in group {
             plot.band(canvas, band(errors).into_iter(), panels.color(errors.method), 0.25);
         }
