@@ -1,11 +1,12 @@
-// One Adam step of resident members, against the gradient that a reverse sweep left: one invocation per member and site.
+// One Adam step of resident members, against the gradient that a reverse sweep left: one invocation per member
+// and number of its control.
 // A member that diverged stays where it is. CPU: src/engine/cpu/resident.rs, `update`.
 
 //% include "member.wgsl"
 
-// x0, xb, and Adam's running means of g and g^2: [4, site, store_stride].
+// Control, background, and Adam's running means of g and g^2: [4, control, store_stride].
 @group(0) @binding(5) var<storage, read_write> store_of_members: array<real>;
-// [problem, site]
+// [problem, control]
 @group(0) @binding(6) var<storage, read> units: array<real>;
 // Rate, beta1, 1 - beta1, beta2, 1 - beta2, the two bias corrections and epsilon of each step: [step, 8].
 @group(0) @binding(7) var<storage, read> steps: array<real>;
@@ -15,15 +16,15 @@ fn adam(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     let id = (group.y * params.groups_x + group.x) * 64u + local;
     let i = id / params.capacity;
     let k = id % params.capacity;
-    if (i >= N || k >= params.rows || costs[2u * params.capacity + k] != ZERO) {
+    if (i >= ${CONTROL} || k >= params.rows || costs[2u * params.capacity + k] != ZERO) {
         return;
     }
     let row = list[params.first_row + k];
-    let unit = units[row.problem * N + i];
+    let unit = units[row.problem * ${CONTROL} + i];
     let at = params.first_step * 8u;
     let x_at = i * params.store_stride + row.store;
-    let m_at = (2u * N + i) * params.store_stride + row.store;
-    let v_at = (3u * N + i) * params.store_stride + row.store;
+    let m_at = (2u * ${CONTROL} + i) * params.store_stride + row.store;
+    let v_at = (3u * ${CONTROL} + i) * params.store_stride + row.store;
     let g = states[(params.cotangent * N + i) * params.capacity + k] * unit;
     let m = steps[at + 1u] * store_of_members[m_at] + steps[at + 2u] * g;
     let v = steps[at + 3u] * store_of_members[v_at] + steps[at + 4u] * g * g;

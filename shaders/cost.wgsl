@@ -128,7 +128,7 @@ fn mean_at(i: u32) -> real {
     //% endif
 }
 
-// J_b = 1/2 (x0 - xb)' g, with g from `background_gradient`.
+// J_b = 1/2 (x0 - xb)' g, with g from `background_gradient`, and the same of whatever else the control holds.
 fn background_cost(x0: State, g: State) -> real {
     var sum: real = 0.0;
     //% for i in range(S)
@@ -136,5 +136,8 @@ fn background_cost(x0: State, g: State) -> real {
         sum = fma(x0[${i}] - mean_at(${i}u), g[${i}], sum);
     }
     //% endfor
+    //% if EXTENDED
+    sum += cost_beside_state();
+    //% endif
     return HALF * over_lanes(sum);
 }

@@ -1,10 +1,11 @@
-// Draws members from the affine map x0 = m + s eps: one invocation per member and four sites. Writes x0 into the first
-// slot, and eps into the slot `epsilon` where something reads it (EPSILON). CPU: src/engine/cpu/group.rs, `Group::load_initial_state`.
+// Draws members from the affine map c = m + s eps: one invocation per member and four numbers of its control. Writes c from
+// the first slot on, and eps from the slot `epsilon` on where something reads it (EPSILON).
+// CPU: src/engine/cpu/group.rs, `Group::load_control`.
 
 //% include "member.wgsl"
 //% include "random.wgsl"
 
-// m, then s, of each problem: [problem, 2, site].
+// m, then s, of each problem: [problem, 2, control].
 @group(0) @binding(4) var<storage, read> map: array<real>;
 // Stream and iteration, then the two words of each problem's seed.
 @group(0) @binding(5) var<storage, read> keys: array<u32>;
@@ -14,7 +15,7 @@ fn draw(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     let id = (group.y * params.groups_x + group.x) * 64u + local;
     let quad = id / params.capacity;
     let k = id % params.capacity;
-    if (quad * 4u >= N || k >= params.rows) {
+    if (quad * 4u >= ${CONTROL} || k >= params.rows) {
         return;
     }
     let row = params.first_row + k;
@@ -23,9 +24,9 @@ fn draw(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     let z = normals(key, vec4<u32>(quad, row % params.per_problem, keys[1], keys[0]));
     for (var j = 0u; j < 4u; j++) {
         let i = quad * 4u + j;
-        if (i < N) {
+        if (i < ${CONTROL}) {
             let epsilon = real(z[j]);
-            states[i * params.capacity + k] = fma(map[(2u * p + 1u) * N + i], epsilon, map[2u * p * N + i]);
+            states[i * params.capacity + k] = fma(map[(2u * p + 1u) * ${CONTROL} + i], epsilon, map[2u * p * ${CONTROL} + i]);
             if ((params.flags & EPSILON) != 0u) {
                 states[(params.epsilon * N + i) * params.capacity + k] = epsilon;
             }

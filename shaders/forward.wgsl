@@ -7,6 +7,9 @@
 //% include "rk4.wgsl"
 //% include "operator.wgsl"
 //% include "cost.wgsl"
+//% if EXTENDED
+//% include "control.wgsl"
+//% endif
 
 @compute @workgroup_size(${GROUP})
 fn forward(at: Invocation) {
@@ -20,11 +23,17 @@ fn forward(at: Invocation) {
     }
     var t = params.first_step / params.steps_per_time;   // the last time, and the steps since then
     var since = params.first_step - t * params.steps_per_time;
+    //% if ERRORS
+    begin_errors();
+    //% endif
     for (var s = 0u; s < params.steps; s++) {
         if (since == 0u) {
             at_time(t, x);
         }
         x = step(x);
+        //% if ERRORS
+        x = with_error(x);
+        //% endif
         since += 1u;
         if (since == params.steps_per_time) {
             since = 0u;

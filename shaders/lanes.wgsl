@@ -83,7 +83,11 @@ fn place(at: Invocation) {
     dt = problem[1];
     sixth_dt = problem[2];
     //% for k in range(PARAMETERS)
+    //% if ESTIMATED
+    model_parameters[${k}] = states[(params.control - ${PARAMETERS - k}u) * params.capacity + member];
+    //% else
     model_parameters[${k}] = problem[params.parameters + problem_index * params.parameters_stride + ${k}u];
+    //% endif
     //% endfor
 }
 

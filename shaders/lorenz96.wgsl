@@ -9,10 +9,18 @@ fn tendency(p: Ring) -> State {
     return k;
 }
 
+//% if ESTIMATED and SWEEP == "tangent"
+var<private> parameter_perturbation: array<real, 1>;
+
+//% endif
 fn tendency_tangent(p: Ring, d: Ring) -> State {
     var k: State;
     //% for i in range(S)
+    //% if ESTIMATED and SWEEP == "tangent"
+    k[${i}] = fma(p[${i + 3}] - p[${i}], d[${i + 1}], (d[${i + 3}] - d[${i}]) * p[${i + 1}] + (parameter_perturbation[0] - d[${i + 2}]));
+    //% else
     k[${i}] = fma(p[${i + 3}] - p[${i}], d[${i + 1}], (d[${i + 3}] - d[${i}]) * p[${i + 1}] - d[${i + 2}]);
+    //% endif
     //% endfor
     return k;
 }
@@ -25,3 +33,14 @@ fn tendency_adjoint(p: Ring, w: Ring) -> State {
     //% endfor
     return g;
 }
+//% if ESTIMATED and SWEEP == "reverse"
+
+// G' w with G = df/dparameters, of the sites that a lane owns.
+fn parameter_adjoint(p: Ring, w: State) -> array<real, 1> {
+    var sum: real = 0.0;
+    //% for i in range(S)
+    sum += select(ZERO, w[${i}], owned(${i}u));
+    //% endfor
+    return array<real, 1>(sum);
+}
+//% endif

@@ -45,6 +45,16 @@ struct Params {
     rank: u32,             // of the scale of drawn members
     projections: u32,      // slots of Z' eps and then W' g: [2 rank, capacity]
     pattern: u32,          // sums on the pattern of the scale
+    control: u32,          // length of the control: x0, the errors' xi, the parameters
+    prior_precision: u32,  // the diagonal of the prior's inverse covariance, of the whole control
+    prior_precision_stride: u32,
+    errors: u32,           // first slot of the model's errors eta
+    error_cotangents: u32, // first slot of their cotangents; of their perturbations in a tangent sweep
+    error_count: u32,      // errors within the sweep
+    error_interval: u32,   // RK4 steps between two
+    error_root: u32,       // Q^1/2: its diagonal, or lower triangular
+    error_root_stride: u32,
+    lane_parameters: u32,  // first number of the lanes' parameter cotangents, carried likewise: [invocations, parameters]
 }
 
 const FIRST: u32 = 1u;         // the segment begins at the initial time
@@ -54,11 +64,13 @@ const BACKGROUND: u32 = 8u;    // compute J_b
 const STORE: u32 = 16u;        // store the state at the stored times
 const EPSILON: u32 = 32u;      // keep the draws
 const LEFT: u32 = 64u;         // project gradients on W, not draws on Z
+const TRANSPOSED: u32 = 128u;  // cotangents by (Q^1/2)', not xi by Q^1/2
 
 @group(0) @binding(0) var<uniform> params: Params;
 // The problem set: dt/2, dt, dt/6, the amplitude of this call's perturbations, then the fields that `params` places.
 @group(0) @binding(1) var<storage, read> problem: array<real>;
-// States: [slot, site, capacity], members next to each other.
+// States: [slot, site, capacity], members next to each other. A control lies in consecutive slots: number i in row i from
+// the first on, so that x0 is in its first slot and xi_k in the k-th after it.
 @group(0) @binding(2) var<storage, read_write> states: array<real>;
 // J_b, J_o, and 1 for a member that diverged: [3, capacity].
 @group(0) @binding(3) var<storage, read_write> costs: array<real>;

@@ -31,7 +31,7 @@ var<workgroup> columns: array<real, ${16 * (PATTERN_ACROSS * PATTERN_EACH + 1)}>
 
 // The number of a member among the states that is row r of the matrix, and the one that is column c.
 fn row_at(r: u32) -> u32 {
-    return select(params.epsilon * N + r - N, params.cotangent * N + r, r < N);
+    return select(params.epsilon * N + r - ${CONTROL}, params.cotangent * N + r, r < ${CONTROL});
 }
 
 fn column_at(c: u32) -> u32 {
@@ -71,14 +71,14 @@ fn sum_pattern(@builtin(local_invocation_index) local: u32, @builtin(workgroup_i
         tile_row++;
         tile_column -= tile_row;
     }
-    let first_row = half * N + tile_row * ROWS;
-    let last_row = (half + 1u) * N - 1u;
+    let first_row = half * ${CONTROL} + tile_row * ROWS;
+    let last_row = (half + 1u) * ${CONTROL} - 1u;
     let first_column = tile_column * COLUMNS;
-    let last_column = N - 1u;
+    let last_column = ${CONTROL} - 1u;
     //% else
     let tiles_across = (2u * params.rank + COLUMNS - 1u) / COLUMNS;
     let first_row = (tile / tiles_across) * ROWS;
-    let last_row = 2u * N - 1u;
+    let last_row = 2u * ${CONTROL} - 1u;
     let first_column = (tile % tiles_across) * COLUMNS;
     let last_column = 2u * params.rank - 1u;
     //% endif
@@ -136,19 +136,19 @@ fn put(block: u32, r: u32, last_row: u32, c: u32, last_column: u32, sum: real) {
     if (r > last_row || c > last_column) {
         return;
     }
-    let half = r / N;
-    let i = r % N;
+    let half = r / ${CONTROL};
+    let i = r % ${CONTROL};
     //% if LOWER_PATTERN
     // g eps', then eps eps', each [row, column up to the row].
     if (c <= i) {
         partials[block * params.pattern + half * (params.pattern / 2u) + i * (i + 1u) / 2u + c] = sum;
     }
     //% else
-    // g (Z' eps)', eps (W' g)', eps (Z' eps)', each [site, rank].
+    // g (Z' eps)', eps (W' g)', eps (Z' eps)', each [control, rank].
     let left = c / params.rank;
     if (half >= left) {
         let matrix = 2u * half - left;
-        partials[block * params.pattern + (matrix * N + i) * params.rank + c % params.rank] = sum;
+        partials[block * params.pattern + (matrix * ${CONTROL} + i) * params.rank + c % params.rank] = sum;
     }
     //% endif
 }

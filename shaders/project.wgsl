@@ -3,7 +3,7 @@
 
 //% include "member.wgsl"
 
-// W of each problem, then Z: [2, problem, site, rank].
+// W of each problem, then Z: [2, problem, control, rank].
 @group(0) @binding(4) var<storage, read> factors: array<real>;
 
 @compute @workgroup_size(64)
@@ -16,10 +16,10 @@ fn project(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) g
     }
     let p = (params.first_row + k) / params.per_problem;
     let left = (params.flags & LEFT) != 0u;
-    let first = select(arrayLength(&factors) / 2u, 0u, left) + p * N * params.rank + column;
+    let first = select(arrayLength(&factors) / 2u, 0u, left) + p * ${CONTROL} * params.rank + column;
     let vector = select(params.epsilon, params.cotangent, left) * N;
     var sum: real = 0.0;
-    for (var i = 0u; i < N; i++) {
+    for (var i = 0u; i < ${CONTROL}; i++) {
         sum = fma(factors[first + i * params.rank], states[(vector + i) * params.capacity + k], sum);
     }
     let place = params.projections * N + select(0u, params.rank, left) + column;

@@ -11,6 +11,9 @@
 //% include "operator.wgsl"
 //% include "cost.wgsl"
 //% endif
+//% if EXTENDED
+//% include "control.wgsl"
+//% endif
 
 @compute @workgroup_size(${GROUP})
 fn reverse(at: Invocation) {
@@ -21,8 +24,14 @@ fn reverse(at: Invocation) {
     place_kept(at.local);
     let last = (params.flags & LAST) != 0u;
     var x = load(params.state);
+    //% if ERRORS
+    begin_errors();
+    //% endif
     for (var s = 0u; s < params.steps; s++) {
         x = step_kept(s, x);
+        //% if ERRORS
+        x = with_error(x);
+        //% endif
     }
     let end = params.first_step + params.steps;
     var t = end / params.steps_per_time;        // the next time on the way back, and the steps until then
@@ -47,12 +56,20 @@ fn reverse(at: Invocation) {
         w = load(params.cotangent);
     }
     //% endif
+    //% if ESTIMATED
+    if (!last) {
+        load_parameter_cotangent();
+    }
+    //% endif
     // The time at the segment's end, if there is one, is done: here, or by the segment that begins there.
     if (until == 0u) {
         until = params.steps_per_time;
         t -= 1u;
     }
     for (var s = params.steps; s > 0u; s--) {
+        //% if ERRORS
+        store_error_cotangent(w);
+        //% endif
         x = kept(${STATES_PER_STEP}u * (s - 1u));
         w = step_adjoint(s - 1u, x, w);
         until -= 1u;
@@ -67,7 +84,13 @@ fn reverse(at: Invocation) {
             t -= 1u;
         }
     }
+    //% if ESTIMATED
+    let bad_parameters = end_parameters();
+    //% endif
     //% if not FORCING
+    //% if ESTIMATED
+    bad += bad_parameters;
+    //% endif
     if ((params.flags & FIRST) != 0u) {
         var background: real = 0.0;
         if ((params.flags & BACKGROUND) != 0u) {

@@ -41,6 +41,18 @@ fn step_tangent(x: State, dx: State) -> Pair {
 //% endif
 
 //% if SWEEP == "reverse"
+//% if ESTIMATED
+// The cotangent of the parameters so far: a lane's share.
+var<private> parameter_cotangent: array<real, ${PARAMETERS}>;
+
+// Adds weight G' w, where G is df/dparameters at p.
+fn add_parameter_adjoint(weight: real, p: Ring, w: State) {
+    let g = parameter_adjoint(p, w);
+    //% for k in range(PARAMETERS)
+    parameter_cotangent[${k}] = fma(weight, g[${k}], parameter_cotangent[${k}]);
+    //% endfor
+}
+//% endif
 // Step s, keeping what the way back needs.
 fn step_kept(s: u32, x: State) -> State {
     keep(${STATES_PER_STEP}u * s, x);
@@ -78,6 +90,12 @@ fn step_adjoint(s: u32, x: State, w: State) -> State {
     let g3 = tendency_adjoint(p3, ring_back(axpy(half_dt, g4, w), 1u));
     let g2 = tendency_adjoint(p2, ring_back(axpy(half_dt, g3, w), 0u));
     let g1 = tendency_adjoint(p1, ring_back(axpy(dt, g2, w), 1u));
+    //% if ESTIMATED
+    add_parameter_adjoint(sixth_dt, p4, w);
+    add_parameter_adjoint(real(2.0) * sixth_dt, p3, axpy(half_dt, g4, w));
+    add_parameter_adjoint(real(2.0) * sixth_dt, p2, axpy(half_dt, g3, w));
+    add_parameter_adjoint(sixth_dt, p1, axpy(dt, g2, w));
+    //% endif
     return axpy(sixth_dt, weighted(g4, g3, g2, g1), w);
 }
 //% endif

@@ -1,12 +1,17 @@
-// Sums over blocks of 256 members of one problem: one workgroup per block. Sixteen partial sums run side by side, each
-// over every sixteenth member, and are added in order: whatever the chunk, a block has one sum.
+// Sums over blocks of 256 members of one problem: one workgroup per block, or several where a control may be long.
+// Sixteen partial sums run side by side, each over every sixteenth member, and are added in order: whatever the chunk, a
+// block has one sum.
 // CPU: src/engine/cpu/sums.rs.
 
 //% include "member.wgsl"
 
 const BLOCK: u32 = ${BLOCK_MEMBERS}u;
 const PARTS: u32 = 16u;
-// Per block: valid members, members, sum J_b, sum J_o, sum (J - mean)^2, then g, g^2, eps, eps^2, g eps: [5, site].
+//% if EXTENDED
+// Numbers of a control that one workgroup sums over: the workgroups of a block share it.
+const COLUMNS: u32 = ${SUM_COLUMNS}u;
+//% endif
+// Per block: valid members, members, sum J_b, sum J_o, sum (J - mean)^2, then g, g^2, eps, eps^2, g eps: [5, control].
 
 // [quantity, block]
 @group(0) @binding(4) var<storage, read_write> partials: array<real>;
@@ -28,7 +33,15 @@ fn put(q: u32, block: u32, value: real) {
 @compute @workgroup_size(256)
 fn sums(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
     // Spare workgroups repeat the last block.
+    //% if EXTENDED
+    let runs = (params.control + COLUMNS - 1u) / COLUMNS;
+    let id = min(group.y * params.groups_x + group.x, blocks.count * runs - 1u);
+    let block = id / runs;
+    let begin = (id % runs) * COLUMNS;
+    let end = min(begin + COLUMNS, params.control);
+    //% else
     let block = min(group.y * params.groups_x + group.x, blocks.count - 1u);
+    //% endif
     let index = blocks.first_block + block;
     let p = index / blocks.blocks_per_problem;
     let within = (index % blocks.blocks_per_problem) * BLOCK;
@@ -82,8 +95,12 @@ fn sums(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         put(4u, block, s);
     }
 
+    //% if EXTENDED
+    for (var first = begin; first < end; first += PARTS) {
+    //% else
     for (var first = 0u; first < N; first += PARTS) {
-        let i = min(first + column, N - 1u);
+    //% endif
+        let i = min(first + column, ${CONTROL} - 1u);
         var s = array<real, 5>();
         for (var k = part; k < count; k += PARTS) {
             if (costs[2u * params.capacity + start + k] == ZERO) {
@@ -102,12 +119,12 @@ fn sums(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         }
         workgroupBarrier();
         // 80 sums: invocation (q, column) adds its sixteen parts.
-        if (local < 80u && first + local % PARTS < N) {
+        if (local < 80u && first + local % PARTS < ${CONTROL}) {
             var sum: real = 0.0;
             for (var k = 0u; k < PARTS; k++) {
                 sum += parts[local * PARTS + k];
             }
-            put(5u + (local / PARTS) * N + first + local % PARTS, block, sum);
+            put(5u + (local / PARTS) * ${CONTROL} + first + local % PARTS, block, sum);
         }
     }
 }

@@ -17,7 +17,9 @@ struct Runs {
 @group(0) @binding(6) var<uniform> runs: Runs;
 
 const PARTS: u32 = 64u;
+//% if not EXTENDED
 const QUANTITIES: u32 = ${QUANTITIES}u;
+//% endif
 const BLOCKS_PER_RUN: u32 = ${BLOCKS_PER_RUN}u;
 var<workgroup> parts: array<real, 64>;
 
@@ -35,6 +37,9 @@ fn add_up(local: u32, value: real) -> real {
 @compute @workgroup_size(64)
 fn add_totals(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let id = min(group.y * params.groups_x + group.x, runs.count - 1u);
+    //% if EXTENDED
+    let QUANTITIES = 5u + 5u * params.control;
+    //% endif
     let q = id % QUANTITIES;
     let run = id / QUANTITIES;
     let p = run / runs.runs_per_problem;

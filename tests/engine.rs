@@ -1343,10 +1343,10 @@ fn controls_with_data_of_their_own(bench: &Bench, report: &mut Report) {
 
 fn controls_do_not_mind_chunks_and_segments(bench: &Bench, report: &mut Report) {
     for recipe in controls() {
-        let base = everything(&bench.engine, &recipe, 70);
+        let base = everything(&bench.engine, &recipe, 40);
         for (cut, engine) in other_cuts(bench) {
             let case = format!("{cut}, {}", recipe.label());
-            same_everything(report, &case, &everything(&engine, &recipe, 70), &base);
+            same_everything(report, &case, &everything(&engine, &recipe, 40), &base);
         }
     }
     // A window of several segments, whose ends are no times of errors.

@@ -48,7 +48,7 @@ impl LoadedGpu {
         let shape = uploaded.shape;
         let fit = Fit { limits: &device.limits, ..uploaded.fit() };
         let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
-        let layout = choices.resolve(&shape, problem.count(), &fit, fastest)?;
+        let layout = choices.resolve(&shape, problem, &fit, fastest)?;
         uploaded.set_layout(layout);
         let mut queue = Submissions::new(device);
         queue.counters.bytes_up = uploaded.bytes;
@@ -91,11 +91,11 @@ impl LoadedGpu {
     }
 
     pub fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
-        let sites = self.uploaded.data.sites;
-        let mut out = Array2::zeros((members.count(self.uploaded.problems()), sites));
+        let control = self.control();
+        let mut out = Array2::zeros((members.count(self.uploaded.problems()), control));
         let forcing = forcing.as_standard_layout();
         let forcing = forcing.as_slice().expect("standard layout");
-        self.each_chunk(Operation::Adjoint, members, Some(forcing), |chunk| chunk.put(0, sites, slice(&mut out)))?;
+        self.each_chunk(Operation::Adjoint, members, Some(forcing), |chunk| chunk.put(0, control, slice(&mut out)))?;
         Ok(out)
     }
 
@@ -106,19 +106,19 @@ impl LoadedGpu {
     }
 
     pub fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
-        let (count, sites) = (members.count(self.uploaded.problems()), self.uploaded.data.sites);
+        let (count, control) = (members.count(self.uploaded.problems()), self.control());
         let mut costs = Costs::empty(count);
-        let mut gradient = Array2::zeros((count, sites));
+        let mut gradient = Array2::zeros((count, control));
         self.each_chunk(Operation::Gradient(terms), members, None, |chunk| {
             chunk.put_costs(&mut costs);
-            chunk.put(3 * chunk.capacity, sites, slice(&mut gradient));
+            chunk.put(3 * chunk.capacity, control, slice(&mut gradient));
         })?;
         Ok(Gradients { costs, gradient })
     }
 
     pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
-        let (sites, problems) = (self.uploaded.data.sites, self.uploaded.problems());
-        let per_run = quantities(sites);
+        let (control, problems) = (self.control(), self.uploaded.problems());
+        let per_run = quantities(control);
         let mut numbers = Vec::new();
         self.each_chunk(Operation::Moments(terms), Members::Drawn(draw), None, |chunk| numbers = chunk.numbers)?;
         if numbers.iter().any(|v| !v.is_finite()) {
@@ -131,7 +131,7 @@ impl LoadedGpu {
         let (sums, on_pattern) = numbers.split_at(runs * per_run);
         let mut on_pattern = on_pattern.chunks((on_pattern.len() / runs).max(1));
         let runs_each = sums.chunks(per_run).map(|q| {
-            let array = |k: usize| q[5 + k * sites..5 + (k + 1) * sites].to_vec();
+            let array = |k: usize| q[5 + k * control..5 + (k + 1) * control].to_vec();
             Moments {
                 count: q[1] as usize,
                 diverged: (q[1] - q[0]) as usize,
@@ -181,12 +181,15 @@ impl LoadedGpu {
         for k in 0..chunks {
             let rows = run.plan.chunks[k].clone();
             if let Some(given) = &given {
-                self.write_slots(&run, 0, 1, rows.clone(), given.as_slice().expect("standard layout"));
+                self.write_slots(&run, 0, self.control(), rows.clone(), given.as_slice().expect("standard layout"));
             }
             match (operation, input) {
-                (Operation::Tangent, Some(v)) => self.write_slots(&run, run.slots.cotangent, 1, rows.clone(), v),
+                (Operation::Tangent, Some(v)) => {
+                    self.write_slots(&run, run.slots.cotangent, self.control(), rows.clone(), v);
+                }
                 (_, Some(v)) => {
-                    self.write_slots(&run, run.slots.at_times, self.uploaded.data.times, rows.clone(), v);
+                    let forcing = self.uploaded.data.times * self.uploaded.data.sites;
+                    self.write_slots(&run, run.slots.at_times, forcing, rows.clone(), v);
                 }
                 _ => {}
             }
@@ -280,10 +283,14 @@ impl LoadedGpu {
         self.queue.send_with_next(&parts)
     }
 
-    /// Sends `[rows, slices, sites]` of all rows' values into slots.
-    fn write_slots(&mut self, run: &Run, slot: usize, slices: usize, rows: Range<usize>, values: &[f64]) {
+    /// Numbers of a control.
+    pub(super) fn control(&self) -> usize {
+        self.uploaded.data.control.len()
+    }
+
+    /// Sends `[rows, per_row]` of all rows' values into slots, from one on.
+    fn write_slots(&mut self, run: &Run, slot: usize, per_row: usize, rows: Range<usize>, values: &[f64]) {
         let (sites, capacity) = (self.uploaded.data.sites, run.plan.capacity);
-        let per_row = slices * sites;
         let offset = (slot * sites * capacity * self.uploaded.shape.precision.bytes()) as u64;
         let numbers = (0..per_row).flat_map(|i| {
             let rows = rows.clone();

@@ -125,8 +125,8 @@ fn time(
     let clock = Instant::now();
     let before = queue.kernel_time();
     if let Some(draws) = &run.memory.draws {
-        let (sites, mean) = (uploaded.data.sites, &uploaded.data.mean);
-        let of = |p: usize| (0..sites).map(move |i| mean.at(p, i)).chain((0..sites).map(|_| 0.1));
+        let (control, mean) = (uploaded.data.control.len(), &uploaded.data.mean);
+        let of = |p: usize| (0..control).map(move |i| mean.at(p, i)).chain((0..control).map(|_| 0.1));
         let map = to_bytes(uploaded.shape.precision, (0..uploaded.problems()).flat_map(of));
         queue.send(&draws.map, &map);
     }

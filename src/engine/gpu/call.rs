@@ -1,11 +1,12 @@
 //! What a call is, and what it asks of the device's memory.
 
-use super::plan::Need;
+use super::plan::{MOST_LOOPED, Need};
 use super::shader::Ownership;
 use super::uploaded::Uploaded;
 use crate::engine::operation::Operation;
-use crate::engine::schedule::Segments;
 use crate::engine::{BLOCK, Members, Scale};
+use crate::error::{Error, Result};
+use crate::problem::ControlLayout;
 use ndarray::Axis;
 
 /// All that decides about a call's buffers and kernels, and the number of its members.
@@ -56,10 +57,10 @@ impl Call {
     }
 
     /// How many sums on the pattern of a scale it leaves beside those of a diagonal: see `shaders/pattern.wgsl`.
-    pub fn pattern(&self, sites: usize) -> usize {
+    pub fn pattern(&self, control: usize) -> usize {
         match self.source {
-            Source::Lower(_) if self.sums() => sites * (sites + 1),
-            Source::LowRank(rank) if self.sums() => 3 * sites * rank,
+            Source::Lower(_) if self.sums() => control * (control + 1),
+            Source::LowRank(rank) if self.sums() => 3 * control * rank,
             _ => 0,
         }
     }
@@ -69,24 +70,22 @@ impl Call {
         matches!(self.operation, Operation::Select(..))
     }
 
-    /// Slots in flight of a sweep that keeps nothing: the initial state, and two that take turns.
-    fn in_flight(&self) -> usize {
-        if self.operation.reverse() { 0 } else { 3 }
-    }
-
-    /// Slots of the members' own backgrounds, and of the draws of perturbed observations.
-    fn own(&self) -> usize {
-        usize::from(self.ownership.own_background) + 2 * usize::from(self.ownership.perturbed)
-    }
-
-    /// Slots of the projections on the factors of a low rank.
-    fn projections(&self, sites: usize) -> usize {
-        (2 * self.rank()).div_ceil(sites)
+    /// Refuses draws of a low rank over a control too long for one invocation.
+    pub fn check(&self, control: ControlLayout) -> Result<()> {
+        if self.rank() == 0 || control.len() <= MOST_LOOPED {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "draws of low rank",
+            format!("a control of at most {MOST_LOOPED} numbers on a GPU"),
+            control.len().to_string(),
+            "use a diagonal scale, or --backend cpu",
+        ))
     }
 
     /// What its cut has to fit.
     pub fn need(&self, uploaded: &Uploaded) -> Need {
-        let stored = if self.operation.whole_window() { uploaded.data.times } else { 0 };
+        let control = uploaded.data.control;
         Need {
             count: self.count,
             per_problem: if self.ownership.listed { self.count } else { self.count / uploaded.problems() },
@@ -95,32 +94,54 @@ impl Call {
             sites: uploaded.data.sites,
             steps: self.operation.steps(&uploaded.data),
             reverse: self.operation.reverse(),
-            slots: self.in_flight() + 3 + self.own() + stored + self.projections(uploaded.data.sites),
-            pattern: self.pattern(uploaded.data.sites),
+            slots: self.slots(0, uploaded.data.times, control).count,
+            parameters: control.parameters,
+            pattern: self.pattern(control.len()),
             block_size: uploaded.data.operator.block_size,
             layout: uploaded.shape.layout,
             precision: uploaded.shape.precision,
         }
     }
 
-    /// Where its states lie.
-    pub fn slots(&self, segments: &Segments, times: usize) -> Slots {
-        let reverse = self.operation.reverse();
-        let cotangent = if reverse { segments.count() } else { self.in_flight() };
-        let perturbed = self.ownership.perturbed;
+    /// Where its states lie, with so many checkpoints of a reverse sweep.
+    pub fn slots(&self, checkpoints: usize, times: usize, control: ControlLayout) -> Slots {
+        let whole = control_slots(control);
+        let mut count = 0;
+        let mut take = |slots: usize| {
+            count += slots;
+            count - slots
+        };
+        let (sweeps_back, tangent) = (self.operation.reverse(), self.operation == Operation::Tangent);
+        let Ownership { perturbed, own_background, .. } = self.ownership;
+        // The initial state is a checkpoint too; a sweep that keeps nothing has it, and two that take turns.
+        take(whole - 1);
+        take(if sweeps_back { checkpoints } else { 3 });
+        let cotangent = take(whole);
+        let drawn = take(if self.source == Source::Given { 0 } else { whole });
+        let background = take(1);
+        let perturbations = take(if perturbed { 2 } else { 0 });
         Slots {
             cotangent,
-            epsilon: if perturbed { cotangent + 3 } else { cotangent + 1 },
-            background: cotangent + 2,
-            own_background: cotangent + 3 + 2 * usize::from(perturbed),
-            at_times: cotangent + 3 + self.own(),
-            projections: cotangent + 3 + self.own() + if self.operation.whole_window() { times } else { 0 },
+            epsilon: if perturbed { perturbations } else { drawn },
+            background,
+            own_background: take(if own_background { whole } else { 0 }),
+            at_times: take(if self.operation.whole_window() { times } else { 0 }),
+            projections: take((2 * self.rank()).div_ceil(control.sites)),
+            // Where the cotangents of xi come to lie, unless a perturbation of xi is there.
+            errors: if tangent { take(control.errors) } else { cotangent + 1 },
+            error_cotangents: take(if sweeps_back || tangent { control.errors } else { 0 }),
+            count,
         }
     }
 }
 
-/// Where a call keeps its states, in slots of [sites, capacity]. The first ones are the initial state and, in a
-/// reverse sweep, the other checkpoints.
+/// Slots that a control takes: xi_k lies in the k-th after that of x0, the parameters in the one behind the last.
+pub fn control_slots(control: ControlLayout) -> usize {
+    control.len().div_ceil(control.sites)
+}
+
+/// Where a call keeps its states, in slots of [sites, capacity]. The first ones are the control and then, in a reverse
+/// sweep, the checkpoints behind the initial state.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     pub cotangent: usize,
@@ -129,4 +150,10 @@ pub struct Slots {
     pub own_background: usize,
     pub at_times: usize,
     pub projections: usize,
+    /// Of the model.
+    pub errors: usize,
+    /// Or their perturbations, in a tangent sweep.
+    pub error_cotangents: usize,
+    /// All of them.
+    pub count: usize,
 }

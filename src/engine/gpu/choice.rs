@@ -8,6 +8,7 @@ use super::shader::Shape;
 use super::templates::Templates;
 use crate::engine::AUTO_KERNEL;
 use crate::error::Result;
+use crate::problem::Problem;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -73,7 +74,7 @@ impl Choices {
     pub fn resolve(
         &self,
         shape: &Shape,
-        problems: usize,
+        problem: &Problem,
         fit: &Fit,
         fastest: impl FnOnce(&[MemberLayout]) -> Result<MemberLayout>,
     ) -> Result<MemberLayout> {
@@ -84,7 +85,7 @@ impl Choices {
                 layout
             }
             Wanted::Auto if self.software => MemberLayout::rule_of_thumb(fit)?,
-            Wanted::Auto | Wanted::Calibrate => self.measured(&mut chosen, shape, problems, fit, fastest)?,
+            Wanted::Auto | Wanted::Calibrate => self.measured(&mut chosen, shape, problem, fit, fastest)?,
         };
         chosen.used.insert(layout.to_string());
         Ok(layout)
@@ -94,13 +95,13 @@ impl Choices {
         &self,
         chosen: &mut Chosen,
         shape: &Shape,
-        problems: usize,
+        problem: &Problem,
         fit: &Fit,
         fastest: impl FnOnce(&[MemberLayout]) -> Result<MemberLayout>,
     ) -> Result<MemberLayout> {
         // Windows of about the same length have one choice, which all of them can run.
         let fit = &Fit { steps: rounded_up(fit.steps), ..*fit };
-        let key = describe(shape, problems, fit.steps);
+        let key = describe(shape, problem, fit.steps);
         let known = chosen.known.get_or_insert_with(|| read(&self.file, &self.version));
         let renew = self.wanted == Wanted::Calibrate && !chosen.measured.contains(&key);
         let sound = |text: &String| text.parse().ok().filter(|layout: &MemberLayout| layout.check(fit).is_ok());
@@ -153,16 +154,19 @@ fn version(templates: &Templates) -> String {
 }
 
 /// All that makes one problem faster by another variant than another.
-fn describe(shape: &Shape, problems: usize, steps: usize) -> String {
-    let Shape { model, sites, operator, full_background, precision, .. } = shape;
+fn describe(shape: &Shape, problem: &Problem, steps: usize) -> String {
+    let errors = problem.model_error.as_ref().map(|q| format!(", errors every {} steps", q.interval));
+    let Shape { model, sites, operator, full_background, control, precision, .. } = shape;
     format!(
-        "{} {sites} sites, {steps} steps, {}, {} in blocks of {}, {} B, {}",
+        "{} {sites} sites, {steps} steps{}{}, {}, {} in blocks of {}, {} B, {}",
         model.name(),
+        errors.unwrap_or_default(),
+        if control.parameters { ", parameters estimated" } else { "" },
         precision.name(),
         operator.function.name(),
         operator.block_size,
         if *full_background { "full" } else { "diagonal" },
-        if problems == 1 { "one problem" } else { "several problems" },
+        if problem.count() == 1 { "one problem" } else { "several problems" },
     )
 }
 

@@ -65,10 +65,10 @@ pub struct Select {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub id: u64,
-    /// x0, xb, and Adam's running means: `[4, site, stride]`.
+    /// Control, background, and Adam's running means: `[4, control, stride]`.
     pub numbers: wgpu::Buffer,
     pub stride: usize,
-    /// `[P, site]`
+    /// `[P, control]`
     pub units: wgpu::Buffer,
     /// Adam's numbers: `[STEPS_AT_A_TIME, 8]`.
     pub steps: wgpu::Buffer,
@@ -80,15 +80,15 @@ impl Memory {
     /// # Errors
     /// A buffer larger than the device binds.
     pub fn new(uploaded: &Uploaded, call: &Call, plan: &Plan, store: Option<&Store>) -> Result<Self> {
-        let (problems, sites) = (uploaded.problems(), uploaded.data.sites);
+        let (problems, control) = (uploaded.problems(), uploaded.data.control.len());
         let (device, number) = (&uploaded.device, uploaded.shape.precision.bytes());
         let capacity = plan.capacity;
         let sums = if call.sums() {
-            let numbers = |count: usize| (problems * count * quantities(sites) * number) as u64;
+            let numbers = |count: usize| (problems * count * quantities(control) * number) as u64;
             Some(Sums {
                 partials: storage(device, "partials", numbers(plan.blocks_per_problem()))?,
                 totals: storage(device, "totals", numbers(plan.runs_per_problem()))?,
-                pattern: match call.pattern(sites) * number {
+                pattern: match call.pattern(control) * number {
                     0 => None,
                     bytes => Some([
                         storage(device, "pattern partials", (plan.pattern_blocks * bytes) as u64)?,
@@ -111,15 +111,15 @@ impl Memory {
             None
         };
         let scale = match call.source {
-            Source::Lower(matrices) => matrices * sites * sites,
-            Source::LowRank(rank) => 2 * problems * sites * rank,
+            Source::Lower(matrices) => matrices * control * control,
+            Source::LowRank(rank) => 2 * problems * control * rank,
             Source::Given | Source::Diagonal => 0,
         };
         let draws = match call.source {
             Source::Given => None,
             Source::Diagonal | Source::Lower(_) | Source::LowRank(_) => Some(Draws {
                 scale: if scale > 0 { Some(storage(device, "scale", (scale * number) as u64)?) } else { None },
-                map: storage(device, "map", (2 * problems * sites * number) as u64)?,
+                map: storage(device, "map", (2 * problems * control * number) as u64)?,
                 keys: storage(device, "keys", (8 + 8 * problems) as u64)?,
             }),
         };
@@ -133,7 +133,7 @@ impl Memory {
         // A selection stages what a chunk listed apart, and the histogram at the end.
         let listed =
             if call.selects() { ((4 + 2 * number) * capacity).max(4 * CostHistogram::BINS * problems) } else { 0 };
-        let slots = call.slots(&plan.segments, uploaded.data.times);
+        let slots = call.slots(plan.segments.count(), uploaded.data.times, uploaded.data.control);
         let staged = memory.results(uploaded, call, plan, &slots).iter().map(|r| r.bytes).sum::<u64>();
         memory.staging = buffer(device, "staging", staged.max(listed as u64), usage)?;
         Ok(memory)
@@ -142,22 +142,23 @@ impl Memory {
     /// What comes back of each chunk, or where sums over all of them follow, of the last.
     pub fn results(&self, uploaded: &Uploaded, call: &Call, plan: &Plan, slots: &Slots) -> Vec<Region> {
         let (capacity, sites, number) = (plan.capacity, uploaded.data.sites, uploaded.shape.precision.bytes());
+        let control = uploaded.data.control.len();
         let region = |buffer: &wgpu::Buffer, first: usize, count: usize| Region {
             buffer: buffer.clone(),
             first: (first * number) as u64,
             bytes: (count * number) as u64,
         };
-        let slot = |at: usize, count: usize| region(&self.states, at * sites * capacity, count * sites * capacity);
+        let slot = |at: usize, numbers: usize| region(&self.states, at * sites * capacity, numbers * capacity);
         match call.operation {
-            Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, uploaded.data.times)],
-            Operation::Adjoint => vec![slot(slots.cotangent, 1)],
+            Operation::Forecast | Operation::Tangent => vec![slot(slots.at_times, uploaded.data.times * sites)],
+            Operation::Adjoint => vec![slot(slots.cotangent, control)],
             Operation::Cost(_) => vec![region(&self.costs, 0, 3 * capacity)],
-            Operation::Gradient(_) => vec![region(&self.costs, 0, 3 * capacity), slot(slots.cotangent, 1)],
+            Operation::Gradient(_) => vec![region(&self.costs, 0, 3 * capacity), slot(slots.cotangent, control)],
             Operation::Moments(_) => {
                 let runs = uploaded.problems() * plan.runs_per_problem();
-                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| region(totals, 0, runs * call.pattern(sites));
+                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| region(totals, 0, runs * call.pattern(control));
                 let regions = |s: &Sums| {
-                    let totals = region(&s.totals, 0, runs * quantities(sites));
+                    let totals = region(&s.totals, 0, runs * quantities(control));
                     [totals].into_iter().chain(s.pattern.as_ref().map(pattern)).collect()
                 };
                 self.sums.as_ref().map_or(Vec::new(), regions)
@@ -187,7 +188,12 @@ impl Memory {
             Kernel::Adam => store.as_ref().map(|s| vec![&s.numbers, &s.units, &s.steps]),
             Kernel::Select => select.as_ref().map(|s| vec![&s.histogram, &s.partials]),
             Kernel::Gather => select.as_ref().map(|s| vec![&s.histogram, &s.bounds, &s.listed, &s.listed_costs]),
-            Kernel::Background | Kernel::Forward | Kernel::Reverse | Kernel::Adjoint | Kernel::Tangent => None,
+            Kernel::Background
+            | Kernel::Errors
+            | Kernel::Forward
+            | Kernel::Reverse
+            | Kernel::Adjoint
+            | Kernel::Tangent => None,
         };
         found.unwrap_or_default()
     }

@@ -57,6 +57,16 @@ uniform! {
         rank,
         projections,
         pattern,
+        control,
+        prior_precision,
+        prior_precision_stride,
+        errors,
+        error_cotangents,
+        error_count,
+        error_interval,
+        error_root,
+        error_root_stride,
+        lane_parameters,
     }
 }
 
@@ -74,10 +84,12 @@ pub const STORE: u32 = 16;
 pub const EPSILON: u32 = 32;
 /// Project gradients on W, not draws on Z.
 pub const LEFT: u32 = 64;
+/// Cotangents of errors by (Q^1/2)', not xi by Q^1/2.
+pub const TRANSPOSED: u32 = 128;
 
 /// Name and value of each flag.
 #[cfg(test)]
-pub const FLAGS: [(&str, u32); 7] = [
+pub const FLAGS: [(&str, u32); 8] = [
     ("FIRST", FIRST),
     ("LAST", LAST),
     ("OBSERVATION", OBSERVATION),
@@ -85,4 +97,5 @@ pub const FLAGS: [(&str, u32); 7] = [
     ("STORE", STORE),
     ("EPSILON", EPSILON),
     ("LEFT", LEFT),
+    ("TRANSPOSED", TRANSPOSED),
 ];

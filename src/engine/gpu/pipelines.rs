@@ -103,15 +103,15 @@ impl Pipelines {
         }
         // SAFETY: the text is made of our own templates; no part of it comes from a user.
         // - Indices: every invocation clamps its member to `rows - 1` (`place` of lanes.wgsl, whose workgroups without a
-        //   member return; the kernels of one invocation per number return beyond `capacity` and the sites, those over
+        //   member return; the kernels of one invocation per number return beyond `rows` and the control, those over
         //   blocks clamp their block, and a tile of sums its rows and columns); slots are those of `Call::slots`, what is kept per invocation follows them, and the
         //   buffers are made for both by `Memory::new` from the same `Plan`; a trajectory in workgroup memory has room for
         //   the whole window; places in `problem` are those of `Uploaded::new`. Arrays of a member's sites are indexed by
         //   constants of the unrolled text. The one index that comes from a buffer is a listed member's problem and place
         //   in the store, which `Listed::check` and `Resident` bound on the host; bins of a histogram are clamped by
-        //   `block.wgsl`.
-        // - Loops end: each counts up or down to a number of `params` or a constant, and `Plan` keeps those below 8,192.
-        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `blocks_per_problem`, `runs_per_problem`, `rank`,
+        //   `block.wgsl`. Errors of the model are counted up to `error_count`, which the control holds, and back again.
+        // - Loops end: each counts up or down to a number of `params` or a constant, and those are below 8,192 by `Plan`, or at most `MOST_LOOPED`.
+        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `error_interval`, `blocks_per_problem`, `runs_per_problem`, `rank`,
         //   `pattern` or `tiles`, which are at least 1 in every dispatch whose kernel divides by them.
         // The tests run the same texts with all checks on.
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }

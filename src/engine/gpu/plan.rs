@@ -22,10 +22,16 @@ pub const WORK_PER_SITE: usize = 90;
 /// Blocks whose sums are added on the device. The host adds the rest, in f64.
 pub const BLOCKS_PER_RUN: usize = 256;
 
-/// Numbers per block or run of blocks: see `shaders/sums.wgsl`.
-pub fn quantities(sites: usize) -> usize {
-    5 + 5 * sites
+/// Numbers per block or run of blocks, for a control of so many: see `shaders/sums.wgsl`.
+pub fn quantities(control: usize) -> usize {
+    5 + 5 * control
 }
+
+/// Numbers of a control that a workgroup sums over a block, where a control is more than x0.
+pub const SUM_COLUMNS: usize = 4096;
+
+/// Longest control, and most errors of the model, over which an invocation may loop: see `DISPATCH_STEPS`.
+pub const MOST_LOOPED: usize = 40_000;
 
 /// Most bytes of block sums on the pattern of a scale, before they are added up.
 const MOST_PATTERN_BYTES: u64 = 64 << 20;
@@ -46,6 +52,8 @@ pub struct Need {
     pub reverse: bool,
     /// Slots of states beside those.
     pub slots: usize,
+    /// Model parameters that are estimated.
+    pub parameters: usize,
     /// Sums on the pattern of a scale of each block.
     pub pattern: usize,
     pub block_size: usize,
@@ -61,11 +69,13 @@ pub struct Plan {
     /// Members between two sites in memory: at least the longest chunk.
     pub capacity: usize,
     pub segments: Segments,
-    /// Bytes of the states, of what a reverse sweep keeps, and of the lanes' costs, in this order.
+    /// Bytes of the states, of what a reverse sweep keeps, of the lanes' costs and of their shares of the parameters'
+    /// cotangents, in this order.
     pub bytes: u64,
-    /// Where the second and the third begin, in numbers.
+    /// Where the second, the third and the fourth begin, in numbers.
     pub kept: usize,
     pub lane_costs: usize,
+    pub lane_parameters: usize,
     /// Members of one problem.
     pub per_problem: usize,
     /// Blocks whose sums on the pattern of a scale are made in one dispatch.
@@ -114,7 +124,8 @@ impl Plan {
             let number = need.precision.bytes();
             let slot = slot_bytes * capacity;
             let lane_costs = need.layout.invocations(capacity) * number;
-            let other = need.slots * slot + lane_costs;
+            let of_lanes = lane_costs * (1 + need.parameters);
+            let other = need.slots * slot + of_lanes;
             let (segments, checkpoints, kept) = if need.reverse {
                 let step = need.layout.kept_per_step(capacity, need.sites, need.block_size) * number;
                 let room = budget.saturating_sub(other);
@@ -124,7 +135,7 @@ impl Plan {
                 (Segments::choose(need.steps, 0, 0, usize::MAX, longest), 0, 0)
             };
             let slots = (need.slots + checkpoints) * slot;
-            let bytes = slots + kept + lane_costs;
+            let bytes = slots + kept + of_lanes;
             if bytes <= budget {
                 return Ok(Self {
                     chunks: chunks(need, capacity),
@@ -133,6 +144,7 @@ impl Plan {
                     bytes: bytes as u64,
                     kept: slots / number,
                     lane_costs: (slots + kept) / number,
+                    lane_parameters: (slots + kept + lane_costs) / number,
                     per_problem: need.per_problem,
                     pattern_blocks,
                 });
@@ -202,6 +214,7 @@ mod tests {
             steps,
             reverse: true,
             slots: 3,
+            parameters: 0,
             pattern: 0,
             block_size: 1,
             layout: "lanes=1,group=64".parse().unwrap(),

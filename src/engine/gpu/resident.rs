@@ -31,7 +31,7 @@ impl LoadedGpu {
     ) -> Result<Resident> {
         let device = self.queue.device.clone();
         let precision = self.uploaded.shape.precision;
-        let (stride, sites) = states.dim();
+        let (stride, control) = states.dim();
         let number = precision.bytes();
         let zeros = Array2::zeros(states.dim());
         let arrays = [states, backgrounds, zeros.view(), zeros.view()];
@@ -39,7 +39,7 @@ impl LoadedGpu {
         let (numbers, given_units) = (to_bytes(precision, numbers), to_bytes(precision, units.iter().copied()));
         let store = Store {
             id: crate::engine::resident::new_id(),
-            numbers: storage(&device, "resident members", (4 * sites * stride * number) as u64)?,
+            numbers: storage(&device, "resident members", (4 * control * stride * number) as u64)?,
             stride,
             units: storage(&device, "units", given_units.len() as u64)?,
             steps: storage(&device, "steps", (STEPS_AT_A_TIME * 8 * number) as u64)?,
@@ -74,10 +74,10 @@ impl LoadedGpu {
     }
 
     pub fn inspect(&mut self, members: &Resident, rows: &[Row], amplitude: f64, terms: Terms) -> Result<Inspection> {
-        let (sites, precision) = (self.uploaded.data.sites, self.uploaded.shape.precision);
+        let (control, precision) = (self.control(), self.uploaded.shape.precision);
         let mut run = self.resident_run(members, rows, amplitude, terms)?;
         let mut costs = Costs::empty(rows.len());
-        let mut gradient = Array2::zeros((rows.len(), sites));
+        let mut gradient = Array2::zeros((rows.len(), control));
         for k in 0..run.plan.chunks.len() {
             let ready = run.chunk(&self.uploaded, &self.pipelines, k)?;
             let dispatches = ready.fetch.iter().chain(&ready.sweep);
@@ -85,7 +85,7 @@ impl LoadedGpu {
             let numbers = self.queue.submit(dispatches, &run.results, &run.memory.staging, read)?;
             let chunk = Chunk { rows: run.plan.chunks[k].clone(), capacity: run.plan.capacity, numbers };
             chunk.put_costs(&mut costs);
-            chunk.put(3 * chunk.capacity, sites, gradient.as_slice_mut().expect("standard layout"));
+            chunk.put(3 * chunk.capacity, control, gradient.as_slice_mut().expect("standard layout"));
         }
         self.finish(run, 1)?;
         let norm = |(gradient, row): (ndarray::ArrayView1<f64>, &Row)| {
@@ -98,15 +98,15 @@ impl LoadedGpu {
 
     pub fn states(&mut self, members: &Resident) -> Result<Array2<f64>> {
         let device = self.queue.device.clone();
-        let (sites, stride) = (self.uploaded.data.sites, members.store.stride);
+        let (control, stride) = (self.control(), members.store.stride);
         let precision = self.uploaded.shape.precision;
-        let bytes = (sites * stride * precision.bytes()) as u64;
+        let bytes = (control * stride * precision.bytes()) as u64;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = buffer(&device, "staging", bytes, usage)?;
         let all = [Region { buffer: members.store.numbers.clone(), first: 0, bytes }];
         let numbers = self.queue.submit([], &all, &staging, |bytes| from_bytes(precision, bytes))?;
         device.check()?;
-        Ok(Array2::from_shape_fn((members.places.len(), sites), |(k, i)| {
+        Ok(Array2::from_shape_fn((members.places.len(), control), |(k, i)| {
             numbers[i * stride + members.places[k] as usize]
         }))
     }

@@ -68,9 +68,10 @@ impl Run {
     /// # Errors
     /// A call that does not fit the device or the budget.
     pub fn new(uploaded: &Uploaded, call: Call, budget: u64, store: Option<&Store>) -> Result<Self> {
+        call.check(uploaded.data.control)?;
         let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
         let memory = Memory::new(uploaded, &call, &plan, store)?;
-        let slots = call.slots(&plan.segments, uploaded.data.times);
+        let slots = call.slots(plan.segments.count(), uploaded.data.times, uploaded.data.control);
         Ok(Self {
             results: memory.results(uploaded, &call, &plan, &slots),
             made_for: (call, plan.clone()),
@@ -90,7 +91,7 @@ impl Run {
     /// A call that does not fit the device or the budget.
     pub fn kernels(uploaded: &Uploaded, call: &Call, budget: u64) -> Result<Vec<(Kernel, Shape)>> {
         let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
-        let slots = call.slots(&plan.segments, uploaded.data.times);
+        let slots = call.slots(plan.segments.count(), uploaded.data.times, uploaded.data.control);
         let cut = cut(uploaded, call, &plan, &slots, 0);
         let mut kernels = Vec::new();
         for k in [0, plan.chunks.len() - 1] {
@@ -118,7 +119,7 @@ impl Run {
         if plan.bytes > made.bytes || plan.capacity > made.capacity {
             return false;
         }
-        self.slots = call.slots(&plan.segments, uploaded.data.times);
+        self.slots = call.slots(plan.segments.count(), uploaded.data.times, uploaded.data.control);
         self.results = self.memory.results(uploaded, call, &plan, &self.slots);
         (self.call, self.plan, self.chunk) = (*call, plan, None);
         true
@@ -241,6 +242,7 @@ fn cut<'a>(uploaded: &'a Uploaded, call: &'a Call, plan: &'a Plan, slots: &'a Sl
         slots,
         shape: &uploaded.shape,
         problems: uploaded.problems(),
+        control: uploaded.data.control,
         places: &uploaded.places,
         store_stride,
         most_groups: uploaded.device.limits.max_compute_workgroups_per_dimension as usize,

@@ -1,7 +1,7 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
 use super::layout::{MemberLayout, Stages, TILE, Trajectory};
-use super::plan::{BLOCKS_PER_RUN, quantities};
+use super::plan::{BLOCKS_PER_RUN, SUM_COLUMNS, quantities};
 use super::templates::Templates;
 use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
@@ -19,6 +19,8 @@ pub enum Kernel {
     Project,
     LowRank,
     Background,
+    /// From what the control holds to the model's errors, and from their cotangents back.
+    Errors,
     Forward,
     Reverse,
     /// The reverse sweep of a given forcing.
@@ -49,12 +51,13 @@ pub enum Binding {
 
 impl Kernel {
     #[cfg(test)]
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Draw,
         Self::Lower,
         Self::Project,
         Self::LowRank,
         Self::Background,
+        Self::Errors,
         Self::Forward,
         Self::Reverse,
         Self::Adjoint,
@@ -77,6 +80,7 @@ impl Kernel {
             Self::Project => "project.wgsl",
             Self::LowRank => "low_rank.wgsl",
             Self::Background => "background.wgsl",
+            Self::Errors => "errors.wgsl",
             Self::Forward => "forward.wgsl",
             Self::Reverse | Self::Adjoint => "reverse.wgsl",
             Self::Tangent => "tangent.wgsl",
@@ -98,6 +102,7 @@ impl Kernel {
             Self::Project => "project",
             Self::LowRank => "add_low_rank",
             Self::Background => "background",
+            Self::Errors => "colour",
             Self::Forward => "forward",
             Self::Reverse | Self::Adjoint => "reverse",
             Self::Tangent => "tangent",
@@ -117,7 +122,7 @@ impl Kernel {
         let Ownership { listed, own_background, .. } = ownership;
         match self {
             Self::Forward | Self::Reverse => ownership,
-            Self::Background => Ownership { listed, own_background, perturbed: false },
+            Self::Background | Self::Errors => Ownership { listed, own_background, perturbed: false },
             Self::Adjoint | Self::Tangent | Self::Fetch | Self::Adam => Ownership { listed, ..Ownership::default() },
             _ => Ownership::default(),
         }
@@ -149,6 +154,7 @@ pub struct Shape {
     pub sites: usize,
     pub operator: ObservationOperator,
     pub full_background: bool,
+    pub control: Beside,
     pub precision: Precision,
     pub ownership: Ownership,
     /// A set of one problem: everything about it is the same for all members.
@@ -171,7 +177,33 @@ impl Shape {
             }
             _ => (plain, 0),
         };
-        Self { ownership: kernel.specialise(ownership), layout, steps_in_group, ..self }
+        let control = match kernel {
+            Kernel::Forward | Kernel::Reverse | Kernel::Adjoint | Kernel::Tangent => {
+                Beside { full_errors: false, ..self.control }
+            }
+            Kernel::Errors => Beside { parameters: false, ..self.control },
+            Kernel::Background | Kernel::Select | Kernel::Gather => Beside::default(),
+            // They mind that there is more than x0.
+            _ => Beside { errors: !self.control.is_empty(), ..Beside::default() },
+        };
+        Self { ownership: kernel.specialise(ownership), control, layout, steps_in_group, ..self }
+    }
+}
+
+/// What a control holds beside x0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Beside {
+    /// The model's errors.
+    pub errors: bool,
+    /// Their Q is no diagonal.
+    pub full_errors: bool,
+    /// The model's parameters.
+    pub parameters: bool,
+}
+
+impl Beside {
+    pub fn is_empty(self) -> bool {
+        !(self.errors || self.parameters)
     }
 }
 
@@ -188,17 +220,17 @@ pub struct Ownership {
 
 /// How invocations lie over a tile of the sums on a scale's pattern: how many across, of 64, and how many rows and columns
 /// each has of it.
-fn pattern_grid(kernel: Kernel, sites: usize) -> (usize, usize) {
+fn pattern_grid(kernel: Kernel, shape: &Shape) -> (usize, usize) {
     match kernel {
         // Larger tiles read less, and leave more of a small matrix's idle.
-        Kernel::LowerPattern => (8, if sites > 64 { 4 } else { 2 }),
+        Kernel::LowerPattern => (8, if shape.sites > 64 || !shape.control.is_empty() { 4 } else { 2 }),
         _ => (4, 2),
     }
 }
 
 /// Rows and columns of such a tile.
-pub fn pattern_tile(kernel: Kernel, sites: usize) -> (usize, usize) {
-    let (across, each) = pattern_grid(kernel, sites);
+pub fn pattern_tile(kernel: Kernel, shape: &Shape) -> (usize, usize) {
+    let (across, each) = pattern_grid(kernel, shape);
     (64 / across * each, across * each)
 }
 
@@ -225,7 +257,7 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
     let strides = |count: usize| -> Vec<usize> {
         std::iter::successors(Some(count.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect()
     };
-    let (pattern_across, pattern_each) = pattern_grid(kernel, shape.sites);
+    let (pattern_across, pattern_each) = pattern_grid(kernel, shape);
     let numbers = context! {
         REAL => shape.precision.name(),
         N => shape.sites,
@@ -254,6 +286,13 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         BINS => CostHistogram::BINS,
         FIRST_BIN => CostHistogram::FIRST,
         QUANTITIES => quantities(shape.sites),
+        // Known here where it is x0 alone, so that loops over it are as they would be without anything else.
+        CONTROL => if shape.control.is_empty() { "N" } else { "params.control" },
+        EXTENDED => !shape.control.is_empty(),
+        ERRORS => shape.control.errors,
+        FULL_ERRORS => shape.control.full_errors,
+        ESTIMATED => shape.control.parameters,
+        SUM_COLUMNS => SUM_COLUMNS,
         BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         LOWER_PATTERN => kernel == Kernel::LowerPattern,
         PATTERN_ACROSS => pattern_across,
@@ -346,6 +385,7 @@ mod tests {
                             operator: ObservationOperator { function, block_size },
                             ownership: Ownership::default(),
                             full_background,
+                            control: Beside::default(),
                             precision,
                             one_problem,
                             wide_integers: one_problem,
@@ -356,6 +396,13 @@ mod tests {
                 }
             }
         }
+        // What a control may hold beside x0, not with every operator.
+        let squares = |s: &&Shape| s.operator.function == PointFunction::Square && s.sites <= 40;
+        let squares: Vec<_> = shapes.iter().filter(squares).copied().step_by(7).collect();
+        for control in [(true, false, false), (true, true, true), (false, false, true)] {
+            let (errors, full_errors, parameters) = control;
+            shapes.extend(squares.iter().map(|s| Shape { control: Beside { errors, full_errors, parameters }, ..*s }));
+        }
         shapes
     }
 
@@ -363,6 +410,9 @@ mod tests {
     fn variants() -> Vec<(Kernel, Shape)> {
         let mut all = std::collections::HashSet::new();
         for (shape, kernel) in shapes().into_iter().flat_map(|shape| Kernel::ALL.map(|kernel| (shape, kernel))) {
+            if kernel == Kernel::Errors && !shape.control.errors {
+                continue;
+            }
             let only_listed = matches!(kernel, Kernel::Fetch | Kernel::Adam);
             for (listed, perturbed, own_background) in [
                 (false, false, false),

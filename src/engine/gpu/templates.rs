@@ -15,6 +15,8 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("random.wgsl", include_str!("../../../shaders/random.wgsl")),
     ("exponential.wgsl", include_str!("../../../shaders/exponential.wgsl")),
     ("block.wgsl", include_str!("../../../shaders/block.wgsl")),
+    ("control.wgsl", include_str!("../../../shaders/control.wgsl")),
+    ("errors.wgsl", include_str!("../../../shaders/errors.wgsl")),
     ("forward.wgsl", include_str!("../../../shaders/forward.wgsl")),
     ("reverse.wgsl", include_str!("../../../shaders/reverse.wgsl")),
     ("tangent.wgsl", include_str!("../../../shaders/tangent.wgsl")),

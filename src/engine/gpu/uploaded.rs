@@ -4,8 +4,9 @@ use super::adapter::Device;
 use super::buffers::{storage, to_bytes};
 use super::layout::{Fit, MemberLayout};
 use super::params::Params;
-use super::shader::{Ownership, Shape};
-use crate::engine::prepared::{Field, Prepared};
+use super::plan::MOST_LOOPED;
+use super::shader::{Beside, Ownership, Shape};
+use crate::engine::prepared::{ErrorRoot, Field, Prepared, PreparedErrors};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use std::sync::Arc;
@@ -30,16 +31,16 @@ impl Uploaded {
     /// # Errors
     /// A state too large for a workgroup, or a set too large for a buffer.
     pub fn new(device: Arc<Device>, problem: &Problem) -> Result<Self> {
-        if !problem.control().is_state() {
-            return Err(Error::invalid(
-                "problem",
-                "an initial state as all of the control on a GPU",
-                "model errors or parameters",
-                "use --backend cpu",
-            ));
-        }
         let precision = device.hardware.precision;
         let data = Prepared::new(problem, |v| v);
+        if data.control.errors > MOST_LOOPED {
+            return Err(Error::invalid(
+                "model errors",
+                format!("at most {MOST_LOOPED} within the window on a GPU"),
+                data.control.errors.to_string(),
+                "use a longer interval between them, or --backend cpu",
+            ));
+        }
         let sites = problem.sites();
         let steps = data.stored_steps();
         let layout = MemberLayout::rule_of_thumb(&fit(&device, &data))?;
@@ -48,6 +49,11 @@ impl Uploaded {
             sites,
             operator: data.operator,
             full_background: data.full_background.is_some(),
+            control: Beside {
+                errors: data.control.errors > 0,
+                full_errors: matches!(&data.errors, Some(PreparedErrors { root: ErrorRoot::Lower(_), .. })),
+                parameters: data.control.parameters > 0,
+            },
             precision,
             ownership: Ownership::default(),
             one_problem: data.seeds.len() == 1,
@@ -61,18 +67,33 @@ impl Uploaded {
             numbers.extend(&field.values);
             (at, field.stride as u32)
         };
-        let mut places = Params { steps_per_time: data.steps_per_time as u32, ..Params::default() };
+        let mut places = Params {
+            steps_per_time: data.steps_per_time as u32,
+            control: data.control.len() as u32,
+            ..Params::default()
+        };
         (places.parameters, places.parameters_stride) = place(&data.parameters);
         (places.mean, places.mean_stride) = place(&data.mean);
         (places.observation, places.observation_stride) = place(&data.observation);
         (places.observation_precision, places.observation_precision_stride) = place(&data.observation_precision);
         (places.deviation, places.deviation_stride) = place(&data.observation_deviation);
         match &data.full_background {
-            None => (places.inverse, places.inverse_stride) = place(&data.precision),
+            None => {
+                (places.inverse, places.inverse_stride) = place(&data.precision);
+                (places.prior_precision, places.prior_precision_stride) = (places.inverse, places.inverse_stride);
+            }
             Some(full) => {
                 (places.factor, places.factor_stride) = place(&full.factor);
                 (places.inverse, places.inverse_stride) = place(&full.matrix);
+                if data.control.parameters > 0 {
+                    (places.prior_precision, places.prior_precision_stride) = place(&data.precision);
+                }
             }
+        }
+        if let Some(errors) = &data.errors {
+            places.error_interval = errors.interval as u32;
+            let (ErrorRoot::Diagonal(root) | ErrorRoot::Lower(root)) = &errors.root;
+            (places.error_root, places.error_root_stride) = place(root);
         }
         let bytes = to_bytes(precision, numbers.into_iter());
         let limit = device.limits.max_storage_buffer_binding_size;
