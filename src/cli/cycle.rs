@@ -101,9 +101,16 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let CycleSettings { model, sites, burn_in, .. } = settings;
     let (model, interval, scored) = (model.name(), settings.interval(), settings.cycles);
     let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
+    let mut notes = cycles.notes();
+    let overlaps = settings.windows.iter().any(|window| *window > settings.shift);
+    if settings.model_error_std.is_some_and(|std| std > 0.0) && overlaps {
+        let text = "windows overlap: what one learns of the model's errors the next one does not know (see --shift)";
+        notes.push(text.into());
+    }
+    let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     print(&format!(
         "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, seeds \
-         {first} to {last}\n{cycles}on {}\n{}\n",
+         {first} to {last}\n{cycles}{notes}on {}\n{}\n",
         engine.hardware(),
         out.join("cycles.svg").display()
     ))

@@ -177,8 +177,7 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Optio
 /// Sampled parameters against the truth's, where they are estimated and it is known.
 fn parameter_quality(problem: &Problem, p: usize, analysis: &Analysis) -> Option<ParameterQuality> {
     let samples = analysis.record("parameter_sample")?.values.view().into_dimensionality().ok()?;
-    problem.truth.as_ref()?;
-    ParameterQuality::new(samples, problem.true_parameters_of(p).unwrap_or_else(|| problem.parameters_of(p)))
+    ParameterQuality::new(samples, problem.true_parameters_of(p)?)
 }
 
 /// Widest line of a table, in characters. A group of columns that is wider alone still stays in one line.

@@ -269,7 +269,12 @@ impl TwinSettings {
         }
         let steps = (self.assimilated_times - 1) * self.steps_per_time;
         let errs = self.model_error_std.is_some() || self.model_noise.is_some_and(|s| s > 0.0);
-        if errs && !(1..=steps.max(1)).contains(&self.error_interval()) {
+        if errs && steps == 0 {
+            let expected = "at least 2 with errors of the model, which are made between times".to_string();
+            let help = "assimilate more times, or leave the model's errors out";
+            return refuse("assimilated-times", expected, self.assimilated_times.to_string(), help);
+        }
+        if errs && !(1..=steps).contains(&self.error_interval()) {
             let expected = format!("1 to {steps}, the steps of the assimilation window");
             let help = "change it, or leave the model's errors out";
             return refuse("model-error-interval", expected, self.error_interval().to_string(), help);
@@ -279,16 +284,22 @@ impl TwinSettings {
             return refuse(what, "a deviation of the errors".into(), "none".into(), "say how large the errors are");
         }
         if let Some(true_steps) = self.true_steps_per_time {
-            let own_interval = errs && !self.error_interval().is_multiple_of(self.steps_per_time);
-            if true_steps == 0 || own_interval {
-                let expected = "at least 1, with errors of the model before stored times alone".to_string();
+            if !(1..=TRUE_STEPS_AT_MOST).contains(&true_steps) {
+                let expected = format!("1 to {TRUE_STEPS_AT_MOST}");
                 return refuse("true-steps-per-time", expected, true_steps.to_string(), "change it, or leave it out");
+            }
+            if errs && !self.error_interval().is_multiple_of(self.steps_per_time) {
+                let expected = "whole stored times where the truth has steps of its own".to_string();
+                let help = "change it, or leave --true-steps-per-time out";
+                return refuse("model-error-interval", expected, self.error_interval().to_string(), help);
             }
         }
         Ok(())
     }
 }
 
+/// Most RK4 steps of a truth between two stored times.
+const TRUE_STEPS_AT_MOST: usize = 1 << 20;
 /// Values of a variable of 4 GiB.
 const VALUES_AT_MOST: usize = 1 << 29;
 /// Sites up to which a full B is factored: 8192^2 values are 512 MiB.
@@ -330,7 +341,9 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
         model: settings.model,
         parameters: Array1::from_vec(settings.parameters()).insert_axis(Axis(0)),
         parameter_std: settings.parameter_std().map(|std| Array1::from_vec(std).insert_axis(Axis(0))),
-        true_parameters: if twins.iter().any(|t| t.parameters.to_vec() != settings.parameters()) {
+        true_parameters: if settings.parameter_std().is_some()
+            || twins.iter().any(|t| t.parameters.to_vec() != settings.parameters())
+        {
             Some(rows(|t| t.parameters.view()))
         } else {
             None

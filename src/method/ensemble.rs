@@ -215,11 +215,14 @@ impl Settings {
         let mut windows = Windows::new(problem, engine, self.stages)?;
         let outcomes = self.minimise(problem, &mut windows, engine.hardware().precision, starts, observer)?;
         let mut center = problem.control_means();
-        for (p, (outcome, mut center)) in outcomes.iter().zip(center.outer_iter_mut()).enumerate() {
+        let mut std = center.clone();
+        let rows = outcomes.iter().zip(center.outer_iter_mut()).zip(std.outer_iter_mut());
+        for (p, ((outcome, mut center), mut std)) in rows.enumerate() {
             outcome.check_share(self.max_diverged_share, problem.seeds[p])?;
+            std.assign(&outcome.kept_states().std_axis(Axis(0), 1.0));
             center.assign(&windows.control(p, problem.control_mean(p).view(), &outcome.control_point));
         }
-        Ok(PosteriorMembers { center, members: outcomes.iter().map(Outcome::kept_states).collect() })
+        Ok(PosteriorMembers { center, members: outcomes.iter().map(Outcome::kept_states).collect(), std })
     }
 
     /// Minimises the members of every problem.

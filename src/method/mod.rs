@@ -236,6 +236,8 @@ pub struct PosteriorMembers {
     pub center: Array2<f64>,
     /// Members of the posterior: `[P][members, control]`.
     pub members: Vec<Array2<f64>>,
+    /// Posterior deviations of the control, exact where the method knows them: `[P, control]`.
+    pub std: Array2<f64>,
 }
 
 /// A named array of an analysis, written to result files as it is.

@@ -42,6 +42,17 @@ pub enum CycledKind {
     Ensemble,
 }
 
+/// Says where a cycle's members diverged; other errors stay as they are.
+fn in_cycle(error: Error, cycle: usize, method: CycledMethod) -> Error {
+    match error {
+        Error::Diverged { what, diverged, members } => {
+            let what = format!("{what}, in cycle {cycle} of {} with a window of {}", method.name(), method.window());
+            Error::Diverged { what, diverged, members }
+        }
+        other => other,
+    }
+}
+
 /// A method of cycled assimilation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum CycledMethod {
@@ -230,7 +241,7 @@ impl CycleSettings {
             }
             for set in &mut sets {
                 let own = rest.split_off_mut(..set.methods.len()).expect("methods in the order of the sets");
-                set.cycle(cycle, &truths, engine, own)?;
+                set.cycle(cycle, &truths, engine, own).map_err(|e| in_cycle(e, cycle, own[0].method))?;
             }
             let errors = all.iter().map(|e| e.analysis.column(cycle - 1).mean().unwrap_or(f64::NAN));
             let lowest = errors.fold(f64::INFINITY, f64::min);
@@ -290,6 +301,34 @@ impl Cycles {
     }
 }
 
+/// Below this share of the error a spread says nothing of it.
+const BLIND: f64 = 1.0 / 3.0;
+
+impl Cycles {
+    /// What a reader of the table should not miss: methods that have lost the truth or do not know how wrong they are.
+    pub fn notes(&self) -> Vec<String> {
+        let scores = self.scores();
+        let Some(baseline) = scores.iter().find(|s| s.method == CycledMethod::OptimalInterpolation.name()) else {
+            return Vec::new();
+        };
+        let name = |s: &CycledScores| {
+            let b = s.factor.map_or_else(|| format!("{} P", s.inflation.unwrap_or(1.0)), |x| format!("{x} C"));
+            format!("{} with a window of {} and B = {b}", s.method, s.window)
+        };
+        let mut notes = Vec::new();
+        for (s, _) in scores.iter().zip(&self.methods).filter(|(_, e)| !e.method.is_baseline()) {
+            let blind = s.spread.as_ref().is_some_and(|spread| spread.mean < BLIND * s.analysis.mean);
+            if s.analysis.mean.is_nan() || s.analysis.mean > baseline.analysis.mean {
+                notes.push(format!("{} has lost the truth: optimal interpolation is better", name(s)));
+            } else if blind {
+                let help = "more inflation, members or a richer family may mend it";
+                notes.push(format!("{} is far surer than it is right; {help}", name(s)));
+            }
+        }
+        notes
+    }
+}
+
 impl fmt::Display for Cycles {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let scores = self.scores();
@@ -305,7 +344,7 @@ impl fmt::Display for Cycles {
             let shown = [true, true, true, true, true, true, spread, parameters, parameters];
             let cells = cells.into_iter().zip(widths).zip(shown).enumerate().filter(|(_, (_, shown))| *shown);
             let text: String = cells
-                .map(|(k, ((cell, w), _))| if k == 0 { format!("{cell:w$}") } else { format!("{cell:>w$}") })
+                .map(|(k, ((cell, w), _))| if k == 0 { format!("{cell:w$}") } else { format!(" {cell:>0$}", w - 1) })
                 .collect();
             text.trim_end().to_string()
         };

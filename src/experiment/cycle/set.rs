@@ -150,7 +150,7 @@ impl<'a> CycledSet<'a> {
                 parameters: [parameters, std],
             });
         };
-        let PosteriorMembers { center, members } = match kind {
+        let found = match kind {
             CycledKind::Vi => ViSettings {
                 family: settings.family,
                 iterations: settings.iterations,
@@ -164,11 +164,12 @@ impl<'a> CycledSet<'a> {
                 .posterior_members(&self.problem, engine, settings.starts, &mut Silent)?,
             CycledKind::FourDVar => unreachable!("it carries nothing"),
         };
-        self.forecast(center, members, engine)
+        self.forecast(found, engine)
     }
 
     /// Trajectories of all that an assimilation found.
-    fn forecast(&self, center: Array2<f64>, members: Vec<Array2<f64>>, engine: &Engine) -> Result<Analyses> {
+    fn forecast(&self, found: PosteriorMembers, engine: &Engine) -> Result<Analyses> {
+        let PosteriorMembers { center, members, std } = found;
         let mut loaded = engine.load(&self.problem)?;
         let background = loaded.forecast(Members::Given(self.problem.control_means().view()))?;
         let analysis = loaded.forecast(Members::Given(center.view()))?;
@@ -189,12 +190,13 @@ impl<'a> CycledSet<'a> {
         });
         let trajectories: Vec<_> = trajectories.collect();
         let parameters = self.parameters_in(&center);
-        let mut std = Array2::zeros(parameters.raw_dim());
         let layout = self.problem.control();
-        for (own, mut std) in members.iter().zip(std.outer_iter_mut()).filter(|_| layout.parameters > 0) {
-            std.assign(&own.slice(s![.., layout.parameters()]).std_axis(Axis(0), 1.0));
-        }
-        Ok(Analyses { background, analysis, members: trajectories, parameters: [parameters, std] })
+        let deviations = if layout.parameters > 0 {
+            std.slice(s![.., layout.parameters()]).to_owned()
+        } else {
+            Array2::zeros(parameters.raw_dim())
+        };
+        Ok(Analyses { background, analysis, members: trajectories, parameters: [parameters, deviations] })
     }
 
     /// The parameters of each problem's control: `[P, parameters]`.
@@ -227,7 +229,10 @@ impl<'a> CycledSet<'a> {
             let carried = covariance(members.index_axis(Axis(1), at)) * (inflation * (1.0 - share));
             let mut next = carried + &(&self.fixed * share);
             let floor = FLOOR * next.diag().mean().unwrap_or(0.0);
-            next.diag_mut().mapv_inplace(|v| v + floor);
+            // A single time has no errors in its control: they are made on the way to the next one.
+            let error = if self.problem.window.assimilated_times == 1 { self.settings.model_error_std } else { None };
+            let variance = error.map_or(0.0, |std| std * std) * (1.0 - share);
+            next.diag_mut().mapv_inplace(|v| v + floor + variance);
             CovarianceFactor::new(next).map_err(|_| Error::Diverged {
                 what: "the members that carry a background's covariance".into(),
                 diverged: members.len_of(Axis(0)),

@@ -47,8 +47,8 @@ pub struct CycleSettings {
     /// Standard deviation of the independent noise that is added to the truth after each interval. Default: 0
     #[arg(long, value_name = "SD")]
     pub model_noise: f64,
-    /// Standard deviation of the errors that the forecast model is taken to make in each interval (weak constraint).
-    /// Default: none, the model is taken to be perfect
+    /// Standard deviation of the errors that the forecast model is taken to make in each interval (weak constraint). What is
+    /// learnt of them is not carried on: windows that overlap forget it. Default: none, the model is taken to be perfect
     #[arg(long, value_name = "SD")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_error_std: Option<f64>,
@@ -238,9 +238,23 @@ impl CycleSettings {
                 return Err(Error::invalid(what, "at least one", "none", format!("give --{what}")));
             }
         }
+        let distinct = |values: &[f64]| values.iter().enumerate().all(|(k, v)| !values[..k].contains(v));
+        let windows: Vec<f64> = self.windows.iter().map(|w| *w as f64).collect();
+        let methods: Vec<f64> = self.methods.iter().map(|kind| f64::from(*kind as u8)).collect();
+        for (what, values) in
+            [("methods", &methods), ("windows", &windows), ("factors", &self.factors), ("inflations", &self.inflations)]
+        {
+            if !distinct(values) {
+                return Err(Error::invalid(what, "each one once", "one that is given twice", "leave one of them out"));
+            }
+        }
         whole("shift", self.shift, 1, LONGEST_WINDOW, "count intervals between observation times")?;
         for window in &self.windows {
             whole("windows", *window, 0, LONGEST_WINDOW, "count intervals between observation times")?;
+            if *window == 0 && self.forcing_std.is_some() {
+                let expected = "windows of at least 1 interval, in which an estimated forcing is felt";
+                return Err(Error::invalid("windows", expected, "0", "give --windows 1, or leave --forcing-std out"));
+            }
             if self.shift > (*window).max(1) {
                 let expected = format!("windows of at least {} intervals, by which they move on", self.shift);
                 return Err(Error::invalid("windows", expected, window.to_string(), "change --shift"));

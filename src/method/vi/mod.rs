@@ -271,12 +271,14 @@ impl Settings {
         minima.search(starts, observer)?;
         let (normals, _) = self.fit_normals(&mut minima, engine, observer)?;
         let mut center = problem.control_means();
-        for (normal, mut center) in normals.iter().zip(center.outer_iter_mut()) {
+        let mut std = center.clone();
+        for ((normal, mut center), mut std) in normals.iter().zip(center.outer_iter_mut()).zip(std.outer_iter_mut()) {
             center.assign(&normal.mean());
+            std.assign(&normal.std());
         }
         let draw =
             |(p, normal): (usize, &Normal)| normal.draw(problem.seeds[p], Stream::Posterior, 0..self.samples).states;
-        Ok(PosteriorMembers { center, members: normals.iter().enumerate().map(draw).collect() })
+        Ok(PosteriorMembers { center, members: normals.iter().enumerate().map(draw).collect(), std })
     }
 
     /// Samples the fit, weighs it and describes it.

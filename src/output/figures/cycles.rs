@@ -71,13 +71,13 @@ impl<'a> Panels<'a> {
     }
 
     fn color(&self, method: CycledMethod) -> Color {
-        let (all, value, first) = match (method.factor(), method.inflation()) {
-            (Some(factor), _) => (&self.factors, factor, 0.0),
-            (None, inflation) => (&self.inflations, inflation.unwrap_or(1.0), 0.25),
+        let (map, all, value, first) = match (method.factor(), method.inflation()) {
+            (Some(factor), _) => (Map::Amount, &self.factors, factor, 0.0),
+            (None, inflation) => (Map::OtherAmount, &self.inflations, inflation.unwrap_or(1.0), 0.3),
         };
         let rank = all.iter().position(|v| *v == value).unwrap_or(0);
         // The scale's lightest end would not be seen on white.
-        Map::Amount.color(first + (0.85 - first) * rank as f64 / (all.len().max(2) - 1) as f64)
+        map.color(first + (0.85 - first) * rank as f64 / (all.len().max(2) - 1) as f64)
     }
 
     fn pen(&self, method: CycledMethod, width: f64) -> Pen {
@@ -228,7 +228,7 @@ fn windows(scores: &[CycledScores]) -> Option<Drawing> {
         let at = |list: &[f64], value: f64| list.iter().position(|v| *v == value).expect("it is in its own list");
         values[[at(&factors, cell.factor?), at(&windows, cell.window as f64)]] = cell.analysis.mean;
     }
-    let title = "Error of the analysis by window and factor on B";
+    let title = "Error of 4DVar by window and factor on B";
     let (mut canvas, top) = titled(title, "Mean RMSE at the window's end over the scored cycles and seeds; B = x C.");
     let left = MARGIN + 60.0;
     let width = (WIDTH - left - MARGIN - BAR).min(factors.len() as f64 * 200.0);

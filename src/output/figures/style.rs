@@ -92,6 +92,8 @@ pub fn pale(color: Color, opacity: f64) -> Color {
 pub enum Map {
     /// Amounts: viridis.
     Amount,
+    /// Amounts beside others: plasma.
+    OtherAmount,
     /// Signed values, white in the middle: blue to red.
     Signed,
 }
@@ -101,6 +103,7 @@ impl Map {
         let t = t.clamp(0.0, 1.0);
         let color = match self {
             Self::Amount => colorous::VIRIDIS.eval_continuous(t),
+            Self::OtherAmount => colorous::PLASMA.eval_continuous(t),
             Self::Signed => colorous::RED_BLUE.eval_continuous(1.0 - t),
         };
         [color.r, color.g, color.b]
