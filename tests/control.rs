@@ -793,7 +793,7 @@ fn twins_without_the_new_settings_are_as_they_were() {
         assert_eq!((&other.truth, &other.background.mean), (&base.truth, &base.background.mean), "{settings:?}");
         assert_eq!(bits(&other.observations), bits(&base.observations), "{settings:?}");
         assert_eq!(other.observation_std, base.observation_std, "{settings:?}");
-        assert!(other.true_parameters.is_none(), "{settings:?}");
+        assert_eq!(other.true_parameters.is_some(), settings.forcing_std.is_some(), "{settings:?}");
     }
 }
 

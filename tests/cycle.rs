@@ -487,10 +487,13 @@ fn sakov2008_has_the_scores_that_the_field_knows() {
 #[test]
 fn bad_settings_are_refused_by_name() {
     type Change = fn(&mut CycleSettings);
-    let cases: [(&str, Change); 31] = [
+    let cases: [(&str, Change); 34] = [
         ("sites", |s| s.sites = 3),
         ("sites", |s| (s.sites, s.climatology) = (100_000, 1_000_000)),
-        ("states of a window", |s| (s.windows, s.burn_in, s.sites, s.factors) = (vec![9000], 9000, 8000, vec![1.0; 9])),
+        ("states of a window", |s| {
+            (s.windows, s.burn_in, s.sites, s.factors) =
+                (vec![9000], 9000, 8000, vec![1., 2., 3., 4., 5., 6., 7., 8., 9.])
+        }),
         ("dt", |s| s.dt = 0.0),
         ("steps_per_time", |s| s.steps_per_time = 0),
         ("forcing", |s| s.forcing = f64::NAN),
@@ -515,6 +518,9 @@ fn bad_settings_are_refused_by_name() {
         ("inflations", |s| s.inflations = vec![]),
         ("inflations", |s| s.inflations = vec![0.0]),
         ("shift", |s| s.shift = 0),
+        ("windows", |s| s.forcing_std = Some(0.1)),
+        ("windows", |s| s.windows = vec![2, 2]),
+        ("methods", |s| s.methods = vec![CycledKind::Vi; 2]),
         ("starts", |s| s.starts = 0),
         ("windows", |s| (s.windows, s.shift) = (vec![2], 3)),
         ("members", |s| (s.methods, s.members) = (vec![CycledKind::Vi], 30)),

@@ -146,13 +146,6 @@ fn difference(a: &Problem, b: &Problem) -> Option<String> {
     let dynamic = |a: &ndarray::Array2<f64>| a.clone().into_dyn();
     let unequal = [
         ("model parameters", equal(a.parameters.view().into_dyn(), b.parameters.view().into_dyn())),
-        (
-            "true parameters",
-            match (&a.true_parameters, &b.true_parameters) {
-                (Some(a), Some(b)) => equal(a.view().into_dyn(), b.view().into_dyn()),
-                (a, b) => a.is_none() && b.is_none(),
-            },
-        ),
         ("prior of the control", equal(prior(a).view().into_dyn(), prior(b).view().into_dyn())),
         ("model error", equal(model_error(a).view(), model_error(b).view())),
         ("observations", equal(a.observations.view().into_dyn(), b.observations.view().into_dyn())),
@@ -162,6 +155,13 @@ fn difference(a: &Problem, b: &Problem) -> Option<String> {
         ),
         ("background", equal(a.background.mean.view().into_dyn(), b.background.mean.view().into_dyn())),
         ("background error", equal(dynamic(&error(a)).view(), dynamic(&error(b)).view())),
+        (
+            "true parameters",
+            match (&a.true_parameters, &b.true_parameters) {
+                (Some(a), Some(b)) => equal(a.view().into_dyn(), b.view().into_dyn()),
+                (a, b) => a.is_none() && b.is_none(),
+            },
+        ),
         (
             "truth",
             match (&a.truth, &b.truth) {

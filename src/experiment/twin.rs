@@ -729,7 +729,9 @@ mod tests {
             ("model-error-std", |s| s.model_error_interval = Some(1)),
             ("model-error-std", |s| s.model_error_correlation = 1.0),
             ("true-steps-per-time", |s| s.true_steps_per_time = Some(0)),
-            ("true-steps-per-time", |s| {
+            ("true-steps-per-time", |s| s.true_steps_per_time = Some(1 << 30)),
+            ("assimilated-times", |s| (s.model_error_std, s.assimilated_times) = (Some(0.1), 1)),
+            ("model-error-interval", |s| {
                 (s.steps_per_time, s.model_error_std) = (2, Some(0.1));
                 (s.model_error_interval, s.true_steps_per_time) = (Some(1), Some(3));
             }),
