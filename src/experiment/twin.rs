@@ -698,7 +698,7 @@ mod tests {
     #[test]
     fn bad_settings_are_refused_by_name() {
         type Change = fn(&mut TwinSettings);
-        let cases: [(&str, Change); 29] = [
+        let cases: [(&str, Change); 31] = [
             ("sites", |s| s.sites = 3),
             ("times", |s| s.times = 0),
             ("assimilated_times", |s| s.assimilated_times = 17),
