@@ -18,6 +18,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("short window", short_window),
     ("cost", cost),
     ("gradient", gradient),
+    ("whole control", whole_control),
     ("dot product", dot_product),
     ("Taylor remainder", taylor_remainder),
     ("random stream", random_stream),
@@ -110,6 +111,31 @@ fn gradient(subject: &Subject) -> Result<Measured> {
         figure,
         subject.bound(5e-5, 1e-11),
         "largest error of dJ/dx0, every operator, full and diagonal B",
+    ))
+}
+
+/// Errors of the model before stored times and between them, a diagonal and a full Q, an estimated forcing.
+fn whole_control(subject: &Subject) -> Result<Measured> {
+    let base = |sites: usize, steps: usize| TwinSettings {
+        model_error_std: Some(0.2),
+        ..twin(sites, 7, steps, 0.05 / steps as f64, PointFunction::Square)
+    };
+    let settings = vec![
+        base(16, 1),
+        TwinSettings { model_error_interval: Some(2), forcing_std: Some(0.5), ..base(13, 3) },
+        TwinSettings { model_error_correlation: 2.0, forcing_std: Some(0.5), ..base(40, 1) },
+        TwinSettings { model_error_std: None, forcing_std: Some(0.5), background_correlation: 2.0, ..base(16, 1) },
+    ];
+    let figure = worst(settings, |problem| {
+        let members = members(problem, 17);
+        let got = subject.load(problem)?.gradient(Members::Given(members.view()), Terms::ALL)?;
+        let (want, _) = true_gradients::<f64>(problem, &members);
+        Ok(error(&got.gradient, &want))
+    })?;
+    Ok(Measured::new(
+        figure,
+        subject.bound(5e-5, 1e-11),
+        "largest error of dJ/dcontrol, with model errors and an estimated forcing",
     ))
 }
 

@@ -117,10 +117,10 @@ pub(super) fn normals(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
     Array2::from_shape_vec((rows, columns), values.collect()).expect("rows times columns of them")
 }
 
-/// Members around the background: `[rows, sites]`.
+/// Members around the prior mean: `[rows, control]`.
 pub(super) fn members(problem: &Problem, rows: usize) -> Array2<f64> {
-    let mean = problem.background.mean_of(0).to_owned();
-    normals(rows, problem.sites(), 77) * 0.4 + &mean
+    let mean = problem.control_mean(0);
+    normals(rows, mean.len(), 77) * 0.4 + &mean
 }
 
 /// A draw around the background.
