@@ -492,7 +492,7 @@ fn bad_settings_are_refused_by_name() {
         ("sites", |s| (s.sites, s.climatology) = (100_000, 1_000_000)),
         ("states of a window", |s| {
             (s.windows, s.burn_in, s.sites, s.factors) =
-                (vec![9000], 9000, 8000, vec![1., 2., 3., 4., 5., 6., 7., 8., 9.])
+                (vec![9000], 9000, 8000, vec![1., 2., 3., 4., 5., 6., 7., 8., 9.]);
         }),
         ("dt", |s| s.dt = 0.0),
         ("steps_per_time", |s| s.steps_per_time = 0),
