@@ -100,13 +100,15 @@ fn cost(subject: &Subject) -> Result<Measured> {
     ))
 }
 
+fn gradients(subject: &Subject, problem: &Problem) -> Result<f64> {
+    let members = members(problem, 17);
+    let got = subject.load(problem)?.gradient(Members::Given(members.view()), Terms::ALL)?;
+    let (want, _) = true_gradients::<f64>(problem, &members);
+    Ok(error(&got.gradient, &want))
+}
+
 fn gradient(subject: &Subject) -> Result<Measured> {
-    let figure = worst(twins(13), |problem| {
-        let members = members(problem, 17);
-        let got = subject.load(problem)?.gradient(Members::Given(members.view()), Terms::ALL)?;
-        let (want, _) = true_gradients::<f64>(problem, &members);
-        Ok(error(&got.gradient, &want))
-    })?;
+    let figure = worst(twins(13), |problem| gradients(subject, problem))?;
     Ok(Measured::new(
         figure,
         subject.bound(5e-5, 1e-11),
@@ -126,12 +128,7 @@ fn whole_control(subject: &Subject) -> Result<Measured> {
         TwinSettings { model_error_correlation: 2.0, forcing_std: Some(0.5), ..base(40, 1) },
         TwinSettings { model_error_std: None, forcing_std: Some(0.5), background_correlation: 2.0, ..base(16, 1) },
     ];
-    let figure = worst(settings, |problem| {
-        let members = members(problem, 17);
-        let got = subject.load(problem)?.gradient(Members::Given(members.view()), Terms::ALL)?;
-        let (want, _) = true_gradients::<f64>(problem, &members);
-        Ok(error(&got.gradient, &want))
-    })?;
+    let figure = worst(settings, |problem| gradients(subject, problem))?;
     Ok(Measured::new(
         figure,
         subject.bound(5e-5, 1e-11),

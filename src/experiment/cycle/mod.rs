@@ -42,13 +42,13 @@ pub enum CycledKind {
     Ensemble,
 }
 
-/// Says where a cycle's members diverged; other errors stay as they are.
+/// Says in which cycle something failed.
 fn in_cycle(error: Error, cycle: usize, method: CycledMethod) -> Error {
+    let place =
+        |what: String| format!("{what} in cycle {cycle} of {} with a window of {}", method.name(), method.window());
     match error {
-        Error::Diverged { what, diverged, members } => {
-            let what = format!("{what}, in cycle {cycle} of {} with a window of {}", method.name(), method.window());
-            Error::Diverged { what, diverged, members }
-        }
+        Error::Diverged { what, diverged, members } => Error::Diverged { what: place(what), diverged, members },
+        Error::Invalid { what, expected, found, help } => Error::Invalid { what: place(what), expected, found, help },
         other => other,
     }
 }

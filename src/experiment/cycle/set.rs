@@ -104,8 +104,8 @@ impl<'a> CycledSet<'a> {
         let is_forecast = self.methods[0] != CycledMethod::OptimalInterpolation;
         for p in 0..self.problem.count() {
             for t in 0..=window {
-                let newest = self.problem.observations.slice_mut(s![p, t, ..]);
-                { newest }.assign(&truth(p).observations(window - t));
+                let mut own = self.problem.observations.slice_mut(s![p, t, ..]);
+                own.assign(&truth(p).observations(window - t));
             }
             if cycle == first && is_forecast {
                 let start = &truth(p).state(window) + &(&truth(p).initial_noise * self.settings.initial_error);
@@ -123,10 +123,10 @@ impl<'a> CycledSet<'a> {
                 let variances = members.index_axis(Axis(1), window).var_axis(Axis(0), 1.0);
                 errors.spread[at] = variances.mean().expect("at least one site").sqrt();
             }
-            for (to, from) in
-                [&mut errors.parameter_mean, &mut errors.parameter_std].into_iter().zip(&analyses.parameters)
-            {
-                to.slice_mut(s![at[0], at[1], ..]).assign(&from.row(p));
+            if self.problem.parameter_std.is_some() {
+                let [mean, std] = &analyses.parameters;
+                errors.parameter_mean.slice_mut(s![at[0], at[1], ..]).assign(&mean.row(p));
+                errors.parameter_std.slice_mut(s![at[0], at[1], ..]).assign(&std.row(p));
             }
         }
         if is_forecast { self.next(&analyses) } else { Ok(()) }

@@ -156,6 +156,9 @@ impl Default for CycleSettings {
     }
 }
 
+/// The range of deviations and factors: beyond, what engines square in f32 says nothing.
+const LEAST: f64 = 1e-8;
+const MOST: f64 = 1e8;
 /// Most cycles of one run.
 const MOST_CYCLES: usize = 10_000_000;
 /// Longest window in intervals.
@@ -207,8 +210,8 @@ impl CycleSettings {
             if (least..=most).contains(&value) { Ok(()) } else { refused() }
         };
         let number = |what: &str, value: f64, positive: bool, help: &str| {
-            let expected = if positive { "a finite number > 0" } else { "a finite number >= 0" };
-            let fits = value.is_finite() && (value > 0.0 || !positive && value == 0.0);
+            let expected = format!("{}a number from {LEAST:e} to {MOST:e}", if positive { "" } else { "0, or " });
+            let fits = (LEAST..=MOST).contains(&value) || !positive && value == 0.0;
             if fits { Ok(()) } else { Err(Error::invalid(what, expected, value.to_string(), help)) }
         };
         for (what, forcing) in [("forcing", self.forcing), ("true-forcing", self.true_forcing.unwrap_or(0.0))] {
