@@ -13,7 +13,7 @@ use vi4dvar::output::{
     AttributeValue, MethodReport, Report, SavedAnalysis, Table, check_figures, check_writable, figures, problem_facts,
     read_analysis, write_figures, write_report, write_scores,
 };
-use vi4dvar::problem::{ErrorCovariance, Problem};
+use vi4dvar::problem::Problem;
 
 #[derive(Args)]
 struct Options {
@@ -129,10 +129,7 @@ fn difference(a: &Problem, b: &Problem) -> Option<String> {
     if p != q {
         return differ("number of observations", p.to_string(), q.to_string());
     }
-    let error = |problem: &Problem| match &problem.background.error {
-        ErrorCovariance::Diagonal(std) => std.clone(),
-        ErrorCovariance::Full(b) => b[0].covariance.clone(),
-    };
+    let error = |problem: &Problem| problem.background.error.covariance_of(0);
     let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
     let equal = |a: ndarray::ArrayViewD<f64>, b: ndarray::ArrayViewD<f64>| {
         a.shape() == b.shape() && a.iter().zip(b).all(|(a, b)| same(*a, *b))

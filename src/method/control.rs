@@ -5,8 +5,8 @@ use super::Record;
 use crate::problem::Problem;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 
-/// Mean and deviation over sampled controls `[samples, control]` of problem `p`, of those that did not diverge: `parameter_mean`, `parameter_spread`
-/// (parameter) and the samples themselves, `parameter_sample` (sample, parameter), where parameters are estimated;
+/// Mean and deviation over sampled controls `[samples, control]` of problem `p`, of those that did not diverge:
+/// `parameter_mean`, `parameter_spread` (parameter) and the samples themselves, `parameter_sample` (sample, parameter), where parameters are estimated;
 /// `model_error_mean` and `model_error_spread` (error, site) where the model errs. Nothing where x0 is all of the control.
 pub(super) fn control_records(problem: &Problem, p: usize, controls: ArrayView2<f64>) -> Vec<Record> {
     let layout = problem.control();

@@ -119,10 +119,10 @@ impl<R: Number> Rk4<R> {
     /// The adjoint of a step, one stage after the other.
     #[inline(always)]
     pub(super) fn staged_adjoint<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &[R], w: &mut [R]) {
-        self.staged_adjoint_with::<M>(parameters, x, stages, w, &mut []);
+        self.adjoint_with_parameters::<M>(parameters, x, stages, w, &mut []);
     }
 
-    /// The adjoint of a step that also adds to `dp: [p]` what enters the cotangent of the parameters (derived):
+    /// The same, adding to `dp: [p]`, unless it is empty, what enters the cotangent of the parameters (derived):
     /// dt/6 (G4' w + 2 G3' v3 + 2 G2' v2 + G1' v1), where G_s is df/dparameters at stage s and v3, v2, v1 are the cotangents
     /// that J3', J2' and J1' are applied to in [`Self::adjoint`].
     #[inline(always)]
@@ -134,11 +134,6 @@ impl<R: Number> Rk4<R> {
         w: &mut [R],
         dp: &mut [R],
     ) {
-        self.staged_adjoint_with::<M>(parameters, x, stages, w, dp);
-    }
-
-    #[inline(always)]
-    fn staged_adjoint_with<M: Dynamics>(&mut self, parameters: &[R], x: &[R], stages: &[R], w: &mut [R], dp: &mut [R]) {
         let n = x.len();
         let (half, full, sixth, two) = (self.half, self.full, self.sixth, self.two);
         let sum = &mut self.sum[..n];
