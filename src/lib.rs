@@ -39,6 +39,7 @@ pub mod experiment;
 pub mod method;
 pub mod model;
 mod netcdf;
+pub mod neural;
 pub mod optimizer;
 pub mod output;
 pub mod posterior;

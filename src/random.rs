@@ -69,6 +69,14 @@ pub enum Stream {
     Parameters = 25,
     /// The seeds of the cycles of an experiment: [`derived_seed`].
     Cycle = 26,
+    /// The order in which a network sees its examples.
+    Shuffle = 27,
+    /// Draws while a network is trained.
+    Training = 28,
+    /// Draws of a latent state that are looked at.
+    Latent = 29,
+    /// The seeds of simulated windows on which a network is trained: [`derived_seed`].
+    Windows = 30,
 }
 
 /// Ten rounds of Philox4x32.

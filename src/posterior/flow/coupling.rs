@@ -5,9 +5,9 @@
 //! coupling see [`spline`].
 
 use super::FlowSettings;
-use super::layers::{Mapped, Matrix, Tape};
-use super::network::Network;
+use super::layers::{Mapped, Tape};
 use super::spline::{self, Place, Spline};
+use crate::neural::{Activation, Dense, Matrix, tensors};
 use burn_tensor::Tensor;
 use ndarray::{Array1, Array2};
 
@@ -107,7 +107,7 @@ pub(super) struct Couplings {
 
 #[derive(Clone, Debug)]
 struct Layer {
-    network: Network,
+    network: Dense,
     /// The sites that move, and those that stay.
     moves: Vec<usize>,
     stays: Vec<usize>,
@@ -124,7 +124,15 @@ impl Couplings {
         let layer = |k: usize| {
             let half = |first: usize| (first % 2..sites).step_by(2).collect::<Vec<_>>();
             let (moves, stays) = (half(k + 1), half(k));
-            Layer { network: Network::new(stays.len(), settings, moves.len() * transform.numbers()), moves, stays }
+            let network = Dense {
+                inputs: stays.len(),
+                width: settings.width,
+                hidden: settings.hidden,
+                outputs: moves.len() * transform.numbers(),
+                activation: Activation::Relu,
+                gain: 0.0,
+            };
+            Layer { network, moves, stays }
         };
         Self { transform, layers: (0..settings.layers).map(layer).collect() }
     }
@@ -139,7 +147,7 @@ impl Couplings {
         let layer = |layer: &'_ Layer| {
             let own;
             (own, rest) = rest.split_at(layer.network.matrices().iter().map(Matrix::len).sum());
-            layer.network.weights(own)
+            tensors(&layer.network.matrices(), own)
         };
         let weights: Vec<_> = self.layers.iter().map(layer).collect();
         Ready { transform: self.transform, layers: self.layers.iter().zip(weights).collect() }

@@ -3,26 +3,9 @@
 use super::FlowSettings;
 use super::coupling::{self, Couplings};
 use super::planar::{self, Planar};
+use crate::neural::Matrix;
 use crate::posterior::Family;
 use ndarray::{Array1, Array2};
-
-/// A matrix of parameters, and how it starts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Matrix {
-    /// Rows and columns.
-    pub shape: [usize; 2],
-    /// The deviation of its numbers at the start; 0 for a matrix of zeros.
-    pub std: f64,
-    /// What an optimiser's step is counted in.
-    pub unit: f64,
-}
-
-impl Matrix {
-    /// Numbers in it.
-    pub fn len(&self) -> usize {
-        self.shape[0] * self.shape[1]
-    }
-}
 
 /// Rows at an end of the layers.
 #[derive(Clone, Debug)]

@@ -6,8 +6,9 @@
 )]
 
 use super::FlowSettings;
-use super::layers::{Layers, Mapped, Matrix, Ready, Tape};
+use super::layers::{Layers, Mapped, Ready, Tape};
 use crate::error::{Error, Result};
+use crate::neural::{self, Matrix};
 use crate::posterior::{Draws, Estimator, Family, Normal, Posterior};
 use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
@@ -68,14 +69,8 @@ impl Flow {
         let count = matrices.iter().map(Matrix::len).sum();
         let mut theta = Array2::zeros((base.len(), count));
         for (mut row, seed) in theta.outer_iter_mut().zip(seeds) {
-            let row = row.as_slice_mut().expect("theta is contiguous");
-            let mut first = 0;
-            for (k, matrix) in matrices.iter().enumerate() {
-                let numbers = standard_normals(*seed, Stream::Weights, k as u32, 0..matrix.shape[0], matrix.shape[1]);
-                row[first..].iter_mut().zip(&numbers).for_each(|(weight, z)| *weight = matrix.std * z);
-                first += matrix.len();
-            }
-            layers.make_identity(row);
+            row.assign(&Array1::from_vec(neural::initial(&matrices, *seed)));
+            layers.make_identity(row.as_slice_mut().expect("theta is contiguous"));
         }
         Ok(Self { layers, matrices, base, theta })
     }
@@ -122,7 +117,7 @@ impl Flow {
     /// What a step of each parameter is counted in, for weights the deviation of what they started from:
     /// `[parameters]`.
     pub fn units(&self) -> Vec<f64> {
-        self.matrices.iter().flat_map(|m| vec![m.unit; m.len()]).collect()
+        neural::units(&self.matrices)
     }
 
     /// The layers of problem `p`.

@@ -14,8 +14,6 @@ mod layers;
 #[cfg(feature = "neural")]
 mod map;
 #[cfg(feature = "neural")]
-mod network;
-#[cfg(feature = "neural")]
 mod planar;
 #[cfg(feature = "neural")]
 mod spline;

@@ -4,7 +4,8 @@
 //! The identity is u = ln(e - 1) w / |w|^2; u = 0 is not, for m(0) = -0.307. There is no closed inverse: a = w'x + b solves
 //! a + m(w'u) tanh(a) = w'f + b, a scalar equation with a growing left-hand side.
 
-use super::layers::{Mapped, Matrix, Tape};
+use super::layers::{Mapped, Tape};
+use crate::neural::Matrix;
 use ndarray::{Array1, Array2, ArrayView1};
 
 /// Steps of the solver. Each halves the bracket where Newton's method leaves it.

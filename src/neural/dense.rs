@@ -1,58 +1,73 @@
-//! The networks of couplings: hidden layers with ReLU, in f32.
+//! Dense networks: hidden layers of one width, and a linear one behind them.
 
-use super::FlowSettings;
-use super::layers::Matrix;
+use super::{Matrix, numbers, tensor};
 use burn_tensor::activation::relu;
-use burn_tensor::{Device, Tensor, TensorData};
+use burn_tensor::{Device, Tensor};
+
+/// What bends a hidden layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Activation {
+    Relu,
+    Tanh,
+}
 
 /// A network's shape.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Network {
-    inputs: usize,
-    width: usize,
-    hidden: usize,
-    outputs: usize,
+pub(crate) struct Dense {
+    pub inputs: usize,
+    pub width: usize,
+    pub hidden: usize,
+    pub outputs: usize,
+    pub activation: Activation,
+    /// The deviation of the outputs at the start, for inputs of deviation 1; 0 for a network that says nothing.
+    pub gain: f64,
 }
 
 /// A network that has been run, for the way back.
-pub(super) struct Run {
+pub(crate) struct Run {
     weights: Vec<Tensor<2>>,
     input: Tensor<2>,
     output: Tensor<2>,
 }
 
-impl Network {
-    pub fn new(inputs: usize, settings: &FlowSettings, outputs: usize) -> Self {
-        Self { inputs, width: settings.width, hidden: settings.hidden, outputs }
-    }
-
-    /// Weights and bias of each layer: the hidden ones as He et al. (2015) start them, the last one zero.
+impl Dense {
+    /// Weights and bias of each layer, started such that a layer keeps the size of what it is given: ReLU after He et al.
+    /// (2015), tanh after Glorot & Bengio (2010).
     pub fn matrices(&self) -> Vec<Matrix> {
         let mut matrices = Vec::new();
         let mut inputs = self.inputs;
+        let kept: f64 = match self.activation {
+            Activation::Relu => 2.0,
+            Activation::Tanh => 1.0,
+        };
         for _ in 0..self.hidden {
-            let std = (2.0 / inputs as f64).sqrt();
+            let std = (kept / inputs as f64).sqrt();
             matrices.push(Matrix { shape: [inputs, self.width], std, unit: std });
             matrices.push(Matrix { shape: [1, self.width], std: 0.0, unit: std });
             inputs = self.width;
         }
         let unit = (1.0 / inputs as f64).sqrt();
-        matrices.push(Matrix { shape: [inputs, self.outputs], std: 0.0, unit });
+        matrices.push(Matrix { shape: [inputs, self.outputs], std: self.gain * unit, unit });
         matrices.push(Matrix { shape: [1, self.outputs], std: 0.0, unit });
         matrices
     }
 
-    /// The tensors of [`Self::matrices`], from as many numbers.
-    pub fn weights(&self, numbers: &[f64]) -> Vec<Tensor<2>> {
-        let mut numbers = numbers.iter().map(|v| *v as f32);
-        let tensor = |m: Matrix| tensor(numbers.by_ref().take(m.len()).collect(), m.shape, &Device::flex());
-        self.matrices().into_iter().map(tensor).collect()
+    /// Inputs to outputs: `[rows, inputs]` to `[rows, outputs]`. `weights`: the tensors of [`Self::matrices`].
+    pub fn evaluate(&self, weights: &[Tensor<2>], input: Tensor<2>) -> Tensor<2> {
+        weights.chunks_exact(2).enumerate().fold(input, |x, (k, pair)| {
+            let linear = x.matmul(pair[0].clone()) + pair[1].clone();
+            match self.activation {
+                _ if k == self.hidden => linear,
+                Activation::Relu => relu(linear),
+                Activation::Tanh => linear.tanh(),
+            }
+        })
     }
 
     /// Inputs to outputs, row by row: `[rows, inputs]` to `[rows, outputs]`.
     pub fn outputs(&self, weights: &[Tensor<2>], inputs: Vec<f32>) -> Vec<f32> {
         let rows = inputs.len() / self.inputs;
-        numbers(evaluate(weights, tensor(inputs, [rows, self.inputs], &Device::flex())))
+        numbers(self.evaluate(weights, tensor(inputs, [rows, self.inputs], &Device::flex())))
     }
 
     /// The same for a way back to the inputs and, if `to_weights`, to the weights.
@@ -61,7 +76,7 @@ impl Network {
         let input = tensor(inputs, [rows, self.inputs], &Device::flex().autodiff()).require_grad();
         let own = |w: &Tensor<2>| Tensor::from_inner(w.clone());
         let weights: Vec<_> = weights.iter().map(|w| if to_weights { own(w).require_grad() } else { own(w) }).collect();
-        let output = evaluate(&weights, input.clone());
+        let output = self.evaluate(&weights, input.clone());
         (numbers(output.clone().inner()), Run { weights: if to_weights { weights } else { Vec::new() }, input, output })
     }
 }
@@ -75,20 +90,4 @@ impl Run {
         let mut own = |leaf: &Tensor<2>| numbers(leaf.grad_remove(&mut gradients).expect("a leaf of the network"));
         (own(&self.input), self.weights.iter().flat_map(own).collect())
     }
-}
-
-fn evaluate(weights: &[Tensor<2>], input: Tensor<2>) -> Tensor<2> {
-    let last = weights.len() / 2 - 1;
-    weights.chunks_exact(2).enumerate().fold(input, |x, (k, pair)| {
-        let linear = x.matmul(pair[0].clone()) + pair[1].clone();
-        if k < last { relu(linear) } else { linear }
-    })
-}
-
-fn tensor(numbers: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(numbers, shape), device)
-}
-
-fn numbers(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("tensors of f32")
 }

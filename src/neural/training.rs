@@ -1,0 +1,177 @@
+//! Minibatch training by Adam, with early stopping on examples that are held out.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "neural")]
+use {
+    crate::method::{Observer, Progress},
+    crate::optimizer::{Adam, AdamSettings, Schedule},
+    crate::random::{Stream, StreamRng},
+    rand::seq::SliceRandom,
+};
+
+/// How a network is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[command(next_help_heading = "Training")]
+pub struct TrainingSettings {
+    /// Passes over the training set at most. Default: 100
+    #[arg(long, value_name = "N")]
+    pub epochs: usize,
+    /// Examples of one step. Default: 128
+    #[arg(long, value_name = "N")]
+    pub training_batch: usize,
+    /// Adam's learning rate at the start, in deviations of the initial weights; it falls to 0 by a cosine. Default: 0.01
+    #[arg(long, value_name = "X")]
+    pub training_rate: f64,
+    /// Epochs without a better loss on the examples held out after which training stops. Default: 20
+    #[arg(long, value_name = "N")]
+    pub patience: usize,
+    /// Share of the examples that is held out. Default: 0.1
+    #[arg(long, value_name = "SHARE")]
+    pub held_out: f64,
+}
+
+impl Default for TrainingSettings {
+    fn default() -> Self {
+        Self { epochs: 100, training_batch: 128, training_rate: 0.01, patience: 20, held_out: 0.1 }
+    }
+}
+
+impl TrainingSettings {
+    /// Refuses settings that cannot work.
+    ///
+    /// # Errors
+    /// The first setting at fault.
+    pub fn check(&self) -> Result<()> {
+        for (flag, value, most) in [
+            ("epochs", self.epochs, 1_000_000),
+            ("training-batch", self.training_batch, 1_000_000),
+            ("patience", self.patience, 1_000_000),
+        ] {
+            if !(1..=most).contains(&value) {
+                let expected = format!("1 to {most}");
+                return Err(Error::invalid(flag, expected, value.to_string(), "correct the setting, or leave it out"));
+            }
+        }
+        if !(self.training_rate.is_finite() && self.training_rate > 0.0) {
+            let found = self.training_rate.to_string();
+            return Err(Error::invalid("training-rate", "a finite number > 0", found, "0.01 is a start"));
+        }
+        if !(self.held_out > 0.0 && self.held_out <= 0.5) {
+            let found = self.held_out.to_string();
+            return Err(Error::invalid("held-out", "a share above 0, at most 0.5", found, "0.1 holds out a tenth"));
+        }
+        Ok(())
+    }
+
+    /// How many of `examples`, the last ones, are held out.
+    ///
+    /// # Errors
+    /// So few that training or judging would have none.
+    #[cfg(feature = "neural")]
+    pub(crate) fn held_out_of(&self, examples: usize) -> Result<usize> {
+        let held_out = (examples as f64 * self.held_out).round() as usize;
+        if held_out == 0 || held_out == examples {
+            let found = examples.to_string();
+            return Err(Error::invalid("examples", "enough to train with and to hold out", found, "make more of them"));
+        }
+        Ok(held_out)
+    }
+}
+
+/// The course of a training.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainingHistory {
+    /// Mean loss over the training set during each epoch.
+    pub training: Vec<f64>,
+    /// Mean loss over what is held out after each epoch.
+    pub held_out: Vec<f64>,
+    /// The epoch after which the weights were kept, from 0.
+    pub best: usize,
+    /// Whether it ended before its last epoch because nothing became better.
+    pub stopped_early: bool,
+}
+
+/// What is trained: a mean loss over examples, as a function of parameters.
+#[cfg(feature = "neural")]
+pub(crate) trait Learner {
+    /// Mean loss over examples and its gradient. Each `step` has draws of its own.
+    ///
+    /// # Errors
+    /// An engine's.
+    fn gradient(&mut self, parameters: &[f64], examples: &[usize], step: u32) -> Result<(f64, Vec<f64>)>;
+
+    /// Mean loss over examples, with the same draws whenever it is asked.
+    ///
+    /// # Errors
+    /// An engine's.
+    fn loss(&mut self, parameters: &[f64], examples: &[usize]) -> Result<f64>;
+}
+
+/// Trains on the first of `examples` and judges by the last, those that are held out. `parameters` end as those with the
+/// lowest loss there.
+///
+/// # Errors
+/// Settings that cannot work, too few examples, a loss that is not finite at the start, a learner's failure.
+#[cfg(feature = "neural")]
+#[expect(clippy::too_many_arguments, reason = "what to train, on what, and how")]
+pub(crate) fn train(
+    name: &'static str,
+    learner: &mut dyn Learner,
+    parameters: &mut [f64],
+    units: Vec<f64>,
+    examples: usize,
+    settings: &TrainingSettings,
+    seed: u64,
+    observer: &mut dyn Observer,
+) -> Result<TrainingHistory> {
+    settings.check()?;
+    let held_out = settings.held_out_of(examples)?;
+    let judged: Vec<usize> = (examples - held_out..examples).collect();
+    let mut order: Vec<usize> = (0..examples - held_out).collect();
+    let steps = order.len().div_ceil(settings.training_batch);
+    let iterations = settings.epochs * steps;
+    let schedule = Schedule::Cosine;
+    let adam = AdamSettings { learning_rate: settings.training_rate, schedule, ..AdamSettings::default() };
+    let mut adam = Adam::new(adam, units, iterations);
+    let mut rng = StreamRng::new(seed, Stream::Shuffle);
+    let mut history = TrainingHistory::default();
+    let mut lowest = learner.loss(parameters, &judged)?;
+    if !lowest.is_finite() {
+        let help = "standardise the examples, or lower the deviation of what they are reconstructed with";
+        return Err(Error::invalid("loss before training", "a finite number", lowest.to_string(), help));
+    }
+    let mut best = parameters.to_vec();
+    'epochs: for epoch in 0..settings.epochs {
+        order.shuffle(&mut rng);
+        let mut sum = 0.0;
+        for (k, batch) in order.chunks(settings.training_batch).enumerate() {
+            let step = epoch * steps + k;
+            let (loss, gradient) = learner.gradient(parameters, batch, step as u32)?;
+            sum += loss * batch.len() as f64;
+            // A batch that overflowed teaches nothing.
+            if loss.is_finite() && gradient.iter().all(|g| g.is_finite()) {
+                adam.step(parameters, &gradient);
+            }
+            let seen = history.training.last().copied().unwrap_or(loss);
+            let figures = [("loss", seen), ("held out", lowest)];
+            let progress = Progress { method: name, iteration: step + 1, iterations, figures: &figures };
+            if observer.progress(&progress).is_break() {
+                break 'epochs;
+            }
+        }
+        history.training.push(sum / order.len() as f64);
+        let loss = learner.loss(parameters, &judged)?;
+        history.held_out.push(loss);
+        if loss < lowest {
+            (lowest, history.best) = (loss, epoch);
+            best.copy_from_slice(parameters);
+        } else if epoch - history.best >= settings.patience {
+            history.stopped_early = true;
+            break;
+        }
+    }
+    parameters.copy_from_slice(&best);
+    Ok(history)
+}
