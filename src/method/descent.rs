@@ -1,13 +1,14 @@
-//! Minimising J in the whitened control, over any members of a problem set at once, the window lengthened in stages.
+//! Minimising J in the latent control z ~ N(0, I), over any members of a problem set at once, the window lengthened in
+//! stages.
 //!
-//! The whitened control of a member is z with c = b + L z, where b is the member's own background (of all that c holds: x0,
-//! the model's errors, its parameters) and L L' the prior covariance, so that J(z) = 1/2 z'z + Jo(c) and dJ/dz = z + L'
-//! dJo/dc: the background term is exact on the host, the observation term comes
-//! from the engine, one call for all members that still move. J's curvature is at least 1 in every direction as far
-//! as J is convex, so |dJ/dz| bounds the distance to the minimum in background deviations.
+//! `transform.rs` has the control c of a z, around the member's own background, and the cost of z, exact on the host; the
+//! observation term comes from the engine, one call for all members that still move. With a Gaussian prior J's curvature is
+//! at least 1 in every direction as far as J is convex, so |dJ/dz| bounds the distance to the minimum in background
+//! deviations.
 
 use super::resident::{self, Course};
 use super::starts::Starts;
+use super::transform::Transform;
 use crate::engine::{Engine, Listed, LoadedProblem, Members, Precision, Row, Terms};
 use crate::error::Result;
 use crate::optimizer::{
@@ -15,7 +16,7 @@ use crate::optimizer::{
 };
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -73,21 +74,9 @@ impl Descent {
 /// A problem set on an engine, in windows of growing length.
 pub(super) struct Windows<'a> {
     pub problem: &'a Problem,
-    roots: Vec<Root<'a>>,
+    transforms: Vec<Transform<'a>>,
     /// The last one is the whole window.
     loaded: Vec<LoadedProblem>,
-}
-
-/// L with L L' the prior covariance of one problem's control.
-enum Root<'a> {
-    Diagonal(Array1<f64>),
-    /// Of x0 a factor on a triangle that the set may share, which a copy for each problem would multiply; the diagonal of
-    /// the rest.
-    Full {
-        factor: f64,
-        lower: &'a Array2<f64>,
-        rest: Array1<f64>,
-    },
 }
 
 /// Where a member came to rest.
@@ -110,6 +99,20 @@ impl<'a> Windows<'a> {
     /// # Errors
     /// What [`Engine::load`] refuses.
     pub fn new(problem: &'a Problem, engine: &Engine, stages: usize) -> Result<Self> {
+        let transforms = (0..problem.count()).map(|p| Transform::gaussian(problem, p));
+        Self::through(transforms.collect(), problem, engine, stages)
+    }
+
+    /// The same, with another transform for each problem.
+    ///
+    /// # Errors
+    /// What [`Engine::load`] refuses.
+    pub fn through(
+        transforms: Vec<Transform<'a>>,
+        problem: &'a Problem,
+        engine: &Engine,
+        stages: usize,
+    ) -> Result<Self> {
         problem.check()?;
         let assimilated = problem.window.assimilated_times;
         let mut loaded = Vec::new();
@@ -125,7 +128,7 @@ impl<'a> Windows<'a> {
             before = observations;
         }
         loaded.push(engine.load(problem)?);
-        Ok(Self { problem, roots: (0..problem.count()).map(|p| Root::new(problem, p)).collect(), loaded })
+        Ok(Self { problem, transforms, loaded })
     }
 
     /// The problem set over the whole window.
@@ -133,11 +136,21 @@ impl<'a> Windows<'a> {
         self.loaded.last_mut().expect("at least the whole window")
     }
 
-    /// c = b + L z: `[control]`.
+    /// c of the latent control z: `[control]`.
     pub fn control(&self, p: usize, background: ArrayView1<f64>, z: &[f64]) -> Array1<f64> {
-        let mut state = Array1::zeros(z.len());
-        self.roots[p].control(background, z, state.as_slice_mut().expect("one run"));
-        state
+        let mut control = Array1::zeros(background.len());
+        self.transforms[p].control(background, z, control.as_slice_mut().expect("one run"));
+        control
+    }
+
+    /// dc/dz of problem `p` at z: `[control, latents]`.
+    pub fn jacobian(&self, p: usize, z: &[f64]) -> Array2<f64> {
+        self.transforms[p].jacobian(z)
+    }
+
+    /// Length of z.
+    pub fn latents(&self) -> usize {
+        self.transforms[0].latents(self.problem.control().len())
     }
 
     /// The trajectories of states of problem `p`: `[states, times, sites]`.
@@ -154,7 +167,7 @@ impl<'a> Windows<'a> {
     /// # Errors
     /// An engine's.
     pub fn unperturbed(&mut self, descent: &Descent, starts: usize, watch: &mut Watch) -> Result<Vec<Rest>> {
-        let (problem, n) = (self.problem, self.problem.control().len());
+        let (problem, n) = (self.problem, self.latents());
         let mut rows = Vec::with_capacity(problem.count() * starts);
         let mut from = Vec::with_capacity(problem.count() * starts);
         for (p, &seed) in problem.seeds.iter().enumerate() {
@@ -163,7 +176,7 @@ impl<'a> Windows<'a> {
             from.extend(standard_normals(seed, Stream::Starts, 0, 1..starts, n).outer_iter().map(|z| z.to_vec()));
         }
         let means = problem.control_means();
-        let backgrounds = Array2::from_shape_fn((rows.len(), n), |(k, i)| means[[rows[k].problem as usize, i]]);
+        let backgrounds = means.select(Axis(0), &rows.iter().map(|row| row.problem as usize).collect::<Vec<_>>());
         let starts = Starts { rows: &rows, backgrounds: backgrounds.view(), amplitude: 0.0, roots: None };
         self.minimise(descent, starts, from, true, watch)
     }
@@ -181,7 +194,7 @@ impl<'a> Windows<'a> {
         watch: &mut Watch,
     ) -> Result<Vec<Rest>> {
         let mut from = from;
-        let (problem, roots, stages) = (self.problem, &self.roots, self.loaded.len());
+        let (problem, transforms, stages) = (self.problem, &self.transforms, self.loaded.len());
         let first = if staged { 0 } else { stages - 1 };
         let mut rests: Vec<Rest> = Vec::new();
         for (stage, loaded) in self.loaded.iter_mut().enumerate().skip(first) {
@@ -189,7 +202,7 @@ impl<'a> Windows<'a> {
             let mut asked = 0;
             let evaluate = |requests: &[Request]| {
                 asked += requests.len() as u64;
-                evaluate(roots, loaded, starts, requests)
+                evaluate(transforms, loaded, starts, requests)
             };
             let descent = if stage + 1 < stages { descent.loose() } else { *descent };
             let minima = match descent.minimiser {
@@ -207,7 +220,7 @@ impl<'a> Windows<'a> {
                             for ((mut state, row), z) in states.outer_iter_mut().zip(starts.rows).zip(&from) {
                                 let background = state.to_owned();
                                 let state = state.as_slice_mut().expect("one run");
-                                roots[row.problem as usize].control(background.view(), z, state);
+                                transforms[row.problem as usize].control(background.view(), z, state);
                             }
                             let minima = resident::minimise(course, problem, loaded, starts, states.view(), watch)?;
                             asked = minima.iter().map(|m| m.evaluations as u64).sum();
@@ -270,60 +283,9 @@ fn preconditioned(
     Ok(minima)
 }
 
-impl<'a> Root<'a> {
-    fn new(problem: &'a Problem, p: usize) -> Self {
-        let std = problem.control_std(p);
-        match problem.background.error.factor_of(p) {
-            None => Self::Diagonal(std),
-            Some(b) => Self::Full {
-                factor: problem.background.scale_of(p).sqrt(),
-                lower: &b.lower,
-                rest: std.slice(s![problem.sites()..]).to_owned(),
-            },
-        }
-    }
-
-    /// b + L z
-    fn control(&self, background: ArrayView1<f64>, z: &[f64], control: &mut [f64]) {
-        let spread = |control: &mut [f64], background: ArrayView1<f64>, std: &Array1<f64>, z: &[f64]| {
-            for (((x, b), s), z) in control.iter_mut().zip(background).zip(std).zip(z) {
-                *x = b + s * z;
-            }
-        };
-        match self {
-            Self::Diagonal(std) => spread(control, background, std, z),
-            Self::Full { factor, lower, rest } => {
-                let sites = lower.nrows();
-                let state = ArrayView1::from(&z[..sites]);
-                for ((x, b), row) in control.iter_mut().zip(background).zip(lower.rows()) {
-                    *x = b + factor * row.dot(&state);
-                }
-                spread(&mut control[sites..], background.slice(s![sites..]), rest, &z[sites..]);
-            }
-        }
-    }
-
-    /// z + L' g
-    fn gradient(&self, z: &[f64], g: ArrayView1<f64>) -> Vec<f64> {
-        match self {
-            Self::Diagonal(std) => z.iter().zip(g).zip(std).map(|((z, g), s)| z + s * g).collect(),
-            Self::Full { factor, lower, rest } => {
-                let sites = lower.nrows();
-                let mut sum = z.to_vec();
-                for (g, row) in g.iter().zip(lower.rows()) {
-                    let g = factor * g;
-                    sum.iter_mut().zip(row).for_each(|(sum, l)| *sum += g * l);
-                }
-                sum[sites..].iter_mut().zip(g.slice(s![sites..])).zip(rest).for_each(|((sum, g), s)| *sum += s * g);
-                sum
-            }
-        }
-    }
-}
-
 /// J and dJ/dz at the requested controls; request `index` is of member `index` of the starts.
 fn evaluate(
-    roots: &[Root<'_>],
+    transforms: &[Transform<'_>],
     loaded: &mut LoadedProblem,
     starts: Starts,
     requests: &[Request],
@@ -334,7 +296,7 @@ fn evaluate(
     let mut beyond = vec![false; requests.len()];
     let place = |((state, request), beyond): ((&mut [f64], &Request), &mut bool)| {
         let (row, background) = (starts.rows[request.index], starts.backgrounds.row(request.index));
-        roots[row.problem as usize].control(background, request.point, state);
+        transforms[row.problem as usize].control(background, request.point, state);
         if state.iter().any(|x| !x.is_finite()) {
             *beyond = true;
             state.iter_mut().zip(background).for_each(|(x, b)| *x = *b);
@@ -346,13 +308,10 @@ fn evaluate(
     let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
     let result = loaded.gradient(Members::Listed(listed), Terms { background: false, observation: true })?;
     let finish = |k: usize| {
-        let z = requests[k].point;
         let lost = beyond[k] || result.costs.diverged[k];
         let observation = if lost { f64::INFINITY } else { result.costs.observation[k] };
-        Evaluation {
-            cost: 0.5 * z.iter().map(|z| z * z).sum::<f64>() + observation,
-            gradient: roots[rows[k].problem as usize].gradient(z, result.gradient.row(k)),
-        }
+        let (cost, gradient) = transforms[rows[k].problem as usize].cost(requests[k].point, result.gradient.row(k));
+        Evaluation { cost: cost + observation, gradient }
     };
     Ok((0..requests.len()).into_par_iter().with_min_len(GRAIN).map(finish).collect())
 }

@@ -9,7 +9,7 @@ use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
 };
-use crate::engine::{Engine, Members, Precision};
+use crate::engine::{Engine, LoadedProblem, Members, Precision};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Schedule};
 use crate::problem::Problem;
@@ -72,6 +72,20 @@ pub struct Minima {
     pub parameter_std: Option<Array2<f64>>,
 }
 
+impl Minima {
+    /// The trajectories of controls and backgrounds.
+    pub(super) fn from_controls(problem: &Problem, loaded: &mut LoadedProblem, controls: Array2<f64>) -> Result<Self> {
+        let mut members = Array2::zeros((2 * problem.count(), problem.control().len()));
+        for (p, best) in controls.outer_iter().enumerate() {
+            members.row_mut(2 * p).assign(&problem.control_mean(p));
+            members.row_mut(2 * p + 1).assign(&best);
+        }
+        let trajectories = loaded.forecast(Members::Given(members.view()))?;
+        let every_other = |first: usize| trajectories.slice(s![first..;2, .., ..]).to_owned();
+        Ok(Self { background: every_other(0), analysis: every_other(1), controls, parameter_std: None })
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -122,9 +136,9 @@ impl Settings {
         let clock = Instant::now();
         let mut windows = Windows::new(problem, engine, self.stages)?;
         let precision = engine.hardware().precision;
-        let rests = self.minimise(&mut windows, precision, observer)?;
+        let rests = self.minimise(NAME, &mut windows, precision, observer)?;
         let groups: Vec<_> = rests.chunks(self.starts).collect();
-        let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
+        let lowest = groups.iter().map(|starts| lowest(starts, NAME)).collect::<Result<Vec<_>>>()?;
         let best = best(&windows, &groups, &lowest);
         let n = problem.control().len();
         let laplaces = laplace::laplace(problem, windows.whole(), best.view(), self.hessian, precision)?;
@@ -173,34 +187,28 @@ impl Settings {
     pub fn minima(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Minima> {
         self.check()?;
         let mut windows = Windows::new(problem, engine, self.stages)?;
-        let rests = self.minimise(&mut windows, engine.hardware().precision, observer)?;
+        let rests = self.minimise(NAME, &mut windows, engine.hardware().precision, observer)?;
         let groups: Vec<_> = rests.chunks(self.starts).collect();
-        let lowest = groups.iter().map(|starts| lowest(starts)).collect::<Result<Vec<_>>>()?;
+        let lowest = groups.iter().map(|starts| lowest(starts, NAME)).collect::<Result<Vec<_>>>()?;
         let best = best(&windows, &groups, &lowest);
-        let mut members = Array2::zeros((2 * problem.count(), problem.control().len()));
-        for (p, best) in best.outer_iter().enumerate() {
-            members.row_mut(2 * p).assign(&problem.control_mean(p));
-            members.row_mut(2 * p + 1).assign(&best);
-        }
-        let trajectories = windows.whole().forecast(Members::Given(members.view()))?;
-        let every_other = |first: usize| trajectories.slice(s![first..;2, .., ..]).to_owned();
+        let mut minima = Minima::from_controls(problem, windows.whole(), best)?;
         let layout = problem.control();
-        let parameter_std = if layout.parameters > 0 {
+        if layout.parameters > 0 {
             let precision = engine.hardware().precision;
-            let laplaces = laplace::laplace(problem, windows.whole(), best.view(), Hessian::GaussNewton, precision)?;
+            let laplaces =
+                laplace::laplace(problem, windows.whole(), minima.controls.view(), Hessian::GaussNewton, precision)?;
             let std = |laplace: &Laplace| laplace.covariance.diag().slice(s![layout.parameters()]).mapv(f64::sqrt);
             let rows: Vec<_> = laplaces.iter().map(std).collect();
             let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
-            Some(ndarray::stack(Axis(0), &views).expect("rows of one length"))
-        } else {
-            None
-        };
-        Ok(Minima { background: every_other(0), analysis: every_other(1), controls: best, parameter_std })
+            minima.parameter_std = Some(ndarray::stack(Axis(0), &views).expect("rows of one length"));
+        }
+        Ok(minima)
     }
 
-    /// The minimum of each start of each problem, problem by problem, in the control z.
+    /// The minimum of each start of each problem, problem by problem, in the latent control z.
     pub(super) fn minimise(
         &self,
+        method: &'static str,
         windows: &mut Windows,
         precision: Precision,
         observer: &mut dyn Observer,
@@ -210,7 +218,7 @@ impl Settings {
             let lowest: Vec<f64> =
                 costs.chunks(self.starts).map(|c| c.iter().copied().fold(f64::INFINITY, f64::min)).collect();
             let mean = lowest.iter().sum::<f64>() / lowest.len() as f64;
-            let progress = Progress { method: NAME, iteration, iterations: self.iterations, figures: &[("J", mean)] };
+            let progress = Progress { method, iteration, iterations: self.iterations, figures: &[("J", mean)] };
             stopped |= observer.progress(&progress).is_break();
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
@@ -366,7 +374,7 @@ impl Settings {
 }
 
 /// The control at the lowest minimum of each problem: `[P, control]`.
-fn best(windows: &Windows, groups: &[&[Rest]], lowest: &[usize]) -> Array2<f64> {
+pub(super) fn best(windows: &Windows, groups: &[&[Rest]], lowest: &[usize]) -> Array2<f64> {
     let problem = windows.problem;
     let mut best = Array2::zeros((problem.count(), problem.control().len()));
     for (p, (starts, k)) in groups.iter().zip(lowest).enumerate() {
@@ -376,7 +384,7 @@ fn best(windows: &Windows, groups: &[&[Rest]], lowest: &[usize]) -> Array2<f64> 
 }
 
 /// Index of the lowest minimum.
-fn lowest(starts: &[Rest]) -> Result<usize> {
+pub(super) fn lowest(starts: &[Rest], method: &str) -> Result<usize> {
     let (k, best) = starts
         .iter()
         .enumerate()
@@ -385,5 +393,5 @@ fn lowest(starts: &[Rest]) -> Result<usize> {
     if best.minimum.cost.is_finite() {
         return Ok(k);
     }
-    Err(Error::Diverged { what: "the starts of 4DVAR".into(), diverged: starts.len(), members: starts.len() })
+    Err(Error::Diverged { what: format!("the starts of {method}"), diverged: starts.len(), members: starts.len() })
 }

@@ -129,14 +129,15 @@ fn prior_factor(problem: &Problem, p: usize) -> Array2<f64> {
     factor
 }
 
-/// I + sum_t w_t L' M_t' H' R_t^-1 H M_t L of each problem: tangents along the columns of L.
-fn gauss_newton_hessians(
+/// I + sum_t w_t L' M_t' H' R_t^-1 H M_t L of each problem: tangents along the columns of L, as many as each has.
+/// `factors`: L, `[P][control, columns]`.
+pub(super) fn gauss_newton_hessians(
     problem: &Problem,
     loaded: &mut LoadedProblem,
     minima: ArrayView2<f64>,
     factors: &[Array2<f64>],
 ) -> Result<Vec<Array2<f64>>> {
-    let (count, n) = (problem.count(), problem.control().len());
+    let (count, control, n) = (problem.count(), problem.control().len(), factors[0].ncols());
     let trajectories = loaded.forecast(Members::Given(minima))?;
     // R^-1/2 H M_t L, one row per assimilated observation.
     let observed: Vec<Vec<(usize, usize, f64)>> = (0..count)
@@ -150,9 +151,9 @@ fn gauss_newton_hessians(
     for first in (0..n).step_by(group) {
         let columns = first..n.min(first + group);
         let width = columns.len();
-        let members = Array2::from_shape_fn((count * width, n), |(row, i)| minima[[row / width, i]]);
+        let members = Array2::from_shape_fn((count * width, control), |(row, i)| minima[[row / width, i]]);
         let directions =
-            Array2::from_shape_fn((count * width, n), |(row, i)| factors[row / width][[i, first + row % width]]);
+            Array2::from_shape_fn((count * width, control), |(row, i)| factors[row / width][[i, first + row % width]]);
         let tangents = loaded.tangent(Members::Given(members.view()), directions.view())?;
         for (row, tangent) in tangents.axis_iter(Axis(0)).enumerate() {
             let (p, column) = (row / width, first + row % width);

@@ -11,6 +11,8 @@ pub mod reference;
 mod resident;
 mod samples;
 mod starts;
+mod transform;
+pub mod vae_var;
 pub mod vi;
 
 pub use abc::Settings as AbcSettings;
@@ -20,6 +22,7 @@ pub use four_d_var::{Minima, Settings as FourDVarSettings};
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
 pub use reference::Settings as ReferenceSettings;
+pub use vae_var::{CostTerms, Settings as VaeVarSettings, Vae, VaeSettings};
 pub use vi::{InitialFit, Settings as ViSettings, Units};
 
 use crate::engine::Engine;

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::method::descent::{Rest, Windows};
 use crate::method::laplace::{self, Hessian, Laplace};
 use crate::method::starts::Starts;
-use crate::method::{FourDVarSettings, Observer};
+use crate::method::{FourDVarSettings, Observer, four_d_var};
 use crate::problem::Problem;
 use ndarray::{Array1, Array2};
 use std::ops::ControlFlow;
@@ -61,7 +61,7 @@ impl<'a> Minima<'a> {
     /// An engine's.
     pub fn search(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
         let settings = FourDVarSettings { starts, ..self.settings };
-        let rests = settings.minimise(&mut self.windows, self.precision, observer)?;
+        let rests = settings.minimise(four_d_var::NAME, &mut self.windows, self.precision, observer)?;
         let minima = |(p, rests): (usize, &[Rest])| rests.iter().map(|rest| self.minimum(p, rest)).collect();
         self.found = rests.chunks(starts).enumerate().map(minima).collect();
         Ok(&self.found)

@@ -1,0 +1,117 @@
+//! Files of a learned error distribution: weights, normalisation and the course of the training, in NetCDF.
+
+use super::{Network, Vae};
+use crate::error::Result;
+use crate::netcdf::{Attributes, Reader, Writer};
+use crate::neural::TrainingHistory;
+use ndarray::{Array1, Array2};
+use std::path::Path;
+
+impl Vae {
+    /// Writes it, with `attributes`.
+    ///
+    /// # Errors
+    /// A file that exists (unless `overwrite`), or a failing disk. On failure nothing is left behind.
+    pub fn write(&self, path: impl AsRef<Path>, attributes: &Attributes, overwrite: bool) -> Result<()> {
+        let names: Vec<_> = self.encoder.iter().map(|n| ("encoder", n)).chain([("decoder", &self.decoder)]).collect();
+        let layers: Vec<_> = (names.iter())
+            .flat_map(|(name, network)| (0..network.weights.len()).map(move |l| Layer::new(name, network, l)))
+            .collect();
+        let mut writer = Writer::default();
+        writer.numbers("error_mean", &["site"], "1", "mean of the background errors", &self.mean)?;
+        writer.numbers("error_std", &["site"], "1", "standard deviation of the background errors", &self.std)?;
+        let long = "sample covariance of the background errors";
+        writer.numbers("error_covariance", &["site", "site_2"], "1", long, &self.covariance)?;
+        let long = "mean KL divergence of a latent from its prior, in nats";
+        writer.numbers("latent_kl", &["latent"], "1", long, &self.latent_kl)?;
+        for Layer { weight, bias, from, to, weights, biases } in &layers {
+            writer.numbers(weight, &[from, to], "1", "weights of a layer", *weights)?;
+            writer.numbers(bias, &[to], "1", "bias of a layer", *biases)?;
+        }
+        let TrainingHistory { training, held_out, best, stopped_early } = &self.history;
+        if !training.is_empty() {
+            let long = "mean loss over the training set";
+            writer.numbers("training_loss", &["epoch"], "1", long, Array1::from_vec(training.clone()))?;
+            let long = "mean loss over the errors held out";
+            writer.numbers("held_out_loss", &["epoch"], "1", long, Array1::from_vec(held_out.clone()))?;
+        }
+        let mut own = Attributes::new();
+        own.set("kind", KIND)
+            .set("reconstruction_std", self.reconstruction_std)
+            .set("best_epoch", *best)
+            .set("stopped_early", usize::from(*stopped_early));
+        writer.attributes(&own);
+        writer.attributes(attributes);
+        writer.write(path.as_ref(), overwrite)
+    }
+
+    /// Reads what [`Self::write`] wrote.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or not of this kind; weights of other shapes or that are not finite.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let mut reader = Reader::open(path.as_ref())?;
+        if reader.text("kind").ok().as_deref() != Some(KIND) {
+            let help = "make one by `vi4dvar train vae`";
+            return Err(reader.refuse("expected a learned error distribution, found another NetCDF file", help));
+        }
+        let mean: Array1<f64> = reader.numbers("error_mean", &["site"])?;
+        let std = reader.numbers("error_std", &["site"])?;
+        let covariance = reader.numbers("error_covariance", &["site", "site_2"])?;
+        let latent_kl = reader.numbers("latent_kl", &["latent"])?;
+        let encoder = if reader.has("encoder_weight_0") { Some(network(&mut reader, "encoder")?) } else { None };
+        let decoder = network(&mut reader, "decoder")?;
+        let curve = |reader: &mut Reader, name: &str| -> Result<Vec<f64>> {
+            if !reader.has(name) {
+                return Ok(Vec::new());
+            }
+            Ok(reader.numbers::<ndarray::Ix1>(name, &["epoch"])?.to_vec())
+        };
+        let history = TrainingHistory {
+            training: curve(&mut reader, "training_loss")?,
+            held_out: curve(&mut reader, "held_out_loss")?,
+            best: reader.integer("best_epoch", Some(0))? as usize,
+            stopped_early: reader.integer("stopped_early", Some(0))? == 1,
+        };
+        let s = reader.number("reconstruction_std")?;
+        reader.name_file(Self::new(mean, std, covariance, encoder, decoder, s, latent_kl, history))
+    }
+}
+
+/// What such a file says that it is.
+const KIND: &str = "background error VAE";
+
+/// The layers of a network, as many as there are.
+fn network(reader: &mut Reader, name: &str) -> Result<Network> {
+    let (mut weights, mut biases) = (Vec::<Array2<f64>>::new(), Vec::<Array1<f64>>::new());
+    while weights.is_empty() || reader.has(&format!("{name}_weight_{}", weights.len())) {
+        let l = weights.len();
+        let (from, to) = (format!("{name}_{l}"), format!("{name}_{}", l + 1));
+        weights.push(reader.numbers(&format!("{name}_weight_{l}"), &[&from, &to])?);
+        biases.push(reader.numbers(&format!("{name}_bias_{l}"), &[&to])?);
+    }
+    Ok(Network { weights, biases })
+}
+
+/// A layer with the names of its variables and dimensions.
+struct Layer<'a> {
+    weight: String,
+    bias: String,
+    from: String,
+    to: String,
+    weights: &'a Array2<f64>,
+    biases: &'a Array1<f64>,
+}
+
+impl<'a> Layer<'a> {
+    fn new(name: &str, network: &'a Network, l: usize) -> Self {
+        Self {
+            weight: format!("{name}_weight_{l}"),
+            bias: format!("{name}_bias_{l}"),
+            from: format!("{name}_{l}"),
+            to: format!("{name}_{}", l + 1),
+            weights: &network.weights[l],
+            biases: &network.biases[l],
+        }
+    }
+}
