@@ -1,6 +1,7 @@
 //! `vi4dvar cycle`: assimilation in many windows, one after the other, with its scores, errors by cycle and figures.
 
 use super::config::{self, Given};
+use super::learned::{LearnedOptions, file_name};
 use super::options::{HardwareOptions, RunOptions};
 use super::progress::Bar;
 use super::twin::seeds;
@@ -24,6 +25,9 @@ struct Options {
     #[command(flatten)]
     #[serde(flatten)]
     settings: CycleSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    learned: LearnedOptions,
     #[command(flatten)]
     #[serde(flatten)]
     hardware: HardwareOptions,
@@ -63,6 +67,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let options = given.over(Options {
         repeat: 10,
         settings: preset.settings,
+        learned: LearnedOptions::default(),
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(format!("cycle-{}", preset.name)) },
         run: RunOptions::default(),
@@ -72,9 +77,15 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     // Nothing is created before all of this has been found in order.
     settings.check()?;
     check_cycles(settings, seeds.len())?;
+    options.learned.check(settings)?;
+    let trained: Vec<PathBuf> = if options.learned.is_trained(settings) {
+        settings.windows.iter().map(|window| out.join(file_name(*window))).collect()
+    } else {
+        Vec::new()
+    };
     let files = ["cycles.nc", "scores.json", "cycle.toml"].map(|name| out.join(name));
     let check = || {
-        files.iter().try_for_each(|target| check_writable(target, force))?;
+        files.iter().chain(&trained).try_for_each(|target| check_writable(target, force))?;
         FIGURES.iter().try_for_each(|name| check_figure(out, name, force))
     };
     if out.exists() {
@@ -86,12 +97,19 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     check()?;
 
     let mut bar = Bar::new(options.run.quiet);
-    let cycles = settings.run(&seeds, &engine, &mut bar)?;
+    let learned = options.learned.learn(settings, &engine, &mut bar)?;
+    let resolved = config::resolved("cycle", &options);
+    let attributes = output::attributes("cycle", &resolved, Some(&engine));
+    // What took longest is kept, whatever comes next.
+    for (target, own) in trained.iter().zip(&learned) {
+        own.vae.write(target, &attributes, force)?;
+    }
+    let vaes: Vec<_> = learned.iter().map(|own| own.vae.clone()).collect();
+    let cycles = settings.run_learned(&seeds, &vaes, &engine, &mut bar)?;
     drop(bar);
 
-    let resolved = config::resolved("cycle", &options);
     let [errors, scores, configuration] = &files;
-    write_cycles(errors, &cycles, &output::attributes("cycle", &resolved, Some(&engine)), force)?;
+    write_cycles(errors, &cycles, &attributes, force)?;
     write_cycle_scores(scores, &cycles, force)?;
     write_text(configuration, &resolved, force)?;
     let figures = cycle_figures(&cycles);

@@ -7,6 +7,7 @@ mod config;
 mod cycle;
 mod devices;
 mod evaluate;
+mod learned;
 mod options;
 mod output;
 mod progress;

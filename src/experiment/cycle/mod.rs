@@ -6,20 +6,26 @@
 //! the posterior's members at the next window's start, inflated, and mixed with the static one if wanted. Each seed under
 //! each factor is one problem of a set, and the sets of all methods and windows see the same truths and observations.
 //!
+//! B = x P_e, of the background errors of such cycles, in place of x C, and VAE-Var with a decoder learned from the same
+//! errors: `errors.rs`. Both take the errors' mean off the background, so that they differ in the shape of a distribution
+//! and in nothing else.
+//!
 //! Where the parameters are estimated, their posterior mean and variance are the next cycle's prior, the variance times
 //! `parameter_inflation`: with a constant lambda > 1 a cycle forgets a share of about 1 - 1 / lambda of what is known.
 //! Correlations of parameters with the state do not go on.
 
+mod errors;
 mod set;
 mod settings;
 mod truth;
 
+pub use errors::{BackgroundErrors, ErrorSource};
 pub use settings::CycleSettings;
 
 use crate::diagnostics::Estimate;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{Observer, Progress};
+use crate::method::{Observer, Progress, Vae};
 use ndarray::{Array2, Array3, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -40,6 +46,21 @@ pub enum CycledKind {
     Vi,
     /// 4DVar, with the covariance of an ensemble of 4DVAR carried on
     Ensemble,
+    /// 4DVar, or 3DVar, through a decoder of learned background errors
+    VaeVar,
+}
+
+/// Which terms the cost of VAE-Var has beside the observations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum VaeTerms {
+    /// The latents' prior term and the log-determinant
+    #[default]
+    All,
+    /// The log-determinant alone
+    NoPrior,
+    /// The prior term alone
+    NoLogDet,
 }
 
 /// Says in which cycle something failed.
@@ -76,6 +97,15 @@ pub enum CycledMethod {
         /// What the covariance is multiplied by.
         inflation: f64,
     },
+    /// VAE-Var whose background is the forecast, with learned errors of x times the variance.
+    Learned {
+        /// Intervals; 0 is VAE-3DVar.
+        window: usize,
+        /// x.
+        factor: f64,
+        /// Of its cost.
+        terms: VaeTerms,
+    },
 }
 
 impl CycledMethod {
@@ -88,23 +118,34 @@ impl CycledMethod {
             Self::Static { .. } | Self::Carried { kind: CycledKind::FourDVar, .. } => "4DVar",
             Self::Carried { kind: CycledKind::Vi, .. } => "VI-4DVAR",
             Self::Carried { kind: CycledKind::Ensemble, .. } => "Ens. 4DVAR",
+            Self::Carried { kind: CycledKind::VaeVar, .. } => "VAE-Var",
+            Self::Learned { window: 0, terms, .. } => match terms {
+                VaeTerms::All => "VAE-3DVar",
+                VaeTerms::NoPrior => "VAE-3DVar, no prior",
+                VaeTerms::NoLogDet => "VAE-3DVar, no log det",
+            },
+            Self::Learned { terms, .. } => match terms {
+                VaeTerms::All => "VAE-4DVar",
+                VaeTerms::NoPrior => "VAE-4DVar, no prior",
+                VaeTerms::NoLogDet => "VAE-4DVar, no log det",
+            },
         }
     }
 
     /// Intervals of its window.
     pub fn window(self) -> usize {
         match self {
-            Self::Static { window, .. } | Self::Carried { window, .. } => window,
+            Self::Static { window, .. } | Self::Carried { window, .. } | Self::Learned { window, .. } => window,
             Self::Climatology | Self::OptimalInterpolation => 0,
         }
     }
 
-    /// x in B = x C; none where B is no multiple of C.
+    /// x in B = x C or x P_e; none where B is no multiple of either.
     pub fn factor(self) -> Option<f64> {
         match self {
             Self::Climatology | Self::Carried { .. } => None,
             Self::OptimalInterpolation => Some(1.0),
-            Self::Static { factor, .. } => Some(factor),
+            Self::Static { factor, .. } | Self::Learned { factor, .. } => Some(factor),
         }
     }
 
@@ -122,6 +163,9 @@ impl CycledMethod {
     fn together(self, other: Self) -> bool {
         match (self, other) {
             (Self::Static { window, .. }, Self::Static { window: other, .. }) => window == other,
+            (Self::Learned { window, terms, .. }, Self::Learned { window: other, terms: also, .. }) => {
+                (window, terms) == (other, also)
+            }
             (Self::Carried { kind, window, .. }, Self::Carried { kind: other, window: also, .. }) => {
                 (kind, window) == (other, also)
             }
@@ -164,6 +208,8 @@ pub struct CycledErrors {
     pub parameter_mean: Array3<f64>,
     /// Their posterior deviation.
     pub parameter_std: Array3<f64>,
+    /// Wall time of one analysis in seconds, a share of the batch that it was made in. Kept out of result files.
+    pub seconds: f64,
 }
 
 /// One method's RMSE, the mean over the scored cycles and over seeds.
@@ -199,7 +245,23 @@ impl CycleSettings {
     /// No seed, settings that cannot work, a truth that leaves the range of numbers, an engine's failure, a minimisation
     /// whose cost is not finite at the background.
     pub fn run(&self, seeds: &[u64], engine: &Engine, observer: &mut dyn Observer) -> Result<Cycles> {
+        self.run_learned(seeds, &[], engine, observer)
+    }
+
+    /// The same with what is known of background errors, one distribution for each window: static covariances are
+    /// multiples of theirs, and VAE-Var has its decoder.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; VAE-Var without a distribution for each window, or one of another number of sites.
+    pub fn run_learned(
+        &self,
+        seeds: &[u64],
+        learned: &[Vae],
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<Cycles> {
         self.check()?;
+        self.check_learned(learned)?;
         if seeds.is_empty() {
             return Err(Error::invalid("seeds", "at least one", "none", "give a seed for each experiment"));
         }
@@ -220,13 +282,18 @@ impl CycleSettings {
                 spread: blank(),
                 parameter_mean: of_parameters(),
                 parameter_std: of_parameters(),
+                seconds: 0.0,
             }
         };
         let methods = self.methods();
         let mut sets: Vec<CycledSet> = methods
             .chunk_by(|a, b| a.together(*b))
             .filter(|methods| methods[0] != CycledMethod::Climatology)
-            .map(|methods| CycledSet::new(self, methods, seeds, &mean, &climate))
+            .map(|methods| {
+                let window = self.windows.iter().position(|w| *w == methods[0].window() && !methods[0].is_baseline());
+                let vae = window.and_then(|k| learned.get(k));
+                CycledSet::new(self, methods, seeds, &mean, &climate, vae)
+            })
             .collect::<Result<_>>()?;
         let mut all: Vec<CycledErrors> = methods.iter().map(|method| errors(*method)).collect();
         for cycle in 1..=total {
@@ -241,7 +308,8 @@ impl CycleSettings {
             }
             for set in &mut sets {
                 let own = rest.split_off_mut(..set.methods.len()).expect("methods in the order of the sets");
-                set.cycle(cycle, &truths, engine, own).map_err(|e| in_cycle(e, cycle, own[0].method))?;
+                let method = set.methods[0];
+                set.cycle(cycle, &truths, engine, Some(own)).map_err(|e| in_cycle(e, cycle, method))?;
             }
             let errors = all.iter().map(|e| e.analysis.column(cycle - 1).mean().unwrap_or(f64::NAN));
             let lowest = errors.fold(f64::INFINITY, f64::min);

@@ -1,14 +1,15 @@
 //! The experiments of one window: assimilating the newest observations, and what goes on to the next cycle.
 
 use super::truth::Truth;
-use super::{CycleSettings, CycledErrors, CycledKind, CycledMethod};
+use super::{CycleSettings, CycledErrors, CycledKind, CycledMethod, VaeTerms};
 use crate::diagnostics::rmse;
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
-use crate::method::{EnsembleSettings, FourDVarSettings, PosteriorMembers, Silent, ViSettings};
+use crate::method::{EnsembleSettings, FourDVarSettings, PosteriorMembers, Silent, Vae, VaeVarSettings, ViSettings};
 use crate::problem::{Background, CovarianceFactor, ErrorCovariance, ModelError, Problem};
 use crate::random::{Stream, derived_seed};
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, concatenate, s};
+use std::time::Instant;
 
 /// What keeps a carried covariance positive definite: this share of its mean variance on the diagonal.
 const FLOOR: f64 = 1e-6;
@@ -21,6 +22,10 @@ pub(super) struct CycledSet<'a> {
     /// x C, the static part of carried backgrounds.
     fixed: Array2<f64>,
     seeds: Vec<u64>,
+    /// What is known of its background's errors.
+    vae: Option<&'a Vae>,
+    /// Of the last two forecasts of each background: the newer one minus the older. `[P, sites]`
+    pub differences: Array2<f64>,
 }
 
 /// What an assimilation leaves, problem by problem.
@@ -41,6 +46,7 @@ impl<'a> CycledSet<'a> {
         seeds: &[u64],
         mean: &Array1<f64>,
         climate: &CovarianceFactor,
+        vae: Option<&'a Vae>,
     ) -> Result<Self> {
         let (count, intervals) = (methods.len() * seeds.len(), methods[0].window());
         let window = settings.window(intervals);
@@ -59,7 +65,8 @@ impl<'a> CycledSet<'a> {
             }
             _ => {
                 let factors = methods.iter().flat_map(|m| vec![m.factor().expect("it assimilates"); seeds.len()]);
-                (vec![climate.clone()], factors.collect())
+                let errors = vae.map(|vae| CovarianceFactor::new(vae.covariance.clone())).transpose()?;
+                (vec![errors.unwrap_or_else(|| climate.clone())], factors.collect())
             }
         };
         let parameters = Array1::from_vec(settings.parameters(settings.forcing));
@@ -84,16 +91,35 @@ impl<'a> CycledSet<'a> {
             seeds: seeds.repeat(methods.len()),
             truth: None,
         };
-        Ok(Self { settings, methods: methods.to_vec(), problem, fixed, seeds: seeds.to_vec() })
+        let differences = Array2::zeros((count, settings.sites));
+        Ok(Self { settings, methods: methods.to_vec(), problem, fixed, seeds: seeds.to_vec(), vae, differences })
     }
 
-    /// Assimilates the newest observations of all truths, in the cycle of that number from 1 on, and scores.
+    /// Errors of the backgrounds of the cycle that comes, x_true - x_b: `[P, sites]`.
+    pub fn background_errors(&self, truths: &[Truth]) -> Array2<f64> {
+        let window = self.methods[0].window();
+        let mut errors = Array2::zeros(self.differences.raw_dim());
+        for (p, mut to) in errors.outer_iter_mut().enumerate() {
+            to.assign(&(&truths[p % truths.len()].state(window) - &self.problem.background.mean_of(p)));
+        }
+        errors
+    }
+
+    /// Takes the mean of what is known of its errors off a Gaussian's backgrounds; a decoder has it in itself.
+    fn unbias(&mut self) {
+        if let (Some(vae), CycledMethod::Static { .. }) = (self.vae, self.methods[0]) {
+            self.problem.background.mean += &vae.mean;
+        }
+    }
+
+    /// Assimilates the newest observations of all truths, in the cycle of that number from 1 on, and scores it where
+    /// `errors` has a place for it.
     pub fn cycle(
         &mut self,
         cycle: usize,
         truths: &[Truth],
         engine: &Engine,
-        errors: &mut [CycledErrors],
+        errors: Option<&mut [CycledErrors]>,
     ) -> Result<()> {
         let window = self.methods[0].window();
         let first = window.max(1).div_ceil(self.settings.shift);
@@ -112,8 +138,13 @@ impl<'a> CycledSet<'a> {
                 self.problem.background.mean.row_mut(p).assign(&start);
             }
         }
+        let clock = Instant::now();
         let analyses = self.assimilate(cycle, engine)?;
-        for p in 0..self.problem.count() {
+        let seconds = clock.elapsed().as_secs_f64() / self.problem.count() as f64;
+        let errors = errors.unwrap_or_default();
+        let cycles = self.settings.burn_in + self.settings.cycles + 1 - first;
+        errors.iter_mut().for_each(|errors| errors.seconds += seconds / cycles as f64);
+        for p in 0..if errors.is_empty() { 0 } else { self.problem.count() } {
             let (errors, at) = (&mut errors[p / truths.len()], [p % truths.len(), cycle - 1]);
             let [end, start] = [0, window].map(|ago| truth(p).state(ago));
             errors.analysis[at] = rmse_of(analyses.analysis.slice(s![p, window, ..]), end);
@@ -140,7 +171,15 @@ impl<'a> CycledSet<'a> {
         }
         let CycledMethod::Carried { kind, .. } = self.methods[0] else {
             let descent = FourDVarSettings { starts: settings.starts, ..FourDVarSettings::default() };
-            let minima = descent.minima(&self.problem, engine, &mut Silent)?;
+            let minima = match self.methods[0] {
+                CycledMethod::Learned { terms, .. } => {
+                    let (prior_term, log_det_term) = (terms != VaeTerms::NoPrior, terms != VaeTerms::NoLogDet);
+                    let settings = VaeVarSettings { prior_term, log_det_term, ..VaeVarSettings::default() };
+                    let vae = self.vae.expect("checked: one for each window");
+                    settings.minima(vae, &descent, &self.problem, engine, &mut Silent)?
+                }
+                _ => descent.minima(&self.problem, engine, &mut Silent)?,
+            };
             let parameters = self.parameters_in(&minima.controls);
             let std = minima.parameter_std.unwrap_or_else(|| Array2::zeros(parameters.raw_dim()));
             return Ok(Analyses {
@@ -162,7 +201,7 @@ impl<'a> CycledSet<'a> {
             .members(&self.problem, engine, settings.starts, &mut Silent)?,
             CycledKind::Ensemble => EnsembleSettings { members: settings.members, ..EnsembleSettings::default() }
                 .posterior_members(&self.problem, engine, settings.starts, &mut Silent)?,
-            CycledKind::FourDVar => unreachable!("it carries nothing"),
+            CycledKind::FourDVar | CycledKind::VaeVar => unreachable!("they carry nothing"),
         };
         self.forecast(found, engine)
     }
@@ -213,12 +252,14 @@ impl<'a> CycledSet<'a> {
         let at = self.settings.shift;
         let background = &mut self.problem.background;
         background.mean.assign(&analyses.analysis.index_axis(Axis(1), at));
+        self.differences = &background.mean - &analyses.background.index_axis(Axis(1), at);
         if let Some(std) = &mut self.problem.parameter_std {
             let [mean, deviation] = &analyses.parameters;
             self.problem.parameters.assign(mean);
             std.assign(&(deviation * self.settings.parameter_inflation.sqrt()));
         }
         if analyses.members.is_empty() {
+            self.unbias();
             return Ok(());
         }
         let share = self.settings.static_share;

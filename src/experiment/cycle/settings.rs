@@ -1,7 +1,8 @@
 //! The settings of cycled assimilation: at once command-line flags and keys of a configuration file.
 
-use super::{CycledKind, CycledMethod};
+use super::{CycledKind, CycledMethod, VaeTerms};
 use crate::error::{Error, Result};
+use crate::method::Vae;
 use crate::model::Model;
 use crate::posterior::Family;
 use crate::problem::{PointFunction, Window};
@@ -74,8 +75,9 @@ pub struct CycleSettings {
     /// assimilated. Default: 1
     #[arg(long, value_name = "N")]
     pub shift: usize,
-    /// Factors x in B = x C, with C the climatological covariance; each goes with each window of 4dvar. The first is that of
-    /// the static part of the others' backgrounds. Default: 0.02
+    /// Factors x in B = x C, with C the climatological covariance, or x P_e with that of background errors (--errors); each
+    /// goes with each window of 4dvar and vae-var. The first is that of the static part of the others' backgrounds.
+    /// Default: 0.02
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub factors: Vec<f64>,
     /// Factors on the covariance that vi and ensemble carry from one cycle to the next; each goes with each window.
@@ -89,6 +91,18 @@ pub struct CycleSettings {
     /// inflation it takes. Default: 400
     #[arg(long, value_name = "N")]
     pub members: usize,
+    /// Terms of the cost of vae-var beside the observations; each goes with each window and factor. Default: all
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub vae_terms: Vec<VaeTerms>,
+    /// Background errors that are collected to learn from, by cycles of 4dvar with each window. Default: 20000
+    #[arg(long, value_name = "N")]
+    pub error_samples: usize,
+    /// Experiments that make them, side by side, each after a burn-in. Default: 100
+    #[arg(long, value_name = "N")]
+    pub error_experiments: usize,
+    /// Factors x in B = x C of those cycles: one for all windows, or one for each. Default: 0.02
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub error_factors: Vec<f64>,
     /// Starting points of each minimisation of the cost: the background, and draws around it. Default: 1
     #[arg(long, value_name = "N")]
     pub starts: usize,
@@ -143,6 +157,10 @@ impl Default for CycleSettings {
             inflations: vec![1.1],
             static_share: 0.0,
             members: 400,
+            vae_terms: vec![VaeTerms::All],
+            error_samples: 20_000,
+            error_experiments: 100,
+            error_factors: vec![0.02],
             starts: 1,
             family: Family::FullRank,
             iterations: 50,
@@ -183,6 +201,9 @@ impl CycleSettings {
                     CycledKind::FourDVar => {
                         all.extend(self.factors.iter().map(|&factor| CycledMethod::Static { window, factor }));
                     }
+                    CycledKind::VaeVar => all.extend(self.vae_terms.iter().flat_map(|&terms| {
+                        self.factors.iter().map(move |&factor| CycledMethod::Learned { window, factor, terms })
+                    })),
                     CycledKind::Vi | CycledKind::Ensemble => {
                         let of = |&inflation: &f64| CycledMethod::Carried { kind, window, inflation };
                         all.extend(self.inflations.iter().map(of));
@@ -236,6 +257,8 @@ impl CycleSettings {
             ("windows", self.windows.len()),
             ("factors", self.factors.len()),
             ("inflations", self.inflations.len()),
+            ("vae-terms", self.vae_terms.len()),
+            ("error-factors", self.error_factors.len()),
         ] {
             if count == 0 {
                 return Err(Error::invalid(what, "at least one", "none", format!("give --{what}")));
@@ -244,9 +267,14 @@ impl CycleSettings {
         let distinct = |values: &[f64]| values.iter().enumerate().all(|(k, v)| !values[..k].contains(v));
         let windows: Vec<f64> = self.windows.iter().map(|w| *w as f64).collect();
         let methods: Vec<f64> = self.methods.iter().map(|kind| f64::from(*kind as u8)).collect();
-        for (what, values) in
-            [("methods", &methods), ("windows", &windows), ("factors", &self.factors), ("inflations", &self.inflations)]
-        {
+        let terms: Vec<f64> = self.vae_terms.iter().map(|terms| f64::from(*terms as u8)).collect();
+        for (what, values) in [
+            ("methods", &methods),
+            ("windows", &windows),
+            ("factors", &self.factors),
+            ("inflations", &self.inflations),
+            ("vae-terms", &terms),
+        ] {
             if !distinct(values) {
                 return Err(Error::invalid(what, "each one once", "one that is given twice", "leave one of them out"));
             }
@@ -266,10 +294,11 @@ impl CycleSettings {
         for (what, factors, help) in [
             ("factors", &self.factors, "correct the factor on the climatological covariance"),
             ("inflations", &self.inflations, "1 carries the covariance as it is"),
+            ("error-factors", &self.error_factors, "correct the factor on the climatological covariance"),
         ] {
             factors.iter().try_for_each(|factor| number(what, *factor, true, help))?;
         }
-        if self.methods.iter().any(|kind| *kind != CycledKind::FourDVar) {
+        if self.carries() {
             let help = "give more, or a --static-share";
             let least = if self.static_share > 0.0 { 2 } else { self.sites + 2 };
             whole("members", self.members, least, 1_000_000, help)?;
@@ -280,6 +309,13 @@ impl CycleSettings {
                 return Err(Error::invalid("family", expected, self.family.name(), "choose a single Gaussian"));
             }
         }
+        if ![1, self.windows.len()].contains(&self.error_factors.len()) {
+            let expected = format!("one, or one for each of {} windows", self.windows.len());
+            let found = self.error_factors.len().to_string();
+            return Err(Error::invalid("error-factors", expected, found, "correct their number"));
+        }
+        whole("error-samples", self.error_samples, 1, 10_000_000, "correct the number of errors")?;
+        whole("error-experiments", self.error_experiments, 1, 100_000, "correct the number of experiments")?;
         whole("starts", self.starts, 1, 100_000, "1 starts at the background")?;
         whole("cycles", self.cycles, 1, MOST_CYCLES, "correct the number of cycles")?;
         let help = "burn in for at least the longest window, which has to be filled";
@@ -288,13 +324,36 @@ impl CycleSettings {
         whole("climatology", self.climatology, self.sites + 1, 100_000_000, help)
     }
 
+    /// Whether some method carries a covariance from cycle to cycle.
+    fn carries(&self) -> bool {
+        self.methods.iter().any(|kind| matches!(kind, CycledKind::Vi | CycledKind::Ensemble))
+    }
+
+    /// Refuses distributions of background errors that do not fit.
+    pub(super) fn check_learned(&self, learned: &[Vae]) -> Result<()> {
+        let refuse = |expected: String, found: String, help: &str| {
+            Err(Error::invalid("learned background errors", expected, found, help))
+        };
+        if learned.is_empty() && !self.methods.contains(&CycledKind::VaeVar) {
+            return Ok(());
+        }
+        if learned.len() != self.windows.len() {
+            let expected = format!("one distribution for each of {} windows", self.windows.len());
+            return refuse(expected, learned.len().to_string(), "train one for each, or give as many files");
+        }
+        match learned.iter().find(|vae| vae.sites() != self.sites) {
+            None => Ok(()),
+            Some(vae) => refuse(format!("{} sites", self.sites), vae.sites().to_string(), "train it for this model"),
+        }
+    }
+
     /// Refuses runs that no memory holds.
     pub(super) fn check_size(&self, seeds: usize) -> Result<()> {
         let product = |factors: &[usize]| factors.iter().try_fold(1, |a: usize, n| a.checked_mul(*n));
         let errors = product(&[4, self.methods().len(), seeds, self.burn_in + self.cycles]);
         // Observations, and trajectories of members, from background and minimum.
         let times = self.longest() + 1;
-        let carried = if self.methods.iter().all(|kind| *kind == CycledKind::FourDVar) { 0 } else { self.members };
+        let carried = if self.carries() { self.members } else { 0 };
         let experiments = self.factors.len().max(self.inflations.len());
         let problem = product(&[3 + carried, experiments, seeds, times, self.sites]);
         for (what, numbers, help) in [

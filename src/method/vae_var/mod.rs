@@ -29,6 +29,8 @@ use super::transform::Transform;
 use super::{Analysis, FourDVarSettings, Observer, Record};
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
+#[cfg(not(feature = "neural"))]
+use crate::neural::TrainingSettings;
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use nalgebra::{Cholesky, DMatrix, DVector};
@@ -83,11 +85,33 @@ impl VaeSettings {
                 return Err(Error::invalid(flag, expected, value.to_string(), "correct the setting, or leave it out"));
             }
         }
+        if !cfg!(feature = "neural") {
+            let (expected, found) = ("a build with networks", "one without");
+            let help = "build with --features neural, or give a file that was trained elsewhere";
+            return Err(Error::invalid("training of an autoencoder", expected, found, help));
+        }
         if !(self.reconstruction_std > 0.0 && self.reconstruction_std <= 1.0) {
             let found = self.reconstruction_std.to_string();
             return Err(Error::invalid("reconstruction-std", "a number above 0, at most 1", found, "0.2 is a start"));
         }
         Ok(())
+    }
+}
+
+#[cfg(not(feature = "neural"))]
+impl VaeSettings {
+    /// Trains on background errors, in a build that can.
+    ///
+    /// # Errors
+    /// Always, in this one.
+    pub fn train(
+        &self,
+        errors: ndarray::ArrayView2<f64>,
+        _: &TrainingSettings,
+        _: u64,
+        _: &mut dyn Observer,
+    ) -> Result<Vae> {
+        self.check(errors.ncols()).and_then(|()| unreachable!("refused"))
     }
 }
 

@@ -1,0 +1,89 @@
+//! Background errors to learn from, made by cycles of 3DVar or 4DVar.
+
+use super::set::CycledSet;
+use super::truth::Truth;
+use super::{CycleSettings, CycledMethod, in_cycle};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::method::{Observer, Progress};
+use crate::random::{Stream, derived_seed};
+use ndarray::{Array2, Axis, concatenate};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// What stands for a background error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorSource {
+    /// x_true - x_b, which only a twin knows
+    #[default]
+    Truth,
+    /// Differences of two forecasts for one time, from analyses one cycle apart, without a truth (NMC: Parrish & Derber
+    /// 1992)
+    Nmc,
+}
+
+/// Errors of backgrounds at the start of a window, in the order in which they were made.
+#[derive(Clone, Debug)]
+pub struct BackgroundErrors {
+    /// x_true - x_b: `[errors, sites]`.
+    pub truth: Array2<f64>,
+    /// Forecast from the newer analysis minus that from the older one: `[errors, sites]`.
+    pub nmc: Array2<f64>,
+}
+
+impl BackgroundErrors {
+    /// Those of a source: `[errors, sites]`.
+    pub fn of(&self, source: ErrorSource) -> &Array2<f64> {
+        match source {
+            ErrorSource::Truth => &self.truth,
+            ErrorSource::Nmc => &self.nmc,
+        }
+    }
+}
+
+impl CycleSettings {
+    /// Cycles 4DVar with window number `k` of the settings, `error_experiments` side by side, and collects the errors of its
+    /// backgrounds after the burn-in, `error_samples` in all. Their truths have nothing to do with those of [`Self::run`].
+    ///
+    /// # Errors
+    /// As [`Self::run`]; a caller that ends it before the last cycle.
+    pub fn background_errors(
+        &self,
+        k: usize,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<BackgroundErrors> {
+        self.check()?;
+        let experiments = self.error_experiments.min(self.error_samples);
+        self.check_size(experiments)?;
+        let seed = |k: usize| derived_seed(self.seed, Stream::Training, k as u64);
+        let seeds: Vec<u64> = (0..experiments).map(seed).collect();
+        let factor = self.error_factors[if self.error_factors.len() == 1 { 0 } else { k }];
+        let method = CycledMethod::Static { window: self.windows[k], factor };
+        let (mean, climate) = self.climatology()?;
+        let mut truths = seeds.iter().map(|&seed| Truth::new(self, seed)).collect::<Result<Vec<_>>>()?;
+        let mut set = CycledSet::new(self, &[method], &seeds, &mean, &climate, None)?;
+        let cycles = self.error_samples.div_ceil(experiments);
+        let total = self.burn_in + cycles;
+        let (mut errors, mut differences) = (Vec::with_capacity(cycles), Vec::with_capacity(cycles));
+        for cycle in 1..=total {
+            truths.par_iter_mut().try_for_each(|truth| (0..self.shift).try_for_each(|_| truth.advance(self)))?;
+            if cycle > self.burn_in {
+                errors.push(set.background_errors(&truths));
+                differences.push(set.differences.clone());
+            }
+            set.cycle(cycle, &truths, engine, None).map_err(|e| in_cycle(e, cycle, method))?;
+            let progress = Progress { method: "background errors", iteration: cycle, iterations: total, figures: &[] };
+            if observer.progress(&progress).is_break() && cycle < total {
+                let expected = format!("{total} cycles");
+                return Err(Error::invalid("background errors", expected, cycle.to_string(), "let it run"));
+            }
+        }
+        let join = |parts: Vec<Array2<f64>>| {
+            let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+            concatenate(Axis(0), &views).expect("rows of one length")
+        };
+        Ok(BackgroundErrors { truth: join(errors), nmc: join(differences) })
+    }
+}
