@@ -85,7 +85,7 @@ pub use method::ensemble::{Start, Status};
 pub use method::vi::{InitialFit, Units};
 pub use method::{
     AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minima, Minimiser,
-    Observer, PriorSettings, Progress, Record, ReferenceSettings, Silent, ViSettings,
+    Observer, PriorSettings, Progress, Record, ReferenceSettings, Silent, Vae, VaeSettings, VaeVarSettings, ViSettings,
 };
 
 // Twin experiments and presets.
@@ -95,7 +95,9 @@ pub use experiment::{
 };
 
 // Cycled assimilation and its presets.
-pub use experiment::{CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles};
+pub use experiment::{
+    BackgroundErrors, CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles, ErrorSource,
+};
 
 // Scores against a truth or a reference posterior; each one's function is in the room.
 pub use diagnostics::{

@@ -16,12 +16,14 @@ mod estimate;
 mod evidence;
 mod importance;
 mod mcmc;
+mod normality;
 mod parameters;
 mod period;
 mod psis;
 mod rank;
 mod sbc;
 mod scores;
+mod two_sample;
 mod variogram;
 mod verdict;
 
@@ -36,12 +38,14 @@ pub use estimate::{Estimate, ratio_of_squares};
 pub use evidence::{elbo, iwae, log_evidence};
 pub use importance::Corrected;
 pub use mcmc::{bulk_ess, mean_ess, r_hat};
+pub use normality::{Mardia, mardia};
 pub use parameters::ParameterQuality;
 pub use period::Periods;
 pub use psis::{Psis, k_threshold};
 pub use rank::{BAND_LEVEL, Rank, RankHistogram, rank};
 pub use sbc::{RankEcdf, Shape, UniformBand};
 pub use scores::{FitQuality, ScoreInput, ScoreReference, ScoreSummary, Scores};
+pub use two_sample::{EnergyTest, energy_test, thinned};
 pub use variogram::{FARTHEST_PAIR, variogram_score};
 pub use verdict::{
     JudgedVerdict, OtherMinimum, TRUSTED_COVERAGE, TRUSTED_MEAN_GAP, Trust, Verdict, VerdictCount, VerdictInput,

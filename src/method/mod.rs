@@ -22,7 +22,7 @@ pub use four_d_var::{Minima, Settings as FourDVarSettings};
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
 pub use reference::Settings as ReferenceSettings;
-pub use vae_var::{CostTerms, Settings as VaeVarSettings, Vae, VaeSettings};
+pub use vae_var::{Settings as VaeVarSettings, Vae, VaeSettings};
 pub use vi::{InitialFit, Settings as ViSettings, Units};
 
 use crate::engine::Engine;

@@ -5,14 +5,16 @@
 use nalgebra::{Cholesky, DMatrix};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-/// h_0 = z; h_l = tanh(h_{l-1} W_l + b_l) in the hidden layers; the last layer is linear. Without hidden layers it is an
-/// affine map.
+/// h_0 = z; h_l = tanh(h_{l-1} W_l + b_l) in the hidden layers; the last layer is linear, and z S is added to it. Without
+/// hidden layers it is an affine map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// W_l, layer by layer: `[inputs, outputs]`.
     pub weights: Vec<Array2<f64>>,
     /// b_l: `[outputs]`.
     pub biases: Vec<Array1<f64>>,
+    /// S, past all layers: `[inputs, outputs]`.
+    pub skip: Array2<f64>,
 }
 
 impl Network {
@@ -36,7 +38,7 @@ impl Network {
                 h.mapv_inplace(f64::tanh);
             }
         }
-        h
+        h + rows.dot(&self.skip)
     }
 
     /// The same of one input, with what derivatives need.
@@ -49,15 +51,25 @@ impl Network {
             h.mapv_inplace(f64::tanh);
             hidden.push(h.clone());
         }
-        let output = h.dot(&self.weights[last]) + &self.biases[last];
+        let output = h.dot(&self.weights[last]) + &self.biases[last] + z.dot(&self.skip);
         Evaluated { network: self, hidden, output }
+    }
+
+    /// The network with its outputs multiplied.
+    pub fn stretched(mut self, factor: f64) -> Self {
+        if let (Some(weights), Some(bias)) = (self.weights.last_mut(), self.biases.last_mut()) {
+            *weights *= factor;
+            *bias *= factor;
+        }
+        self.skip *= factor;
+        self
     }
 
     /// The network of some of its inputs, the others 0.
     pub fn select_inputs(&self, inputs: &[usize]) -> Self {
         let mut weights = self.weights.clone();
         weights[0] = weights[0].select(Axis(0), inputs);
-        Self { weights, biases: self.biases.clone() }
+        Self { weights, biases: self.biases.clone(), skip: self.skip.select(Axis(0), inputs) }
     }
 }
 
@@ -73,18 +85,18 @@ pub struct Evaluated<'a> {
 impl Evaluated<'_> {
     /// J' g: from the gradient with respect to the output, `[outputs]`, to that with respect to the input, `[inputs]`.
     pub fn pull_back(&self, by_output: ArrayView1<f64>) -> Array1<f64> {
-        let Network { weights, .. } = self.network;
+        let Network { weights, skip, .. } = self.network;
         let mut g = weights[weights.len() - 1].dot(&by_output);
         for (weights, h) in weights.iter().zip(&self.hidden).rev() {
             g.zip_mut_with(h, |g, h| *g *= 1.0 - h * h);
             g = weights.dot(&g);
         }
-        g
+        g + skip.dot(&by_output)
     }
 
     /// J' after each layer, the hidden ones before and after their slopes: `[inputs, outputs]`.
     fn jacobians(&self) -> (Vec<[Array2<f64>; 2]>, Array2<f64>) {
-        let Network { weights, .. } = self.network;
+        let Network { weights, skip, .. } = self.network;
         let mut before: Option<Array2<f64>> = None;
         let mut all = Vec::with_capacity(self.hidden.len());
         for (weights, h) in weights.iter().zip(&self.hidden) {
@@ -95,7 +107,7 @@ impl Evaluated<'_> {
         }
         let last = &weights[weights.len() - 1];
         let jacobian = before.map_or_else(|| last.clone(), |j| j.dot(last));
-        (all, jacobian)
+        (all, jacobian + skip)
     }
 
     /// The Jacobian dD/dz: `[outputs, inputs]`.
@@ -139,5 +151,92 @@ impl Evaluated<'_> {
             }
         }
         (value, by_h.slice(s![..inputs]).to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Stream, standard_normals};
+
+    /// `layers`: the sizes from the inputs on.
+    fn network(layers: &[usize]) -> Network {
+        let normals = |k: u32, rows: usize, columns: usize| {
+            standard_normals(7, Stream::Weights, k, 0..rows, columns) / (rows as f64).sqrt()
+        };
+        let pairs: Vec<_> = layers.windows(2).collect();
+        Network {
+            weights: pairs.iter().enumerate().map(|(l, p)| normals(l as u32, p[0], p[1])).collect(),
+            biases: pairs.iter().enumerate().map(|(l, p)| normals(50 + l as u32, 1, p[1]).row(0).to_owned()).collect(),
+            skip: normals(90, layers[0], layers[layers.len() - 1]),
+        }
+    }
+
+    const SHAPES: [&[usize]; 4] = [&[3, 3], &[3, 8, 3], &[4, 9, 7, 4], &[2, 9, 7, 6, 5]];
+
+    fn point(n: usize) -> Array1<f64> {
+        standard_normals(3, Stream::Starts, 0, 2..3, n).row(0).to_owned()
+    }
+
+    #[test]
+    fn jacobians_are_those_of_differences() {
+        for shape in SHAPES {
+            let (network, z) = (network(shape), point(shape[0]));
+            let (jacobian, step) = (network.at(z.view()).jacobian(), 1e-5);
+            for j in 0..z.len() {
+                let side = |sign: f64| {
+                    let mut moved = z.clone();
+                    moved[j] += sign * step;
+                    network.evaluate(moved.view().insert_axis(Axis(0))).row(0).to_owned()
+                };
+                let difference = (side(1.0) - side(-1.0)) / (2.0 * step);
+                let gap = (&difference - &jacobian.column(j)).iter().fold(0.0f64, |m, d| m.max(d.abs()));
+                assert!(gap < 1e-9, "{shape:?}: {gap}");
+            }
+            let g = point(jacobian.nrows());
+            let back = network.at(z.view()).pull_back(g.view());
+            assert!((back - jacobian.t().dot(&g)).iter().all(|d| d.abs() < 1e-13), "{shape:?}");
+        }
+    }
+
+    /// The value against the determinant of the Jacobian itself, the gradient against differences of the value.
+    #[test]
+    fn log_volumes_and_their_gradients() {
+        for shape in SHAPES {
+            for ridge in [0.0, 0.3] {
+                let (network, z) = (network(shape), point(shape[0]));
+                let (value, gradient) = network.at(z.view()).log_volume(ridge);
+                let j = network.at(z.view()).jacobian();
+                let j = DMatrix::from_fn(j.nrows(), j.ncols(), |i, k| j[[i, k]]);
+                let want = if ridge == 0.0 && j.is_square() {
+                    j.determinant().abs().ln()
+                } else {
+                    let gram = j.transpose() * &j + DMatrix::identity(j.ncols(), j.ncols()) * ridge * ridge;
+                    0.5 * gram.determinant().ln()
+                };
+                assert!((value - want).abs() < 1e-12, "{shape:?}, {ridge}: {value} {want}");
+                let step = 1e-5;
+                for k in 0..z.len() {
+                    let side = |sign: f64| {
+                        let mut moved = z.clone();
+                        moved[k] += sign * step;
+                        network.at(moved.view()).log_volume(ridge).0
+                    };
+                    let difference = (side(1.0) - side(-1.0)) / (2.0 * step);
+                    assert!((difference - gradient[k]).abs() < 1e-8, "{shape:?}: {difference} {}", gradient[k]);
+                }
+                assert_eq!(shape.len() > 2, gradient.iter().any(|g| g.abs() > 1e-3), "{shape:?}: nothing to see");
+            }
+        }
+    }
+
+    #[test]
+    fn inputs_left_out_are_zero() {
+        let network = network(&[4, 9, 7, 4]);
+        let part = network.select_inputs(&[0, 2]);
+        let [whole, part] = [network.at(ndarray::array![0.3, 0.0, -1.2, 0.0].view()).output, {
+            part.at(ndarray::array![0.3, -1.2].view()).output
+        }];
+        assert!((whole - part).iter().all(|d| d.abs() < 1e-15));
     }
 }

@@ -19,14 +19,23 @@ impl Vae {
             .collect();
         let mut writer = Writer::default();
         writer.numbers("error_mean", &["site"], "1", "mean of the background errors", &self.mean)?;
-        writer.numbers("error_std", &["site"], "1", "standard deviation of the background errors", &self.std)?;
         let long = "sample covariance of the background errors";
         writer.numbers("error_covariance", &["site", "site_2"], "1", long, &self.covariance)?;
+        let long = "a square root of that, which whitens them";
+        writer.numbers("error_root", &["site", "site_2"], "1", long, &self.root)?;
         let long = "mean KL divergence of a latent from its prior, in nats";
         writer.numbers("latent_kl", &["latent"], "1", long, &self.latent_kl)?;
         for Layer { weight, bias, from, to, weights, biases } in &layers {
             writer.numbers(weight, &[from, to], "1", "weights of a layer", *weights)?;
             writer.numbers(bias, &[to], "1", "bias of a layer", *biases)?;
+        }
+        for (name, network) in &names {
+            let (variable, from, to) = if *name == "encoder" {
+                ("encoder_skip", "site", "encoder_outputs")
+            } else {
+                ("decoder_skip", "latent", "site")
+            };
+            writer.numbers(variable, &[from, to], "1", "what goes past all layers", &network.skip)?;
         }
         let TrainingHistory { training, held_out, best, stopped_early } = &self.history;
         if !training.is_empty() {
@@ -56,11 +65,15 @@ impl Vae {
             return Err(reader.refuse("expected a learned error distribution, found another NetCDF file", help));
         }
         let mean: Array1<f64> = reader.numbers("error_mean", &["site"])?;
-        let std = reader.numbers("error_std", &["site"])?;
         let covariance = reader.numbers("error_covariance", &["site", "site_2"])?;
+        let root = reader.numbers("error_root", &["site", "site_2"])?;
         let latent_kl = reader.numbers("latent_kl", &["latent"])?;
-        let encoder = if reader.has("encoder_weight_0") { Some(network(&mut reader, "encoder")?) } else { None };
-        let decoder = network(&mut reader, "decoder")?;
+        let encoder = if reader.has("encoder_weight_0") {
+            Some(network(&mut reader, "encoder", ["site", "encoder_outputs"])?)
+        } else {
+            None
+        };
+        let decoder = network(&mut reader, "decoder", ["latent", "site"])?;
         let curve = |reader: &mut Reader, name: &str| -> Result<Vec<f64>> {
             if !reader.has(name) {
                 return Ok(Vec::new());
@@ -74,7 +87,7 @@ impl Vae {
             stopped_early: reader.integer("stopped_early", Some(0))? == 1,
         };
         let s = reader.number("reconstruction_std")?;
-        reader.name_file(Self::new(mean, std, covariance, encoder, decoder, s, latent_kl, history))
+        reader.name_file(Self::new(mean, covariance, root, encoder, decoder, s, latent_kl, history))
     }
 }
 
@@ -82,7 +95,7 @@ impl Vae {
 const KIND: &str = "background error VAE";
 
 /// The layers of a network, as many as there are.
-fn network(reader: &mut Reader, name: &str) -> Result<Network> {
+fn network(reader: &mut Reader, name: &str, ends: [&str; 2]) -> Result<Network> {
     let (mut weights, mut biases) = (Vec::<Array2<f64>>::new(), Vec::<Array1<f64>>::new());
     while weights.is_empty() || reader.has(&format!("{name}_weight_{}", weights.len())) {
         let l = weights.len();
@@ -90,7 +103,8 @@ fn network(reader: &mut Reader, name: &str) -> Result<Network> {
         weights.push(reader.numbers(&format!("{name}_weight_{l}"), &[&from, &to])?);
         biases.push(reader.numbers(&format!("{name}_bias_{l}"), &[&to])?);
     }
-    Ok(Network { weights, biases })
+    let skip = reader.numbers(&format!("{name}_skip"), &ends)?;
+    Ok(Network { weights, biases, skip })
 }
 
 /// A layer with the names of its variables and dimensions.

@@ -6,7 +6,7 @@
 //!
 //! `J(z) = 1/2 |z|^2 + log |det dD/dz| + 1/2 sum_t |y_t - H(M_t(x_b + D(z)))|^2_R^-1`,
 //!
-//! where the determinant is `1/2 log det(J'J + s^2 I)` with J = dD/dz in standardised errors and s the deviation of the
+//! where the determinant is `1/2 log det(J'J + s^2 I)` with J = dD/dz in whitened errors and s the deviation of the
 //! reconstruction, that of a Gaussian with the covariance J J' + s^2 I (derived), which serves any number of latents. Over a
 //! window this is VAE-4DVar, at a single time VAE-3DVar; an affine decoder D(z) = L z makes it 4DVAR with B = L L'.
 
@@ -17,8 +17,9 @@ mod training;
 mod vae;
 
 pub use decoder::{Evaluated, Network};
+use vae::CostTerms;
 pub(super) use vae::Increment;
-pub use vae::{CostTerms, DEAD, Vae};
+pub use vae::{DEAD, Vae};
 
 use super::control::control_records;
 use super::descent::{Rest, Windows};
@@ -90,9 +91,9 @@ impl VaeSettings {
             let help = "build with --features neural, or give a file that was trained elsewhere";
             return Err(Error::invalid("training of an autoencoder", expected, found, help));
         }
-        if !(self.reconstruction_std > 0.0 && self.reconstruction_std <= 1.0) {
+        if !(self.reconstruction_std > 0.0 && self.reconstruction_std <= 0.9) {
             let found = self.reconstruction_std.to_string();
-            return Err(Error::invalid("reconstruction-std", "a number above 0, at most 1", found, "0.2 is a start"));
+            return Err(Error::invalid("reconstruction-std", "a number above 0, at most 0.9", found, "0.2 is a start"));
         }
         Ok(())
     }
@@ -165,7 +166,7 @@ impl Settings {
     }
 
     fn terms(&self) -> CostTerms {
-        CostTerms { prior: self.prior_term, log_det: self.log_det_term, observation: self.observation_term }
+        CostTerms { prior: self.prior_term, log_det: self.log_det_term }
     }
 
     /// Assimilates every problem of the set: one analysis each, whose `seconds` are those of the whole set. Errors are

@@ -1,4 +1,8 @@
-//! Trains the autoencoder: reconstruction of standardised errors to within s, and the latents' divergence from N(0, I).
+//! Trains the autoencoder: reconstruction of whitened errors to within s, and the latents' divergence from N(0, I).
+//!
+//! Encoder and decoder start as those of the Gaussian with the errors' covariance, probabilistic PCA (Tipping & Bishop
+//! 1999): u = sqrt(1 - s^2) z and back, with networks beside them that say nothing yet. What is learned is what is not
+//! Gaussian, and by what is held out it cannot become worse than the Gaussian.
 
 use super::{Network, Vae, VaeSettings};
 use crate::error::{Error, Result};
@@ -7,6 +11,7 @@ use crate::neural::{self, Activation, Dense, Learner, Matrix, TrainingSettings};
 use crate::problem::check_finite;
 use crate::random::{Stream, standard_normals};
 use burn_tensor::{Device, Tensor};
+use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 impl VaeSettings {
@@ -34,11 +39,7 @@ impl VaeSettings {
         let mean = known.mean_axis(Axis(0)).expect("errors to train with");
         let departures = &known - &mean;
         let covariance = departures.t().dot(&departures) / (known.nrows() - 1) as f64;
-        let std = covariance.diag().mapv(f64::sqrt);
-        if let Some(site) = std.iter().position(|s| *s <= 0.0) {
-            let what = format!("background errors at site {site}");
-            return Err(Error::invalid(what, "errors that vary", "all the same", "cycle with observation errors"));
-        }
+        let (root, whitening) = roots(&covariance)?;
         let latents = self.latents.unwrap_or(sites);
         let shape = |inputs, outputs| Dense {
             inputs,
@@ -46,10 +47,10 @@ impl VaeSettings {
             width: self.vae_width,
             hidden: self.vae_hidden,
             activation: Activation::Tanh,
-            gain: 0.1,
+            gain: 0.0,
         };
         let mut learner = VaeLearner {
-            standardised: (&errors - &mean) / &std,
+            whitened: (&errors - &mean).dot(&whitening),
             encoder: shape(sites, 2 * latents),
             decoder: shape(latents, sites),
             latents,
@@ -61,15 +62,34 @@ impl VaeSettings {
         let units = neural::units(&matrices);
         let history = neural::train("VAE", &mut learner, &mut theta, units, count, training, seed, observer)?;
         let (encoder, decoder) = learner.networks(&theta);
-        let judged = learner.standardised.slice(s![known.nrows().., ..]);
+        let judged = learner.whitened.slice(s![known.nrows().., ..]);
         let divergence = learner.divergence(&encoder, judged);
-        Vae::new(mean, std, covariance, Some(encoder), decoder, self.reconstruction_std, divergence, history)
+        let s = self.reconstruction_std;
+        Vae::new(mean, covariance, root, Some(encoder), decoder, s, divergence, history)
     }
+}
+
+/// Principal components of a covariance, each of variance 1: a root whose columns they are, the leading one first, and
+/// what rows are multiplied by to have them.
+fn roots(covariance: &Array2<f64>) -> Result<(Array2<f64>, Array2<f64>)> {
+    let n = covariance.nrows();
+    let eigen = SymmetricEigen::new(DMatrix::from_fn(n, n, |i, j| covariance[[i, j]]));
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| eigen.eigenvalues[*b].total_cmp(&eigen.eigenvalues[*a]));
+    let (most, least) = (eigen.eigenvalues[order[0]], eigen.eigenvalues[order[n - 1]]);
+    if !(least > 1e-12 * most) {
+        let found = format!("eigenvalues from {least:.1e} to {most:.1e}");
+        let help = "collect more errors, of cycles in which every site has some";
+        return Err(Error::invalid("covariance of the background errors", "one of full rank", found, help));
+    }
+    let component = |i: usize, k: usize| (eigen.eigenvectors[(i, order[k])], eigen.eigenvalues[order[k]].sqrt());
+    let with = |of: fn((f64, f64)) -> f64| Array2::from_shape_fn((n, n), |(i, k)| of(component(i, k)));
+    Ok((with(|(v, root)| v * root), with(|(v, root)| v / root)))
 }
 
 struct VaeLearner {
     /// `[errors, sites]`
-    standardised: Array2<f64>,
+    whitened: Array2<f64>,
     encoder: Dense,
     decoder: Dense,
     latents: usize,
@@ -92,22 +112,28 @@ impl VaeLearner {
             let shape = [values.nrows(), values.ncols()];
             neural::tensor(values.iter().map(|v| *v as f32).collect(), shape, device)
         };
-        let x = tensor(self.standardised.select(Axis(0), examples));
+        let x = tensor(self.whitened.select(Axis(0), examples));
         let eps = tensor(standard_normals(self.seed, Stream::Training, step, 0..rows, n));
         let (encoder, decoder) = weights.split_at(2 * (self.encoder.hidden + 1));
         let latent = self.encoder.evaluate(encoder, x.clone());
-        let mean = latent.clone().slice([0..rows, 0..n]);
-        let log_variance = latent.slice([0..rows, n..2 * n]);
+        let mean = latent.clone().slice([0..rows, 0..n]) + x.clone().slice([0..rows, 0..n]) * self.past();
+        let log_variance = latent.slice([0..rows, n..2 * n]) + 2.0 * self.s.ln();
         let z = mean.clone() + (log_variance.clone() * 0.5).exp() * eps;
-        let gap = self.decoder.evaluate(decoder, z) - x;
+        let rest = Tensor::zeros([rows, self.decoder.outputs - n], device);
+        let gap = self.decoder.evaluate(decoder, z.clone()) + Tensor::cat(vec![z * self.past(), rest], 1) - x;
         let reconstruction = (gap.clone() * gap).sum() / (2.0 * self.s * self.s);
         let divergence = (mean.clone() * mean + log_variance.clone().exp() - log_variance - 1.0).sum() * 0.5;
         (reconstruction + divergence) / rows as f64
     }
 
+    /// What goes past the networks.
+    fn past(&self) -> f64 {
+        (1.0 - self.s * self.s).sqrt()
+    }
+
     /// Encoder and decoder of these parameters.
     fn networks(&self, theta: &[f64]) -> (Network, Network) {
-        let mut rest = theta;
+        let (mut rest, past) = (theta, self.past());
         let mut network = |dense: &Dense| {
             let (mut weights, mut biases) = (Vec::new(), Vec::new());
             for pair in dense.matrices().chunks_exact(2) {
@@ -120,9 +146,14 @@ impl VaeLearner {
                 weights.push(Array2::from_shape_vec(pair[0].shape, take(&pair[0])).expect("as many numbers"));
                 biases.push(Array1::from_vec(take(&pair[1])));
             }
-            Network { weights, biases }
+            let skip = Array2::from_shape_fn((dense.inputs, dense.outputs), |(i, j)| if i == j { past } else { 0.0 });
+            Network { weights, biases, skip }
         };
-        (network(&self.encoder), network(&self.decoder))
+        let (mut encoder, decoder) = (network(&self.encoder), network(&self.decoder));
+        encoder.skip.slice_mut(s![.., self.latents..]).fill(0.0);
+        let last = encoder.biases.last_mut().expect("a last layer");
+        last.slice_mut(s![self.latents..]).mapv_inplace(|b| b + 2.0 * self.s.ln());
+        (encoder, decoder)
     }
 
     /// Mean KL divergence of each latent over errors: `[latents]`.
@@ -170,7 +201,7 @@ mod tests {
     fn the_gradient_of_the_loss_is_that_of_differences() {
         let settings = VaeSettings { latents: Some(2), vae_width: 5, vae_hidden: 1, ..VaeSettings::default() };
         let mut learner = VaeLearner {
-            standardised: errors(40),
+            whitened: errors(40),
             encoder: Dense { inputs: 3, outputs: 4, width: 5, hidden: 1, activation: Activation::Tanh, gain: 0.5 },
             decoder: Dense { inputs: 2, outputs: 3, width: 5, hidden: 1, activation: Activation::Tanh, gain: 0.5 },
             latents: settings.latents.unwrap(),
@@ -204,7 +235,7 @@ mod tests {
         assert!(lost < 0.1, "{lost} of the variance is lost");
         // E[e_0^2 e_2] = 1.4 / the deviations, where a Gaussian has 0.
         let third = |e: &Array2<f64>| {
-            let e = (e - &vae.mean) / &vae.std;
+            let e = (e - &vae.mean) / &vae.covariance.diag().mapv(f64::sqrt);
             e.outer_iter().map(|e| e[0] * e[0] * e[2]).sum::<f64>() / e.nrows() as f64
         };
         let (learned, true_one) = (third(&vae.draw(1, 4000)), third(&errors));

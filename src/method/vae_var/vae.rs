@@ -5,31 +5,33 @@ use crate::error::{Error, Result};
 use crate::neural::TrainingHistory;
 use crate::problem::CovarianceFactor;
 use crate::random::{Stream, standard_normals};
+use nalgebra::DMatrix;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 /// KL divergence of a latent from its prior, in nats, below which it carries nothing and is left out.
 pub const DEAD: f64 = 0.01;
 
-/// Background errors e = x_true - x_b as mean + std * net(z), z ~ N(0, I).
+/// Background errors e = x_true - x_b as mean + root D(z), z ~ N(0, I), with D near the identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vae {
     /// Mean of the training errors: `[sites]`.
     pub mean: Array1<f64>,
-    /// Their standard deviations, by which they are divided: `[sites]`.
-    pub std: Array1<f64>,
     /// Their sample covariance, what a Gaussian would know of them: `[sites, sites]`.
     pub covariance: Array2<f64>,
-    /// From a standardised error to mean and log variance of its latents; none for a decoder that was not trained.
+    /// A square root of it, root root' = covariance, by whose inverse the errors are whitened: `[sites, sites]`.
+    pub root: Array2<f64>,
+    /// From a whitened error to mean and log variance of its latents; none for a decoder that was not trained.
     pub encoder: Option<Network>,
-    /// From all latents to a standardised error.
+    /// From all latents to a whitened error.
     pub decoder: Network,
-    /// Deviation s of the reconstruction, in standard deviations of the errors.
+    /// Deviation s of the reconstruction of a whitened error.
     pub reconstruction_std: f64,
     /// Mean KL divergence of each latent from its prior over the errors held out, in nats: `[latents]`.
     pub latent_kl: Array1<f64>,
     /// How it was trained.
     pub history: TrainingHistory,
-    /// The decoder of the latents that carry something.
+    /// The decoder of the latents that carry something, stretched by 1 / sqrt(1 - s^2): what the noise of the reconstruction
+    /// would add to the variance of its errors.
     live: Network,
 }
 
@@ -42,8 +44,8 @@ impl Vae {
     #[expect(clippy::too_many_arguments, reason = "what it consists of")]
     pub fn new(
         mean: Array1<f64>,
-        std: Array1<f64>,
         covariance: Array2<f64>,
+        root: Array2<f64>,
         encoder: Option<Network>,
         decoder: Network,
         reconstruction_std: f64,
@@ -54,9 +56,10 @@ impl Vae {
         let refuse =
             |what: &str, expected: String, found: String| Err(Error::invalid(what, expected, found, "train it again"));
         for (what, found, expected) in [
-            ("std of the errors", std.len(), sites),
             ("covariance of the errors", covariance.nrows(), sites),
             ("columns of their covariance", covariance.ncols(), sites),
+            ("root of their covariance", root.nrows(), sites),
+            ("columns of that root", root.ncols(), sites),
             ("outputs of the decoder", decoder.outputs(), sites),
             ("inputs of the decoder", decoder.inputs(), latents),
             ("inputs of the encoder", encoder.as_ref().map_or(sites, Network::inputs), sites),
@@ -67,16 +70,16 @@ impl Vae {
             }
         }
         let networks = encoder.iter().chain([&decoder]);
-        let numbers = networks.flat_map(|n| n.weights.iter().flatten().chain(n.biases.iter().flatten()));
-        let own = mean.iter().chain(&std).chain(&covariance).chain(&latent_kl).chain([&reconstruction_std]);
-        if let Some(v) = own.chain(numbers).find(|v| !v.is_finite()) {
+        let of = |n: &Network| {
+            n.weights.iter().chain([&n.skip]).flatten().chain(n.biases.iter().flatten()).copied().collect()
+        };
+        let numbers: Vec<f64> = networks.flat_map(|n| -> Vec<f64> { of(n) }).collect();
+        let own = mean.iter().chain(&covariance).chain(&root).chain(&latent_kl).chain([&reconstruction_std]);
+        if let Some(v) = own.chain(&numbers).find(|v| !v.is_finite()) {
             return refuse("a learned error distribution", "finite numbers".into(), v.to_string());
         }
-        if let Some(s) = std.iter().find(|s| **s <= 0.0) {
-            return refuse("std of the errors", "deviations > 0".into(), s.to_string());
-        }
-        if reconstruction_std < 0.0 || latents == 0 || latents > sites {
-            let expected = format!("1 to {sites} latents and a reconstruction to within a deviation >= 0");
+        if !(0.0..1.0).contains(&reconstruction_std) || latents == 0 || latents > sites {
+            let expected = format!("1 to {sites} latents and a reconstruction to within a deviation below 1");
             return refuse("a learned error distribution", expected, format!("{latents}, {reconstruction_std}"));
         }
         let alive: Vec<usize> = (0..latents).filter(|k| latent_kl[*k] >= DEAD).collect();
@@ -85,8 +88,9 @@ impl Vae {
             let help = "lower --reconstruction-std or train for longer";
             return Err(Error::invalid("KL divergence of the latents", "one that carries something", found, help));
         }
-        let live = decoder.select_inputs(&alive);
-        Ok(Self { mean, std, covariance, encoder, decoder, reconstruction_std, latent_kl, history, live })
+        let live =
+            decoder.select_inputs(&alive).stretched((1.0 - reconstruction_std * reconstruction_std).sqrt().recip());
+        Ok(Self { mean, covariance, root, encoder, decoder, reconstruction_std, latent_kl, history, live })
     }
 
     /// The Gaussian N(mean, B) as an affine decoder without a ridge.
@@ -94,13 +98,11 @@ impl Vae {
     /// # Errors
     /// A mean of another length than B, numbers that are not finite.
     pub fn gaussian(mean: Array1<f64>, b: &CovarianceFactor) -> Result<Self> {
-        let (std, sites) = (b.covariance.diag().mapv(f64::sqrt), mean.len());
-        let mut rows = b.lower.clone();
-        rows.outer_iter_mut().zip(&std).for_each(|(mut row, s)| row /= *s);
-        let weights = vec![rows.reversed_axes().as_standard_layout().to_owned()];
-        let decoder = Network { weights, biases: vec![Array1::zeros(sites)] };
+        let sites = mean.len();
+        let layer = (vec![Array2::zeros((sites, sites))], vec![Array1::zeros(sites)]);
+        let decoder = Network { weights: layer.0, biases: layer.1, skip: Array2::eye(sites) };
         let (kl, history) = (Array1::ones(sites), TrainingHistory::default());
-        Self::new(mean, std, b.covariance.clone(), None, decoder, 0.0, kl, history)
+        Self::new(mean, b.covariance.clone(), b.lower.clone(), None, decoder, 0.0, kl, history)
     }
 
     /// Sites of the errors.
@@ -113,14 +115,14 @@ impl Vae {
         self.live.inputs()
     }
 
-    /// The decoder of those, to standardised errors.
+    /// The decoder of those, to whitened errors.
     pub fn live(&self) -> &Network {
         &self.live
     }
 
     /// Errors of latents, row by row: `[rows, latents]` to `[rows, sites]`.
     pub fn decode(&self, z: ArrayView2<f64>) -> Array2<f64> {
-        self.live.evaluate(z) * &self.std + &self.mean
+        self.live.evaluate(z).dot(&self.root.t()) + &self.mean
     }
 
     /// Errors drawn from it by address: `[count, sites]`. As VAE-Var takes them: without the noise of the reconstruction.
@@ -131,15 +133,24 @@ impl Vae {
     /// Errors through encoder and decoder, each by the mean of its latents: `[rows, sites]` both. None without an encoder.
     pub fn reconstruct(&self, errors: ArrayView2<f64>) -> Option<Array2<f64>> {
         let encoder = self.encoder.as_ref()?;
-        let latents = encoder.evaluate(((&errors - &self.mean) / &self.std).view());
+        let latents = encoder.evaluate(self.whiten(errors).view());
         let mean = latents.slice(s![.., ..self.latent_kl.len()]);
-        Some(self.decoder.evaluate(mean) * &self.std + &self.mean)
+        Some(self.decoder.evaluate(mean).dot(&self.root.t()) + &self.mean)
     }
 
-    /// Share of the errors' variance that a reconstruction leaves.
+    /// root^-1 (e - mean), row by row: `[rows, sites]`.
+    pub fn whiten(&self, errors: ArrayView2<f64>) -> Array2<f64> {
+        let n = self.sites();
+        let inverse = DMatrix::from_fn(n, n, |i, j| self.root[[i, j]]).try_inverse().expect("a root of full rank");
+        let inverse = Array2::from_shape_fn((n, n), |(i, j)| inverse[(j, i)]);
+        (&errors - &self.mean).dot(&inverse)
+    }
+
+    /// Share of the whitened errors' variance that a reconstruction leaves.
     pub fn lost_variance(&self, errors: ArrayView2<f64>) -> Option<f64> {
-        let gap = (&self.reconstruct(errors)? - &errors) / &self.std;
-        let departure = (&errors - &errors.mean_axis(Axis(0))?) / &self.std;
+        let gap = self.whiten(self.reconstruct(errors)?.view()) - self.whiten(errors);
+        let whitened = self.whiten(errors);
+        let departure = &whitened - &whitened.mean_axis(Axis(0))?;
         let square = |a: Array2<f64>| a.iter().map(|v| v * v).sum::<f64>();
         Some(square(gap) / square(departure))
     }
@@ -148,32 +159,25 @@ impl Vae {
 /// Which terms the cost of a latent z has. All of them make its minimum the most probable state; without the
 /// log-determinant it is the most probable z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CostTerms {
+pub(crate) struct CostTerms {
     /// 1/2 |z|^2
     pub prior: bool,
     /// log |det dD/dz|
     pub log_det: bool,
-    /// J_o
-    pub observation: bool,
 }
 
-impl CostTerms {
-    /// All three.
-    pub const ALL: Self = Self { prior: true, log_det: true, observation: true };
-}
-
-/// mean + sqrt(scale) std net(z): what is added to a background, with the cost of z.
+/// mean + sqrt(scale) root D(z): what is added to a background, with the cost of z.
 pub(crate) struct Increment<'a> {
     vae: &'a Vae,
-    /// `[sites]`
-    std: Array1<f64>,
+    /// The root of a factor on the errors' variance.
+    factor: f64,
     terms: CostTerms,
 }
 
 impl<'a> Increment<'a> {
     /// `scale` is a factor on the variance of the errors.
     pub fn new(vae: &'a Vae, scale: f64, terms: CostTerms) -> Self {
-        Self { vae, std: &vae.std * scale.sqrt(), terms }
+        Self { vae, factor: scale.sqrt(), terms }
     }
 
     /// Length of z.
@@ -183,24 +187,24 @@ impl<'a> Increment<'a> {
 
     /// The increment of z: `[sites]`.
     pub fn of(&self, z: ArrayView1<f64>) -> Array1<f64> {
-        self.vae.live().at(z).output * &self.std + &self.vae.mean
+        self.vae.root.dot(&self.vae.live().at(z).output) * self.factor + &self.vae.mean
     }
 
     /// d increment / dz: `[sites, latents]`.
     pub fn jacobian(&self, z: ArrayView1<f64>) -> Array2<f64> {
-        self.vae.live().at(z).jacobian() * &self.std.view().insert_axis(Axis(1))
+        self.vae.root.dot(&self.vae.live().at(z).jacobian()) * self.factor
     }
 
-    /// J' g: `[sites]` to `[latents]`.
-    pub fn pull_back(&self, z: ArrayView1<f64>, g: ArrayView1<f64>) -> Array1<f64> {
-        self.vae.live().at(z).pull_back((&g * &self.std).view())
+    /// From a gradient with respect to the increment to that with respect to D(z).
+    fn whitened(&self, g: ArrayView1<f64>) -> Array1<f64> {
+        g.dot(&self.vae.root) * self.factor
     }
 
     /// The cost of z but for J_o, and the gradient of all; `g` is dJ_o/dx0, `[sites]`.
     pub fn cost(&self, z: ArrayView1<f64>, g: ArrayView1<f64>) -> (f64, Vec<f64>) {
         let at = self.vae.live().at(z);
         let mut cost = 0.0;
-        let mut gradient = at.pull_back((&g * &self.std).view());
+        let mut gradient = at.pull_back(self.whitened(g).view());
         if self.terms.prior {
             cost += 0.5 * z.dot(&z);
             gradient += &z;

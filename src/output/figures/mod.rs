@@ -11,6 +11,7 @@ mod convergence;
 mod covariances;
 mod cycles;
 mod data;
+mod errors;
 mod fields;
 mod font;
 mod growth;
@@ -27,6 +28,7 @@ mod trajectories;
 
 pub use batches::batches;
 pub use cycles::cycle_figures;
+pub use errors::{error_figure, latent_figure};
 pub use growth::growth_figure;
 pub use sbc::sbc_figure;
 pub use throughput::throughput;
