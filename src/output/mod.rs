@@ -13,8 +13,8 @@ pub use analysis::{SavedAnalysis, read_analysis, write_analysis};
 pub use cycles::{check_cycles, write_cycle_scores, write_cycles};
 pub use evaluation::write_evaluation;
 pub use figures::{
-    Figure, batches, check_figure, check_figures, cycle_figures, figures, growth_figure, sbc_figure, throughput,
-    write_figures, write_or_clear_figure,
+    Figure, batches, check_figure, check_figures, cycle_figures, figures, growth_figure, loss_figure, sbc_figure,
+    throughput, write_figures, write_or_clear_figure,
 };
 pub use members::{read_members, write_members};
 pub use report::{MethodReport, Report, Table, hardware_facts, problem_facts, write_report};

@@ -16,6 +16,7 @@ mod font;
 mod growth;
 mod heat;
 mod lead_time;
+mod loss;
 mod panel;
 mod png;
 mod repeated;
@@ -28,6 +29,7 @@ mod trajectories;
 pub use batches::batches;
 pub use cycles::cycle_figures;
 pub use growth::growth_figure;
+pub use loss::loss_figure;
 pub use sbc::sbc_figure;
 pub use throughput::throughput;
 
