@@ -78,3 +78,74 @@ pub(super) fn loss(
     by_columns -= &(&reduced / &said.std.view().insert_axis(Axis(1)));
     Some(Loss { value: cost - entropy, by_mean, by_log_std, by_columns })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::StreamRng;
+    use rand::RngExt;
+
+    /// J = 1/2 (x - a)' A (x - a), with its gradient, at each row.
+    fn quadratic(states: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
+        let n = states.ncols();
+        let a = Array2::from_shape_fn((n, n), |(i, j)| if i == j { 2.0 + i as f64 } else { 0.3 });
+        let departure = states - &Array1::from_shape_fn(n, |i| i as f64 - 1.0);
+        let gradient = departure.dot(&a);
+        (0.5 * (&departure * &gradient).sum_axis(Axis(1)), gradient)
+    }
+
+    #[test]
+    fn gradients_of_the_loss_are_differences() {
+        let mut rng = StreamRng::new(3, Stream::Starts);
+        let mut uniform = || rng.random::<f64>() - 0.5;
+        for rank in [0, 1, 3] {
+            let said = Said {
+                mean: Array1::from_shape_simple_fn(4, &mut uniform),
+                std: Array1::from_shape_simple_fn(4, || 0.7 + uniform()),
+                columns: Array2::from_shape_simple_fn((4, rank), &mut uniform),
+            };
+            let eps = normals(5, 2, 7, 6, 4 + rank);
+            // The fourth draw diverged.
+            let diverged: Vec<bool> = (0..6).map(|k| k == 3).collect();
+            let at = |said: &Said| {
+                let (costs, gradients) = quadratic(&states(said, eps.view()));
+                loss(said, eps.view(), costs.view(), gradients.view(), &diverged).unwrap()
+            };
+            let found = at(&said);
+            let h = 1e-6;
+            let difference = |change: &dyn Fn(&mut Said, f64)| {
+                let [up, down] = [h, -h].map(|by| {
+                    let mut moved = said.clone();
+                    change(&mut moved, by);
+                    at(&moved).value
+                });
+                (up - down) / (2.0 * h)
+            };
+            for i in 0..4 {
+                let want = difference(&|s, by| s.mean[i] += by);
+                assert!((found.by_mean[i] - want).abs() < 1e-6, "mean {i}: {} {want}", found.by_mean[i]);
+                let want = difference(&|s, by| s.std[i] *= by.exp());
+                assert!((found.by_log_std[i] - want).abs() < 1e-6, "log std {i}: {} {want}", found.by_log_std[i]);
+                for r in 0..rank {
+                    let want = difference(&|s, by| s.columns[[i, r]] += by);
+                    let found = found.by_columns[[i, r]];
+                    assert!((found - want).abs() < 1e-6, "column {i}, {r}: {found} {want}");
+                }
+            }
+        }
+        let point = Said { mean: Array1::ones(4), std: Array1::zeros(0), columns: Array2::zeros((4, 0)) };
+        let eps = normals(5, 2, 7, 6, 4);
+        let (costs, gradients) = quadratic(&states(&point, eps.view()));
+        let found = loss(&point, eps.view(), costs.view(), gradients.view(), &[false]).unwrap();
+        assert_eq!((found.value, found.by_mean), (costs[0], gradients.row(0).to_owned()));
+    }
+
+    #[test]
+    fn draws_come_in_pairs_of_opposite_sign() {
+        let eps = normals(5, 2, 7, 6, 4);
+        assert_eq!(eps.dim(), (6, 4));
+        assert!((0..3).all(|k| eps.row(k) == -&eps.row(k + 3)) && eps.row(0) != eps.row(1));
+        assert_ne!(eps, normals(5, 2, 8, 6, 4));
+        assert_ne!(eps, normals(5, 3, 7, 6, 4));
+    }
+}

@@ -42,7 +42,8 @@ impl Recognition {
         network.standardise(&inputs);
         let mut parameters = initial(&network.matrices, seed);
         let steps = units(&network.matrices);
-        let mut learner = Windows::new(&network, problem, &mut loaded, settings.training_draws, seed);
+        let draws = settings.training_draws;
+        let mut learner = Windows { network: &network, problem, loaded: &mut loaded, draws, seed };
         let (count, course) = (problem.count(), &settings.training);
         let history = train(NAME, &mut learner, &mut parameters, steps, count, course, seed, observer)?;
         // As the file holds them and the network computes with them.
@@ -72,17 +73,7 @@ struct Batch {
     losses: Vec<Option<Loss>>,
 }
 
-impl<'a> Windows<'a> {
-    fn new(
-        network: &'a Recognition,
-        problem: &'a Problem,
-        loaded: &'a mut LoadedProblem,
-        draws: usize,
-        seed: u64,
-    ) -> Self {
-        Self { network, problem, loaded, draws, seed }
-    }
-
+impl Windows<'_> {
     /// The loss of what the network says of each window, by one engine call.
     fn judge(&mut self, problems: &[u32], points: ArrayView2<f64>, outputs: &[f32], iteration: u32) -> Result<Batch> {
         let said = self.network.decode(self.problem, problems, points, outputs);
@@ -213,6 +204,80 @@ fn advance(points: &mut Array2<f64>, batch: &Batch) {
     for ((mut point, said), loss) in points.outer_iter_mut().zip(&batch.said).zip(&batch.losses) {
         if loss.is_some() {
             point.assign(&said.mean);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Precision;
+    use crate::method::NetworkSettings;
+    use crate::model::Model;
+    use crate::problem::{Background, ErrorCovariance, ObservationOperator, PointFunction, Window as Times};
+    use ndarray::{Array3, array};
+
+    /// Linear-Gaussian problems of one time, a third of whose sites is observed.
+    fn windows(count: usize, n: usize) -> Problem {
+        Problem {
+            model: Model::Lorenz96,
+            parameters: array![[8.0]],
+            parameter_std: None,
+            true_parameters: None,
+            model_error: None,
+            window: Times { times: 1, assimilated_times: 1, steps_per_time: 1, dt: 0.05 },
+            background: Background {
+                mean: Array2::from_shape_fn((count, n), |(p, i)| (1.3 * (p * n + i) as f64).sin()),
+                error: ErrorCovariance::Diagonal(Array2::from_shape_fn((1, n), |(_, i)| 0.6 + 0.1 * i as f64)),
+                scale: array![1.0],
+            },
+            operator: ObservationOperator { function: PointFunction::Identity, block_size: 1 },
+            observations: Array3::from_shape_fn((count, 1, n), |(p, _, j)| {
+                if (p + j) % 3 == 0 { (2.1 * (p * n + j) as f64).cos() } else { f64::NAN }
+            }),
+            observation_std: Array3::from_elem((1, 1, n), 0.4),
+            weights: array![[1.0]],
+            seeds: (0..count as u64).collect(),
+            truth: None,
+        }
+    }
+
+    #[test]
+    fn gradients_of_weights_are_differences_of_the_loss() {
+        let engine = Engine::cpu(Precision::F64).unwrap();
+        let problem = windows(20, 5);
+        for posterior in Recognized::ALL {
+            let settings = NetworkSettings {
+                posterior,
+                posterior_rank: 2,
+                network_width: 6,
+                network_layers: 2,
+                network_radius: 1,
+                passes: 1,
+                ..NetworkSettings::default()
+            };
+            let mut loaded = engine.load(&problem).unwrap();
+            let network = Recognition::new(settings, Domain::of(&problem).unwrap()).unwrap();
+            let parameters = initial(&network.matrices, 3);
+            let units = units(&network.matrices);
+            let mut learner = Windows { network: &network, problem: &problem, loaded: &mut loaded, draws: 4, seed: 9 };
+            let examples: Vec<usize> = (0..18).rev().collect();
+            let (loss, gradient) = learner.gradient(&parameters, &examples, 3).unwrap();
+            assert!(loss.is_finite() && gradient.iter().any(|g| g.abs() > 0.01));
+            // Along a direction of all weights at a time: networks are f32, and ReLUs have a kink.
+            for k in 0..6 {
+                let direction: Vec<f64> =
+                    units.iter().enumerate().map(|(i, u)| u * (0.7 * (i * (k + 1)) as f64).sin()).collect();
+                let h = 2e-3;
+                let [up, down] = [h, -h].map(|by| {
+                    let moved: Vec<f64> = parameters.iter().zip(&direction).map(|(w, d)| w + by * d).collect();
+                    learner.gradient(&moved, &examples, 3).unwrap().0
+                });
+                let want = (up - down) / (2.0 * h);
+                let found: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+                let scale = want.abs().max(0.1);
+                assert!((found - want).abs() < 0.02 * scale, "{posterior:?}, direction {k}: {found} {want}");
+            }
         }
     }
 }
