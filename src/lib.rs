@@ -80,18 +80,21 @@ pub use posterior::{
 };
 
 // Methods: settings whose `run` gives one analysis per problem.
+#[cfg(feature = "neural")]
+pub use method::Recognition;
 pub use method::abc::Criterion;
 pub use method::ensemble::{Start, Status};
 pub use method::vi::{InitialFit, Units};
 pub use method::{
-    AbcSettings, Analysis, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minima, Minimiser,
-    Observer, PriorSettings, Progress, Record, ReferenceSettings, Silent, Vae, VaeSettings, VaeVarSettings, ViSettings,
+    AbcSettings, AmortizedSettings, AmortizedTraining, Analysis, Architecture, EnsembleSettings, FirstStart,
+    FourDVarSettings, Hessian, Method, MethodSettings, Minima, Minimiser, NetworkSettings, Observer, PriorSettings,
+    Progress, Recognized, Record, ReferenceSettings, Silent, Vae, VaeSettings, VaeVarSettings, ViSettings,
 };
 
 // Twin experiments and presets.
 pub use experiment::{
     MethodScores, Outcome, Preset, Reference, ReferenceCount, ScoreTable, TwinKind, TwinSettings, scores, simulate,
-    simulate_set,
+    simulate_set, training_windows,
 };
 
 // Cycled assimilation and its presets.

@@ -59,9 +59,10 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         Error::file(path, format!("line {line}: not TOML: {}", error.message().trim_end()), help)
     })?;
-    let names = |command: &Command| -> Vec<String> {
-        command.get_arguments().filter_map(|a| a.get_long()).map(String::from).collect()
-    };
+    fn names(command: &Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(|a| a.get_long()).map(String::from);
+        own.chain(command.get_subcommands().flat_map(names)).collect()
+    }
     let mut known: Vec<_> = super::command().get_subcommands().flat_map(names).collect();
     known.retain(|name| !FLAGS_ONLY.contains(&name.as_str()));
     let command = T::augment_args_for_update(Command::new("config").no_binary_name(true));

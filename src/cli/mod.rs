@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod sbc;
 mod simulate;
+mod train;
 mod twin;
 mod validate;
 
@@ -29,7 +30,7 @@ struct Subcommand {
     run: fn(&ArgMatches) -> Result<()>,
 }
 
-const SUBCOMMANDS: [Subcommand; 10] = [
+const SUBCOMMANDS: [Subcommand; 11] = [
     Subcommand {
         name: "twin",
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
@@ -53,6 +54,12 @@ const SUBCOMMANDS: [Subcommand; 10] = [
         about: "Make a twin problem and write its file",
         flags: simulate::flags,
         run: simulate::run,
+    },
+    Subcommand {
+        name: "train",
+        about: "Train a network on simulated windows and write its weights",
+        flags: train::flags,
+        run: train::run,
     },
     Subcommand {
         name: "assimilate",
@@ -97,12 +104,16 @@ fn command() -> Command {
     let about = "Ensemble engine for variational data assimilation, on any GPU and on the CPU";
     let command = Command::new("vi4dvar").version(env!("CARGO_PKG_VERSION")).about(about).subcommand_required(true);
     SUBCOMMANDS.iter().fold(command, |command, subcommand| {
-        let flags = (subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about);
-        // A number with a sign is a value to be judged, not an unknown flag.
-        command.subcommand(flags.mut_args(|flag| {
-            let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
-            flag.allow_negative_numbers(takes_value)
-        }))
+        command.subcommand(signed((subcommand.flags)(Command::new(subcommand.name)).about(subcommand.about)))
+    })
+}
+
+/// A number with a sign is a value to be judged, not an unknown flag.
+fn signed(command: Command) -> Command {
+    let command = command.mut_subcommands(signed);
+    command.mut_args(|flag| {
+        let takes_value = flag.get_action().takes_values() && !flag.is_require_equals_set();
+        flag.allow_negative_numbers(takes_value)
     })
 }
 

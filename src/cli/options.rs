@@ -10,8 +10,8 @@ use vi4dvar::method::abc::Criterion;
 use vi4dvar::method::ensemble::Start;
 use vi4dvar::method::vi::{InitialFit, Units};
 use vi4dvar::method::{
-    AbcSettings, EnsembleSettings, FourDVarSettings, Hessian, Method, MethodSettings, Minimiser, PriorSettings,
-    ReferenceSettings, ViSettings,
+    AbcSettings, AmortizedSettings, EnsembleSettings, FirstStart, FourDVarSettings, Hessian, Method, MethodSettings,
+    Minimiser, PriorSettings, ReferenceSettings, ViSettings,
 };
 use vi4dvar::optimizer::Schedule;
 use vi4dvar::posterior::{Estimator, Family, FlowSettings};
@@ -129,6 +129,9 @@ pub(super) struct MethodOptions {
     /// 4DVAR: starting points, the background first; the lowest minimum is kept. Default: 8
     #[arg(long, value_name = "N")]
     pub starts: usize,
+    /// 4DVAR: the first of them. Default: background
+    #[arg(long, value_name = "NAME")]
+    pub first_start: FirstStart,
     /// 4DVAR: the Hessian under the Laplace covariance. Default: gauss-newton
     #[arg(long, value_name = "NAME")]
     pub hessian: Hessian,
@@ -162,6 +165,10 @@ pub(super) struct MethodOptions {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     pub keep_spurious: bool,
+    /// Amortized, and VI or 4DVAR that start from it: the file of a trained network. Default: none
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
     /// VI: the families that the method "vi" stands for. Default: mean-field
     #[arg(long, value_name = "NAMES", value_delimiter = ',', hide_possible_values = true)]
     #[serde(skip)]
@@ -259,7 +266,8 @@ pub(super) struct MethodOptions {
 impl MethodOptions {
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
-        let MethodSettings { prior, four_d_var: f, abc: a, ensemble: e, vi: v, reference: r } = &preset.methods;
+        let MethodSettings { prior, four_d_var: f, abc: a, ensemble: e, amortized, vi: v, reference: r } =
+            &preset.methods;
         Self {
             iterations: v.iterations,
             samples: v.samples,
@@ -273,6 +281,7 @@ impl MethodOptions {
             stages: f.stages,
             prior_keep: prior.samples,
             starts: f.starts,
+            first_start: f.first_start,
             hessian: f.hessian,
             abc_trials: a.trials,
             abc_keep: a.keep,
@@ -283,6 +292,7 @@ impl MethodOptions {
             perturbation: e.perturbation,
             ensemble_start: e.start,
             keep_spurious: e.keep_spurious,
+            weights: amortized.weights.clone(),
             family: vec![v.family],
             batch: v.batch,
             units: v.units,
@@ -335,6 +345,7 @@ impl MethodOptions {
             prior: PriorSettings { samples: self.prior_keep, max_diverged_share },
             four_d_var: FourDVarSettings {
                 starts: self.starts,
+                first_start: self.first_start,
                 stages: self.stages,
                 minimiser: self.minimiser,
                 iterations: self.iterations,
@@ -369,6 +380,13 @@ impl MethodOptions {
                 learning_rate: self.minimiser_learning_rate,
                 schedule: self.minimiser_schedule,
                 keep_spurious: self.keep_spurious,
+                max_diverged_share,
+            },
+            amortized: AmortizedSettings {
+                weights: self.weights.clone(),
+                samples,
+                importance_draws: self.importance_draws,
+                corrected: self.corrected,
                 max_diverged_share,
             },
             vi: ViSettings {

@@ -1,5 +1,6 @@
 //! Twin experiments and published presets, one file each.
 
+mod amortized_l96;
 mod bocquet2013;
 mod cycle;
 mod isda_16;
@@ -19,7 +20,7 @@ pub use cycle::{
 };
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};
-pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
+pub use twin::{TwinKind, TwinSettings, simulate, simulate_set, training_windows};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -138,7 +139,7 @@ impl Preset {
 
     /// All presets, in the order in which lists show them.
     pub fn all() -> Vec<Self> {
-        vec![isda_16::preset(), isda_16_prior::preset(), isda_16_mild::preset()]
+        vec![isda_16::preset(), isda_16_prior::preset(), isda_16_mild::preset(), amortized_l96::preset()]
     }
 
     /// The preset of that name.

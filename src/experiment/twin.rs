@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::problem::{
     Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
-use crate::random::{Stream, StreamRng};
+use crate::random::{Stream, StreamRng, derived_seed};
 use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, s};
 use rand_distr::{Distribution, StandardNormal, Uniform};
 use serde::{Deserialize, Serialize};
@@ -365,6 +365,16 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     };
     problem.check()?;
     Ok(problem)
+}
+
+/// As many windows for a network to learn from: twins of seeds derived from that of the settings, which no run of consecutive
+/// seeds meets, without their truth.
+///
+/// # Errors
+/// As [`simulate_set`].
+pub fn training_windows(settings: &TwinSettings, count: usize) -> Result<Problem> {
+    let seeds: Vec<u64> = (0..count as u64).map(|k| derived_seed(settings.seed, Stream::Windows, k)).collect();
+    Ok(Problem { truth: None, true_parameters: None, ..simulate_set(settings, &seeds)? })
 }
 
 /// One twin.

@@ -162,17 +162,27 @@ impl<'a> Windows<'a> {
         self.whole().forecast(Members::Listed(Listed { states, rows: &rows, amplitude: 0.0 }))
     }
 
-    /// The minima of the unperturbed problems from `starts` starts each: xb, then draws from N(xb, B).
+    /// The minima of the unperturbed problems from `starts` starts each: xb or the `first` of each problem (`[P, control]`),
+    /// then draws from N(xb, B).
     ///
     /// # Errors
     /// An engine's.
-    pub fn unperturbed(&mut self, descent: &Descent, starts: usize, watch: &mut Watch) -> Result<Vec<Rest>> {
+    pub fn unperturbed(
+        &mut self,
+        descent: &Descent,
+        starts: usize,
+        first: Option<ArrayView2<f64>>,
+        watch: &mut Watch,
+    ) -> Result<Vec<Rest>> {
         let (problem, n) = (self.problem, self.latents());
         let mut rows = Vec::with_capacity(problem.count() * starts);
         let mut from = Vec::with_capacity(problem.count() * starts);
         for (p, &seed) in problem.seeds.iter().enumerate() {
             rows.extend((0..starts).map(|k| Row { problem: p as u32, member: k as u32 }));
-            from.push(vec![0.0; n]);
+            from.push(match first {
+                None => vec![0.0; n],
+                Some(first) => problem.control_whitened(p, (&first.row(p) - &problem.control_mean(p)).view()).to_vec(),
+            });
             from.extend(standard_normals(seed, Stream::Starts, 0, 1..starts, n).outer_iter().map(|z| z.to_vec()));
         }
         let means = problem.control_means();

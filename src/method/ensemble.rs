@@ -245,7 +245,7 @@ impl Settings {
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let controls: Vec<Minimum> = windows
-            .unperturbed(&descent, control_starts, &mut watch)?
+            .unperturbed(&descent, control_starts, None, &mut watch)?
             .chunks(control_starts)
             .map(|starts| lowest(starts).minimum.clone())
             .collect();

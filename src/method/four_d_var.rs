@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, LbfgsSettings, Schedule};
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
-use ndarray::{Array1, Array2, Array3, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
@@ -24,14 +24,27 @@ pub use super::descent::Minimiser;
 /// The method's name in tables.
 pub const NAME: &str = "4DVAR";
 
+/// The first of 4DVAR's starting points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstStart {
+    /// x_b.
+    #[default]
+    Background,
+    /// What a trained recognition network says of the observations (`--weights`).
+    Amortized,
+}
+
 /// Settings of 4DVAR.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Starting points: x_b, then draws from N(x_b, B). The lowest minimum is kept, all are reported. Default: 8,
+    /// Starting points: x_b or `first_start`, then draws from N(x_b, B). The lowest minimum is kept, all are reported. Default: 8,
     /// which cost little more than one; of 20 twins of the case study, x_b alone ended above the lowest minimum in
     /// one, a start drawn at random in a fifth of the cases.
     pub starts: usize,
+    /// The first of them. Default: x_b.
+    pub first_start: FirstStart,
     /// Windows of growing length that each start passes through (quasi-static, after Pires, Vautard & Talagrand 1996);
     /// 1 takes the whole window at once. Default: 1.
     pub stages: usize,
@@ -90,6 +103,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             starts: 8,
+            first_start: FirstStart::Background,
             stages: 1,
             minimiser: Minimiser::Lbfgs,
             iterations: 1500,
@@ -132,11 +146,31 @@ impl Settings {
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, every start diverged, too many samples diverged.
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
+        self.run_from(problem, engine, None, observer)
+    }
+
+    /// The same with the first starting point of each problem given, `[P, control]`: what [`FirstStart::Amortized`] needs.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; points of another shape, or none for [`FirstStart::Amortized`].
+    pub fn run_from(
+        &self,
+        problem: &Problem,
+        engine: &Engine,
+        first: Option<ArrayView2<f64>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Analysis>> {
         self.check()?;
+        let shape = [problem.count(), problem.control().len()];
+        if first.is_none() && self.first_start == FirstStart::Amortized || first.is_some_and(|x| x.shape() != shape) {
+            let found = first.map_or("none".into(), |x| format!("{:?}", x.shape()));
+            let help = "name the weights of a trained network, or give points to `run_from`";
+            return Err(Error::invalid("first start of 4DVAR", format!("points of shape {shape:?}"), found, help));
+        }
         let clock = Instant::now();
         let mut windows = Windows::new(problem, engine, self.stages)?;
         let precision = engine.hardware().precision;
-        let rests = self.minimise(NAME, &mut windows, precision, observer)?;
+        let rests = self.minimise(NAME, &mut windows, precision, first, observer)?;
         let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts, NAME)).collect::<Result<Vec<_>>>()?;
         let best = best(&windows, &groups, &lowest);
@@ -187,7 +221,7 @@ impl Settings {
     pub fn minima(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Minima> {
         self.check()?;
         let mut windows = Windows::new(problem, engine, self.stages)?;
-        let rests = self.minimise(NAME, &mut windows, engine.hardware().precision, observer)?;
+        let rests = self.minimise(NAME, &mut windows, engine.hardware().precision, None, observer)?;
         let groups: Vec<_> = rests.chunks(self.starts).collect();
         let lowest = groups.iter().map(|starts| lowest(starts, NAME)).collect::<Result<Vec<_>>>()?;
         let best = best(&windows, &groups, &lowest);
@@ -211,6 +245,7 @@ impl Settings {
         method: &'static str,
         windows: &mut Windows,
         precision: Precision,
+        first: Option<ArrayView2<f64>>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Rest>> {
         let mut stopped = false;
@@ -223,7 +258,7 @@ impl Settings {
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let descent = self.descent(precision);
-        windows.unperturbed(&descent, self.starts, &mut watch)
+        windows.unperturbed(&descent, self.starts, first, &mut watch)
     }
 
     /// The minimiser with its constants.

@@ -1,6 +1,7 @@
 //! The methods: each is Settings + run(problem, engine, observer) -> one Analysis per problem of the set.
 
 pub mod abc;
+pub mod amortized;
 mod control;
 mod descent;
 pub mod ensemble;
@@ -16,9 +17,12 @@ pub mod vae_var;
 pub mod vi;
 
 pub use abc::Settings as AbcSettings;
+#[cfg(feature = "neural")]
+pub use amortized::Recognition;
+pub use amortized::{AmortizedTraining, Architecture, NetworkSettings, Recognized, Settings as AmortizedSettings};
 pub use descent::Minimiser;
 pub use ensemble::Settings as EnsembleSettings;
-pub use four_d_var::{Minima, Settings as FourDVarSettings};
+pub use four_d_var::{FirstStart, Minima, Settings as FourDVarSettings};
 pub use laplace::Hessian;
 pub use prior::Settings as PriorSettings;
 pub use reference::Settings as ReferenceSettings;
@@ -31,6 +35,7 @@ use crate::posterior::Family;
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayD, Dimension};
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// Every method, in the order in which tables show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +48,8 @@ pub enum Method {
     Abc,
     /// Ensemble of 4DVAR: one minimisation for each perturbation of background and observations.
     Ensemble,
+    /// What a recognition network, trained on many windows, says of this one.
+    Amortized,
     /// VI-4DVAR: the distribution of largest ELBO in a family.
     Vi(Family),
     /// The posterior itself, by tempered SMC, checked by NUTS.
@@ -51,11 +58,12 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Prior,
         Self::FourDVar,
         Self::Abc,
         Self::Ensemble,
+        Self::Amortized,
         Self::Vi(Family::MeanField),
         Self::Vi(Family::LowRank),
         Self::Vi(Family::FullRank),
@@ -77,6 +85,7 @@ impl Method {
             Self::FourDVar => "4dvar",
             Self::Abc => "abc",
             Self::Ensemble => "ensemble",
+            Self::Amortized => "amortized",
             Self::Vi(Family::MeanField) => "vi",
             Self::Vi(Family::LowRank) => "vi-low-rank",
             Self::Vi(Family::FullRank) => "vi-full-rank",
@@ -95,6 +104,7 @@ impl Method {
             Self::FourDVar => four_d_var::NAME,
             Self::Abc => abc::NAME,
             Self::Ensemble => ensemble::NAME,
+            Self::Amortized => amortized::NAME,
             Self::Vi(family) => family.title(),
             Self::Reference => reference::NAME,
         }
@@ -109,6 +119,7 @@ impl Method {
             Self::Ensemble => {
                 "Ensemble of 4DVAR: one minimisation for each perturbation of background and observations"
             }
+            Self::Amortized => "What a recognition network says at once, trained by `train amortized`: --weights",
             Self::Vi(Family::MeanField) => {
                 "VI-4DVAR: the family of largest ELBO, a mean-field Gaussian if not said otherwise"
             }
@@ -140,7 +151,7 @@ impl Serialize for Method {
 }
 
 /// The settings of every method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MethodSettings {
     /// The prior's.
@@ -151,6 +162,8 @@ pub struct MethodSettings {
     pub abc: AbcSettings,
     /// The ensemble's.
     pub ensemble: EnsembleSettings,
+    /// Those of amortized inference, whose network VI-4DVAR and 4DVAR may start from.
+    pub amortized: AmortizedSettings,
     /// VI-4DVAR's, of any family.
     pub vi: ViSettings,
     /// The reference posterior's.
@@ -165,10 +178,21 @@ impl MethodSettings {
     pub fn check(&self, method: Method) -> Result<()> {
         match method {
             Method::Prior => self.prior.check(),
-            Method::FourDVar => self.four_d_var.check(),
+            Method::FourDVar => {
+                if self.four_d_var.first_start == FirstStart::Amortized {
+                    self.amortized.check()?;
+                }
+                self.four_d_var.check()
+            }
             Method::Abc => self.abc.check(),
             Method::Ensemble => self.ensemble.check(),
-            Method::Vi(family) => ViSettings { family, ..self.vi }.check(),
+            Method::Amortized => self.amortized.check(),
+            Method::Vi(family) => {
+                if self.vi.start == Some(InitialFit::Amortized) {
+                    self.amortized.check()?;
+                }
+                ViSettings { family, ..self.vi }.check()
+            }
             Method::Reference => self.reference.check(),
         }
     }
@@ -180,6 +204,7 @@ impl MethodSettings {
             Method::FourDVar => self.four_d_var.samples,
             Method::Abc => self.abc.samples,
             Method::Ensemble => self.ensemble.members,
+            Method::Amortized => self.amortized.samples,
             Method::Vi(_) => self.vi.samples,
             Method::Reference => self.reference.samples,
         }
@@ -198,13 +223,32 @@ impl MethodSettings {
     ) -> Result<Vec<Analysis>> {
         match method {
             Method::Prior => self.prior.run(problem, engine),
+            Method::FourDVar if self.four_d_var.first_start == FirstStart::Amortized => {
+                let clock = Instant::now();
+                let means = self.amortized.means(problem, engine)?;
+                timed(clock, self.four_d_var.run_from(problem, engine, Some(means.view()), observer)?)
+            }
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
             Method::Abc => self.abc.run(problem, engine),
             Method::Ensemble => self.ensemble.run(problem, engine, observer),
+            Method::Amortized => self.amortized.run(problem, engine),
+            Method::Vi(family) if self.vi.start == Some(InitialFit::Amortized) => {
+                let clock = Instant::now();
+                let normals = self.amortized.normals(problem, engine)?;
+                let settings = ViSettings { family, ..self.vi };
+                timed(clock, settings.run_from(problem, engine, Some(&normals), observer)?)
+            }
             Method::Vi(family) => ViSettings { family, ..self.vi }.run(problem, engine, observer),
             Method::Reference => self.reference.run(problem, engine, observer),
         }
     }
+}
+
+/// Analyses that took the time since `clock`.
+fn timed(clock: Instant, mut analyses: Vec<Analysis>) -> Result<Vec<Analysis>> {
+    let seconds = clock.elapsed().as_secs_f64();
+    analyses.iter_mut().for_each(|a| a.seconds = seconds);
+    Ok(analyses)
 }
 
 /// Most members that a method takes for one problem: what a draw's counter holds.

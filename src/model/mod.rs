@@ -77,6 +77,13 @@ impl Model {
         })
     }
 
+    /// Whether its sites lie on a ring and are all alike: a state that is turned has the trajectory turned.
+    pub fn is_ring(self) -> bool {
+        match self {
+            Self::Lorenz96 => true,
+        }
+    }
+
     /// Names of the parameters, in the order in which arrays hold them.
     pub fn parameter_names(self) -> &'static [&'static str] {
         match self {

@@ -1,11 +1,15 @@
 //! Networks and their training, on burn's tensors on the CPU, in f32; their parameters are one row of f64 on the host.
 
 #[cfg(feature = "neural")]
+mod convolution;
+#[cfg(feature = "neural")]
 mod dense;
 #[cfg(feature = "neural")]
 mod tensors;
 mod training;
 
+#[cfg(feature = "neural")]
+pub(crate) use convolution::Convolution;
 #[cfg(feature = "neural")]
 pub(crate) use dense::{Activation, Dense};
 #[cfg(feature = "neural")]

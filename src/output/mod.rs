@@ -14,7 +14,7 @@ pub use cycles::{check_cycles, write_cycle_scores, write_cycles};
 pub use evaluation::write_evaluation;
 pub use figures::{
     Figure, batches, check_figure, check_figures, cycle_figures, error_figure, figures, growth_figure, latent_figure,
-    sbc_figure, throughput, write_figures, write_or_clear_figure,
+    loss_figure, sbc_figure, throughput, write_figures, write_or_clear_figure,
 };
 pub use members::{read_members, write_members};
 pub use report::{MethodReport, Report, Table, hardware_facts, problem_facts, write_report};

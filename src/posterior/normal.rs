@@ -92,6 +92,13 @@ impl Normal {
         root.t().dot(&root)
     }
 
+    /// The inverse of the covariance: `[control, control]`.
+    pub fn precision(&self) -> Array2<f64> {
+        // The images of the unit vectors under S^-1, as rows.
+        let whitened = self.whiten((Array2::eye(self.mean.len()) + &self.mean).view());
+        whitened.dot(&whitened.t())
+    }
+
     /// Standard deviations: `[control]`.
     pub fn std(&self) -> Array1<f64> {
         match &self.root {
@@ -185,6 +192,7 @@ mod tests {
         }
         let again = q.log_density(draws.states.view());
         assert!((again - draws.log_density).iter().all(|d| d.abs() < 1e-12));
+        assert!((q.precision().dot(&covariance) - Array2::<f64>::eye(3)).iter().all(|d| d.abs() < 1e-12));
         assert!(Normal::of_covariance(mean, array![[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]].view()).is_err());
     }
 

@@ -313,7 +313,7 @@ impl Settings {
         let transforms = increments.iter().enumerate().map(|(p, own)| Transform::decoded(problem, p, own)).collect();
         let mut windows = Windows::through(transforms, problem, engine, minimisation.stages)?;
         let precision = engine.hardware().precision;
-        let rests = minimisation.minimise(NAME, &mut windows, precision, observer)?;
+        let rests = minimisation.minimise(NAME, &mut windows, precision, None, observer)?;
         let rests: Vec<Vec<Rest>> = rests.chunks(minimisation.starts).map(<[Rest]>::to_vec).collect();
         let lowest = rests.iter().map(|own| four_d_var::lowest(own, NAME)).collect::<Result<Vec<_>>>()?;
         let groups: Vec<&[Rest]> = rests.iter().map(Vec::as_slice).collect();

@@ -44,8 +44,9 @@ impl Settings {
             self.raise_flow(problem, minima.whole(), &mut flow, observer)?
         };
         Ok(Fitted {
+            title: self.family.title(),
             posterior: Box::new(flow),
-            ascent,
+            ascent: Some(ascent),
             records: vec![Vec::new(); problem.count()],
             notes,
             faults: vec![None; problem.count()],

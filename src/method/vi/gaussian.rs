@@ -25,7 +25,8 @@ impl Settings {
         let records = normals.iter().map(|normal| records(normal, self.family, minima.problem.control())).collect();
         let posterior: Mixtures = normals.into_iter().map(Mixture::from).collect();
         let (notes, faults) = (vec![String::new(); count], vec![None; count]);
-        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes, faults })
+        let (title, ascent) = (self.family.title(), Some(ascent));
+        Ok(Fitted { title, posterior: Box::new(posterior), ascent, records, notes, faults })
     }
 
     /// The Gaussian of each problem, with how the fit went.
@@ -53,6 +54,14 @@ impl Settings {
                 }
                 let laplaces = minima.laplace(&states, Hessian::GaussNewton)?;
                 self.at_laplace(problem, &states, &laplaces)?
+            }
+            InitialFit::Amortized => {
+                let start = minima.start.expect("checked");
+                let mut states = Array2::zeros((problem.count(), problem.control().len()));
+                states.outer_iter_mut().zip(start).for_each(|(mut row, q)| row.assign(&q.mean()));
+                let covariances: Vec<_> = start.iter().map(Normal::covariance).collect();
+                let precisions: Vec<_> = start.iter().map(Normal::precision).collect();
+                self.at_gaussians(problem, &states, &covariances.iter().zip(&precisions).collect::<Vec<_>>())?
             }
         };
         let tempers = ascent::tempers(self.tempering);
@@ -97,6 +106,17 @@ impl Settings {
         states: &Array2<f64>,
         laplaces: &[Laplace],
     ) -> Result<Box<dyn Gaussian>> {
+        let matrices: Vec<_> = laplaces.iter().map(|l| (&l.covariance, &l.hessian)).collect();
+        self.at_gaussians(problem, states, &matrices)
+    }
+
+    /// The member of the family closest to Gaussians of these means, covariances and precisions: `states: [P, control]`.
+    fn at_gaussians(
+        &self,
+        problem: &Problem,
+        states: &Array2<f64>,
+        matrices: &[(&Array2<f64>, &Array2<f64>)],
+    ) -> Result<Box<dyn Gaussian>> {
         let (problems, n) = states.dim();
         let stack = |matrices: Vec<Array2<f64>>| {
             let views: Vec<_> = matrices.iter().map(|m| m.view()).collect();
@@ -106,11 +126,12 @@ impl Settings {
             let views: Vec<_> = rows.iter().map(|r| r.view()).collect();
             ndarray::stack(Axis(0), &views).expect("rows of one length")
         };
-        let stds = rows(laplaces.iter().map(|l| l.covariance.diag().mapv(f64::sqrt)).collect());
+        let stds = rows(matrices.iter().map(|(covariance, _)| covariance.diag().mapv(f64::sqrt)).collect());
         Ok(match self.family {
             Family::MeanField => {
                 // A mean field's best deviations are those given all other sites.
-                let std = rows(laplaces.iter().map(|l| l.hessian.diag().mapv(|h| h.sqrt().recip())).collect());
+                let std =
+                    rows(matrices.iter().map(|(_, precision)| precision.diag().mapv(|h| h.sqrt().recip())).collect());
                 let units = match self.units {
                     Units::Physical => Array2::ones((problems, n)),
                     Units::Background => problem.control_stds(),
@@ -120,13 +141,13 @@ impl Settings {
             Family::LowRank => {
                 let rank = self.rank.min(n);
                 let diagonal = problem.control_stds();
-                let factors = laplaces.iter().zip(diagonal.outer_iter());
-                let factor = stack(factors.map(|(l, d)| leading_directions(&l.hessian, &d.to_owned(), rank)).collect());
+                let factors = matrices.iter().zip(diagonal.outer_iter());
+                let factor = stack(factors.map(|((_, h), d)| leading_directions(h, &d.to_owned(), rank)).collect());
                 Box::new(LowRank::new(states, &diagonal, &factor, stds)?)
             }
             // A mixture's components too.
             Family::FullRank | Family::Mixture => {
-                let lower = laplaces.iter().map(|l| Normal::lower_root(l.covariance.view()));
+                let lower = matrices.iter().map(|(covariance, _)| Normal::lower_root(covariance.view()));
                 Box::new(FullRank::new(states.clone(), stack(lower.collect::<Result<_>>()?))?)
             }
             Family::Planar | Family::RealNvp | Family::Spline => {
@@ -151,7 +172,7 @@ fn leading_directions(precision: &Array2<f64>, scale: &Array1<f64>, rank: usize)
 }
 
 /// What is kept of a fitted Gaussian.
-fn records(normal: &Normal, family: Family, control: ControlLayout) -> Vec<Record> {
+pub(super) fn records(normal: &Normal, family: Family, control: ControlLayout) -> Vec<Record> {
     let axes = control.dimensions();
     let mut records = vec![
         Record::new("variational_mean", "mean of the fitted Gaussian", &axes[..1], normal.mean().to_owned()),

@@ -6,6 +6,7 @@ use crate::method::descent::{Rest, Windows};
 use crate::method::laplace::{self, Hessian, Laplace};
 use crate::method::starts::Starts;
 use crate::method::{FourDVarSettings, Observer, four_d_var};
+use crate::posterior::Normal;
 use crate::problem::Problem;
 use ndarray::{Array1, Array2};
 use std::ops::ControlFlow;
@@ -32,6 +33,8 @@ pub(super) struct Minima<'a> {
     found: Vec<Vec<Minimum>>,
     /// Member-gradients that each problem's minimisations took so far: `[P]`.
     pub evaluations: Vec<usize>,
+    /// The Gaussians from which a fit is to start, where they are given: `[P]`.
+    pub start: Option<&'a [Normal]>,
 }
 
 impl<'a> Minima<'a> {
@@ -47,6 +50,7 @@ impl<'a> Minima<'a> {
             settings,
             found: Vec::new(),
             evaluations: vec![0; problem.count()],
+            start: None,
         })
     }
 
@@ -61,7 +65,7 @@ impl<'a> Minima<'a> {
     /// An engine's.
     pub fn search(&mut self, starts: usize, observer: &mut dyn Observer) -> Result<&[Vec<Minimum>]> {
         let settings = FourDVarSettings { starts, ..self.settings };
-        let rests = settings.minimise(four_d_var::NAME, &mut self.windows, self.precision, observer)?;
+        let rests = settings.minimise(four_d_var::NAME, &mut self.windows, self.precision, None, observer)?;
         let minima = |(p, rests): (usize, &[Rest])| rests.iter().map(|rest| self.minimum(p, rest)).collect();
         self.found = rests.chunks(starts).enumerate().map(minima).collect();
         Ok(&self.found)

@@ -95,7 +95,8 @@ impl Settings {
             first += own.len();
         }
         let ascent = ascent::Ascent { tracks, stop: ascent.stop, fallbacks };
-        Ok(Fitted { posterior: Box::new(posterior), ascent, records, notes, faults })
+        let (title, ascent) = (self.family.title(), Some(ascent));
+        Ok(Fitted { title, posterior: Box::new(posterior), ascent, records, notes, faults })
     }
 
     /// Leaves out saddles, where a start that lies on a symmetry of J comes to rest: what is left, as a set with one

@@ -18,7 +18,7 @@ use super::{
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, Schedule};
-use crate::posterior::{Estimator, Family, FlowSettings, Normal, Posterior, log_normalizer};
+use crate::posterior::{Estimator, Family, FlowSettings, Mixture, Mixtures, Normal, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Axis, concatenate, s};
@@ -49,6 +49,8 @@ pub enum InitialFit {
     Background,
     /// At the lowest of 4DVAR's minima, with the Gauss-Newton Hessian there as precision.
     Laplace,
+    /// At what a trained recognition network says of the observations (`--weights`).
+    Amortized,
 }
 
 /// Settings of VI-4DVAR. What is `None` depends on the family: the mean field is fitted as in the slides, the others by the
@@ -150,8 +152,11 @@ impl Course {
 
 /// What the fit of a family leaves behind.
 struct Fitted {
+    /// The method's name in tables.
+    title: &'static str,
     posterior: Box<dyn Posterior>,
-    ascent: ascent::Ascent,
+    /// None where nothing was iterated.
+    ascent: Option<ascent::Ascent>,
     /// Of each problem: what the family has to say beside all others.
     records: Vec<Vec<Record>>,
     /// Of each problem: what its summary adds.
@@ -225,9 +230,26 @@ impl Settings {
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, too many draws or samples diverged.
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
+        self.run_from(problem, engine, None, observer)
+    }
+
+    /// The same from a Gaussian for each problem, whose member of the family is where the fit starts: what
+    /// [`InitialFit::Amortized`] needs. A flow's Gaussian starts there; a mixture starts from minima.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; another number or size of Gaussians than the problems have; none for [`InitialFit::Amortized`].
+    pub fn run_from(
+        &self,
+        problem: &Problem,
+        engine: &Engine,
+        start: Option<&[Normal]>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Analysis>> {
         self.check()?;
+        self.check_start(problem, start)?;
         let clock = Instant::now();
         let mut minima = minima::Minima::new(problem, engine)?;
+        minima.start = start;
         let fitted = match self.family {
             Family::MeanField | Family::LowRank | Family::FullRank => {
                 self.fit_gaussian(&mut minima, engine, observer)?
@@ -244,6 +266,43 @@ impl Settings {
         Ok(analyses)
     }
 
+    /// Describes and weighs a Gaussian for each problem that was not fitted to it alone.
+    pub(super) fn weigh(
+        &self,
+        problem: &Problem,
+        engine: &Engine,
+        title: &'static str,
+        normals: Vec<Normal>,
+        notes: Vec<String>,
+    ) -> Result<Vec<Analysis>> {
+        let mut minima = minima::Minima::new(problem, engine)?;
+        let records = normals.iter().map(|normal| gaussian::records(normal, self.family, problem.control())).collect();
+        let faults = vec![None; problem.count()];
+        let posterior = Box::new(normals.into_iter().map(Mixture::from).collect::<Mixtures>());
+        self.analyses(problem, &mut minima, &Fitted { title, posterior, ascent: None, records, notes, faults })
+    }
+
+    /// Refuses Gaussians to start from that do not fit the problems, or none where the settings ask for them.
+    fn check_start(&self, problem: &Problem, start: Option<&[Normal]>) -> Result<()> {
+        let wanted = self.start == Some(InitialFit::Amortized);
+        if wanted && self.family == Family::Mixture {
+            let help = "a mixture starts from minima: leave --vi-start out";
+            return Err(Error::invalid("vi-start", "background or laplace", "amortized, for a mixture", help));
+        }
+        let expected = format!("{} Gaussians of {} numbers", problem.count(), problem.control().len());
+        match start {
+            None if wanted => {
+                let help = "name the weights of a trained network, or give Gaussians to `run_from`";
+                Err(Error::invalid("start of VI-4DVAR", expected, "none", help))
+            }
+            Some(q) if q.len() != problem.count() || q.iter().any(|q| q.mean().len() != problem.control().len()) => {
+                let found = format!("{} of {}", q.len(), q.first().map_or(0, |q| q.mean().len()));
+                Err(Error::invalid("start of VI-4DVAR", expected, found, "give one for each problem"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fits a single Gaussian to every problem and draws `samples` members of it, without weighing the fit: what a cycle
     /// carries on. Starts at the lowest minimum of `starts` starts, the first of them the background.
     ///
@@ -258,6 +317,7 @@ impl Settings {
         observer: &mut dyn Observer,
     ) -> Result<PosteriorMembers> {
         self.check()?;
+        self.check_start(problem, None)?;
         if !matches!(self.family, Family::MeanField | Family::LowRank | Family::FullRank) {
             let found = self.family.name();
             return Err(Error::invalid(
@@ -295,14 +355,16 @@ impl Settings {
         let states = concatenate(Axis(0), &views).expect("rows of one length");
         let trajectories = minima.whole().forecast(Members::Given(states.view()))?;
         let mut analyses = Vec::with_capacity(problem.count());
-        for (p, (track, weighed)) in fitted.ascent.tracks.iter().zip(weighed).enumerate() {
+        for (p, weighed) in weighed.into_iter().enumerate() {
+            let track = fitted.ascent.as_ref().map(|ascent| &ascent.tracks[p]);
             let drawn = trajectories.slice(s![p * self.samples..(p + 1) * self.samples, .., ..]);
-            let samples = Samples::new(drawn, "VI-4DVAR's posterior", self.max_diverged_share)?;
-            let mut records = track.records();
+            let samples = Samples::new(drawn, &format!("the posterior of {}", fitted.title), self.max_diverged_share)?;
+            let mut records = track.map(track::Track::records).unwrap_or_default();
             records.extend(fitted.records[p].iter().cloned());
             records.extend(weighed.records);
             let count = problem.assimilated_count(p) as f64;
-            let gradients = minima.evaluations[p] + self.course().batch * track.elbo.len();
+            let iterations = track.map_or(0, |track| track.elbo.len());
+            let gradients = minima.evaluations[p] + self.course().batch * iterations;
             records.extend([
                 Record::scalar(
                     "gradients",
@@ -320,12 +382,15 @@ impl Settings {
             let controls = states.slice(s![p * self.samples..(p + 1) * self.samples, ..]);
             records.extend(control_records(problem, p, controls.select(Axis(0), &samples.kept).view()));
             analyses.push(Analysis {
-                method: self.family.title().into(),
+                method: fitted.title.into(),
                 mean: samples.mean,
                 std: samples.std,
                 samples: samples.trajectories,
                 records,
-                summary: format!("{}{}; {}", self.ending(&fitted.ascent, p), fitted.notes[p], weighed.sentence),
+                summary: {
+                    let ending = fitted.ascent.as_ref().map(|ascent| self.ending(ascent, p)).unwrap_or_default();
+                    format!("{ending}{}; {}", fitted.notes[p], weighed.sentence)
+                },
                 seconds: 0.0,
             });
         }

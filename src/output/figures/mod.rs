@@ -17,6 +17,7 @@ mod font;
 mod growth;
 mod heat;
 mod lead_time;
+mod loss;
 mod panel;
 mod png;
 mod repeated;
@@ -30,6 +31,7 @@ pub use batches::batches;
 pub use cycles::cycle_figures;
 pub use errors::{error_figure, latent_figure};
 pub use growth::growth_figure;
+pub use loss::loss_figure;
 pub use sbc::sbc_figure;
 pub use throughput::throughput;
 
