@@ -95,7 +95,12 @@ fn load_parameter_cotangent() {
 fn cost_beside_state() -> real {
     var sum: real = 0.0;
     //% if ERRORS
+    //% if ESTIMATED
+    // There may be as many parameters as sites.
+    let last = (params.control - ${PARAMETERS}u) / N - 1u;
+    //% else
     let last = params.control / N - 1u;
+    //% endif
     for (var k = 1u; k <= last; k++) {
         let xi = load(k);
         //% if OWN_BACKGROUND

@@ -10,7 +10,11 @@ const MEMBERS_PER_GROUP: u32 = ${MEMBERS_PER_GROUP}u;
 const GROUP: u32 = ${GROUP}u;            // invocations per workgroup
 
 alias State = array<real, ${S}>;         // the sites of one lane
+//% if RING
 alias Ring = array<real, ${S + 4}>;      // the same with two neighbours on either side: site i is at i + 2
+//% else
+alias Ring = State;                      // of a model whose sites are no ring, with no more: site i is at i
+//% endif
 
 struct Invocation {
     @builtin(local_invocation_index) local: u32,
@@ -134,6 +138,9 @@ fn store(at: u32, x: State) {
 // of the cotangent. Turns alternate between 0 and 1. With several lanes: from uniform control flow only.
 //% for name, before, after in [["ring", 2, 2], ["ring_ahead", BEFORE, AFTER], ["ring_back", AFTER, BEFORE]]
 fn ${name}(x: State, turn: u32) -> Ring {
+    //% if not RING
+    return x;
+    //% else
     var p: Ring;
     //% for i in range(S)
     p[${i + 2}] = x[${i}];
@@ -189,6 +196,7 @@ fn ${name}(x: State, turn: u32) -> Ring {
     //% endif
     //% endif
     return p;
+    //% endif
 }
 
 //% endfor

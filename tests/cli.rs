@@ -120,7 +120,7 @@ fn flag_wins_over_file_over_preset_over_default() {
     let problem = Problem::read(d.path().join("p.nc")).unwrap();
     assert_eq!((problem.sites(), problem.window.times, problem.window.assimilated_times), (12, 7, 5));
     let saved = fs::read_to_string(d.path().join("p.toml")).unwrap();
-    assert!(saved.contains("kind = \"prior\"") && saved.contains("forcing = 8.0"), "{saved}");
+    assert!(saved.contains("kind = \"prior\"") && saved.contains("parameters = \"forcing=8\""), "{saved}");
 }
 
 #[test]
@@ -155,7 +155,8 @@ fn simulate_assimilate_evaluate_chain() {
 #[test]
 fn model_errors_and_a_forcing_from_twin_to_evaluation() {
     let d = fresh();
-    let flags = "--forcing-std 0.5 --model-error-std 0.1 --members 20 --particles 200 --nuts-draws 50 --nuts-tune 50";
+    let flags =
+        "--parameter-std forcing=0.5 --model-error-std 0.1 --members 20 --particles 200 --nuts-draws 50 --nuts-tune 50";
     let table = succeed(&d, &format!("twin {SMALL} {flags} --out a"));
     let (_, parameters) = table.split_once("Parameters of the model").unwrap_or_else(|| panic!("{table}"));
     for name in ["Prior", "4DVAR", "ABC", "Ens. 4DVAR", "VI-4DVAR", "Reference"] {
@@ -164,7 +165,7 @@ fn model_errors_and_a_forcing_from_twin_to_evaluation() {
     }
     assert!(fs::read_to_string(d.path().join("a/report.html")).unwrap().contains("Parameters of the model"));
     let saved = fs::read_to_string(d.path().join("a/twin.toml")).unwrap();
-    assert!(saved.contains("forcing-std = 0.5") && saved.contains("model-error-std = 0.1"), "{saved}");
+    assert!(saved.contains("parameter-std = \"forcing=0.5\"") && saved.contains("model-error-std = 0.1"), "{saved}");
 
     let problem = Problem::read(d.path().join("a/problem.nc")).unwrap();
     let layout = problem.control();
@@ -198,9 +199,10 @@ fn model_errors_and_a_forcing_from_twin_to_evaluation() {
     // Analyses of other priors are not compared.
     succeed(&d, "assimilate a/problem.nc --backend cpu --method 4dvar --out 4dvar.nc");
     succeed(&d, "compare 4dvar.nc a/vi.nc --out same");
-    for other in
-        ["--forcing-std 0.4 --model-error-std 0.1", "--forcing-std 0.5 --model-error-std 0.2 --model-noise 0.1"]
-    {
+    for other in [
+        "--parameter-std forcing=0.4 --model-error-std 0.1",
+        "--parameter-std forcing=0.5 --model-error-std 0.2 --model-noise 0.1",
+    ] {
         succeed(&d, &format!("twin {SMALL} {other} --methods 4dvar --out b --force"));
         let message = refuse(&d, "compare 4dvar.nc b/4dvar.nc --out different");
         assert!(message.contains("prior of the control") || message.contains("model error"), "{message}");
@@ -276,9 +278,13 @@ fn bad_settings_are_refused_with_their_name() {
         ("--dt 0", "dt"),
         ("--dt -0.1", "dt"),
         ("--steps-per-time 0", "steps_per_time"),
-        ("--forcing nan", "forcing"),
-        ("--forcing-std 0", "forcing-std"),
-        ("--true-forcing inf", "true-forcing"),
+        ("--parameters forcing=nan", "parameters"),
+        ("--parameters sigma=10", "parameters of lorenz96: forcing, found sigma"),
+        ("--parameters 8", "NAME=VALUE"),
+        ("--parameter-std forcing=0", "parameter-std"),
+        ("--true-parameters forcing=inf", "true-parameters"),
+        ("--model lorenz63 --sites 4", "3 for lorenz63"),
+        ("--model lorenz63 --parameter-std rho=1", "each of sigma, rho, beta"),
         ("--true-steps-per-time 0", "true-steps-per-time"),
         ("--model-error-std -0.1", "model-error-std"),
         ("--model-error-std 0.1 --model-error-interval 0", "model-error-interval"),

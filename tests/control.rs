@@ -599,7 +599,7 @@ fn gauss_newton(problem: &Problem, p: usize) -> (DVector<f64>, DMatrix<f64>) {
 
 #[test]
 fn four_d_var_of_a_forcing_is_where_gauss_newton_ends() {
-    let estimated = TwinSettings { kind: TwinKind::Prior, forcing_std: Some(0.5), ..twin() };
+    let estimated = TwinSettings { kind: TwinKind::Prior, parameter_std: [("forcing", 0.5)].into(), ..twin() };
     let errs = TwinSettings { model_error_std: Some(0.1), model_error_correlation: 1.5, ..estimated.clone() };
     let often = TwinSettings {
         steps_per_time: 2,
@@ -635,7 +635,8 @@ fn four_d_var_of_a_forcing_is_where_gauss_newton_ends() {
 /// Where the problem is nearly linear all methods must have the same mean and deviation of F.
 #[test]
 fn methods_agree_on_a_forcing() {
-    let settings = TwinSettings { kind: TwinKind::Prior, forcing_std: Some(0.5), drop: 0.0, ..twin() };
+    let settings =
+        TwinSettings { kind: TwinKind::Prior, parameter_std: [("forcing", 0.5)].into(), drop: 0.0, ..twin() };
     let problem = simulate(&settings).unwrap();
     let f = |a: &Analysis| (number(a, "parameter_mean"), number(a, "parameter_spread"));
     let reference = &ReferenceSettings::default().run(&problem, &cpu(), &mut Silent).unwrap()[0];
@@ -667,7 +668,7 @@ fn methods_agree_on_a_forcing() {
 
 #[test]
 fn records_of_a_control_are_those_of_its_blocks() {
-    let settings = TwinSettings { forcing_std: Some(0.5), model_error_std: Some(0.1), ..twin() };
+    let settings = TwinSettings { parameter_std: [("forcing", 0.5)].into(), model_error_std: Some(0.1), ..twin() };
     let problem = simulate(&settings).unwrap();
     let n = 8 * 11 + 1;
     let vi = ViSettings { iterations: 20, samples: 50, importance_draws: 100, ..ViSettings::default() };
@@ -731,7 +732,7 @@ fn records_of_a_control_are_those_of_its_blocks() {
 /// Parameters and errors are recorded of the same samples whose trajectories are kept.
 #[test]
 fn samples_that_diverge_have_no_parameters() {
-    let mut problem = simulate(&TwinSettings { forcing_std: Some(0.5), ..twin() }).unwrap();
+    let mut problem = simulate(&TwinSettings { parameter_std: [("forcing", 0.5)].into(), ..twin() }).unwrap();
     problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, 8), 20.0));
     problem.observations.fill(f64::NAN);
     let vi = ViSettings {
@@ -785,7 +786,11 @@ fn twins_without_the_new_settings_are_as_they_were() {
     assert!(base.control().is_state());
     // An estimated forcing, or errors of the model that the truth does not make, leave the data alone.
     for settings in [
-        TwinSettings { forcing_std: Some(0.5), true_forcing: Some(8.0), ..TwinSettings::default() },
+        TwinSettings {
+            parameter_std: [("forcing", 0.5)].into(),
+            true_parameters: [("forcing", 8.0)].into(),
+            ..TwinSettings::default()
+        },
         TwinSettings { model_error_std: Some(0.2), model_noise: Some(0.0), ..TwinSettings::default() },
         TwinSettings { true_steps_per_time: Some(1), ..TwinSettings::default() },
     ] {
@@ -793,7 +798,7 @@ fn twins_without_the_new_settings_are_as_they_were() {
         assert_eq!((&other.truth, &other.background.mean), (&base.truth, &base.background.mean), "{settings:?}");
         assert_eq!(bits(&other.observations), bits(&base.observations), "{settings:?}");
         assert_eq!(other.observation_std, base.observation_std, "{settings:?}");
-        assert_eq!(other.true_parameters.is_some(), settings.forcing_std.is_some(), "{settings:?}");
+        assert_eq!(other.true_parameters.is_some(), !settings.parameter_std.is_empty(), "{settings:?}");
     }
 }
 
@@ -804,8 +809,8 @@ fn a_truth_of_another_model_leaves_the_noises_alone() {
         let settings = TwinSettings { kind, ..twin() };
         let base = noises(&simulate(&settings).unwrap());
         for other in [
-            TwinSettings { forcing_std: Some(0.5), ..settings.clone() },
-            TwinSettings { true_forcing: Some(9.0), ..settings.clone() },
+            TwinSettings { parameter_std: [("forcing", 0.5)].into(), ..settings.clone() },
+            TwinSettings { true_parameters: [("forcing", 9.0)].into(), ..settings.clone() },
             TwinSettings { true_steps_per_time: Some(4), ..settings.clone() },
             TwinSettings { model_noise: Some(0.2), ..settings.clone() },
             TwinSettings { model_error_std: Some(0.2), model_error_correlation: 2.0, ..settings.clone() },
@@ -832,7 +837,7 @@ fn assert_run(problem: &Problem, p: usize, truly: impl FnOnce(&mut Problem)) {
 fn true_forcings_are_drawn_from_their_prior() {
     let seeds: Vec<u64> = (0..400).collect();
     for kind in [TwinKind::Prior, TwinKind::Classic] {
-        let settings = TwinSettings { kind, forcing_std: Some(0.5), ..twin() };
+        let settings = TwinSettings { kind, parameter_std: [("forcing", 0.5)].into(), ..twin() };
         let set = simulate_set(&settings, &seeds).unwrap();
         assert_eq!((&set.parameters, &set.parameter_std), (&array![[8.0]], &Some(array![[0.5]])));
         let z: Vec<f64> = (0..400).map(|p| (set.true_parameters_of(p).unwrap()[0] - 8.0) / 0.5).collect();
@@ -852,14 +857,15 @@ fn true_forcings_are_drawn_from_their_prior() {
 fn the_truth_has_the_model_that_was_asked_for() {
     for kind in [TwinKind::Prior, TwinKind::Classic] {
         let settings = TwinSettings { kind, steps_per_time: 2, ..twin() };
-        let forced = simulate(&TwinSettings { true_forcing: Some(9.5), ..settings.clone() }).unwrap();
+        let forced =
+            simulate(&TwinSettings { true_parameters: [("forcing", 9.5)].into(), ..settings.clone() }).unwrap();
         assert_eq!((&forced.true_parameters, &forced.parameters), (&Some(array![[9.5]]), &array![[8.0]]));
         assert_run(&forced, 0, |other| other.parameters = array![[9.5]]);
         let fine = simulate(&TwinSettings { true_steps_per_time: Some(5), ..settings.clone() }).unwrap();
         assert!(fine.true_parameters.is_none());
         assert_run(&fine, 0, |other| (other.window.steps_per_time, other.window.dt) = (5, 0.02));
         let both = TwinSettings {
-            true_forcing: Some(7.0),
+            true_parameters: [("forcing", 7.0)].into(),
             true_steps_per_time: Some(1),
             model_error_std: Some(0.3),
             model_noise: Some(0.0),

@@ -25,6 +25,11 @@ fn model(x: &DVector<f64>, forcing: f64, dt: f64, steps: usize) -> DVector<f64> 
     })
 }
 
+/// The forecast model's.
+fn forcing(settings: &CycleSettings) -> f64 {
+    settings.parameters.get("forcing").unwrap_or(8.0)
+}
+
 /// What the oracle knows of an experiment, one entry for each observation time from 0 on.
 struct Oracle {
     settings: CycleSettings,
@@ -50,7 +55,7 @@ impl Oracle {
         let stream = |stream| StreamRng::new(seed, stream);
         let (mut noise, mut model_noise) = (stream(Stream::ObservationNoise), stream(Stream::ModelNoise));
         let steps = settings.true_steps_per_time.unwrap_or(settings.steps_per_time);
-        let forcing = settings.true_forcing.unwrap_or(settings.forcing);
+        let forcing = settings.true_parameters.get("forcing").unwrap_or(forcing(settings));
         let dt = settings.dt * settings.steps_per_time as f64 / steps as f64;
         let mut truth = vec![model(&draw(&mut stream(Stream::SpinUp)), forcing, dt, settings.spin_up)];
         for k in 0..(settings.burn_in + settings.cycles) * settings.shift {
@@ -77,8 +82,8 @@ impl Oracle {
     }
 
     fn forecast(&self, x: &DVector<f64>, intervals: usize) -> DVector<f64> {
-        let CycleSettings { forcing, dt, steps_per_time, .. } = self.settings;
-        model(x, forcing, dt, steps_per_time * intervals)
+        let CycleSettings { dt, steps_per_time, .. } = self.settings;
+        model(x, forcing(&self.settings), dt, steps_per_time * intervals)
     }
 
     /// xa = xb + B (B + R)^-1 (y - xb)
@@ -121,7 +126,7 @@ impl Oracle {
     /// window that ends at time `end`.
     fn innovations(&self, control: &DVector<f64>, end: usize, window: usize) -> DVector<f64> {
         let CycleSettings { sites, dt, steps_per_time, shift, observation_std, .. } = self.settings;
-        let forcing = if control.len() > sites { control[sites] } else { self.settings.forcing };
+        let forcing = if control.len() > sites { control[sites] } else { forcing(&self.settings) };
         let mut all = Vec::new();
         for t in window + 1 - shift..=window {
             let x = model(&control.rows(0, sites).into_owned(), forcing, dt, steps_per_time * t);
@@ -168,14 +173,15 @@ impl Oracle {
 
     /// 4DVar from the first cycle that has a whole window: its errors, and mean and deviation of F where that is estimated.
     fn four_d_var(&self, window: usize, factor: f64) -> (Vec<Errors>, Vec<[f64; 2]>) {
-        let CycleSettings { sites, shift, forcing_std, parameter_inflation, .. } = self.settings;
+        let CycleSettings { sites, shift, parameter_inflation, .. } = self.settings;
+        let own = forcing(&self.settings);
         let of_state = (&self.covariance * factor).try_inverse().unwrap();
         let first = window.div_ceil(shift) * shift;
         let start = &self.truth[first - window] + &self.initial_noise * self.settings.initial_error;
         let mut b = DVector::from_iterator(sites, start.iter().copied());
-        let mut std = forcing_std;
+        let mut std = self.settings.parameter_std.get("forcing");
         if std.is_some() {
-            b = b.push(self.settings.forcing);
+            b = b.push(own);
         }
         let (mut errors, mut parameters) = (Vec::new(), Vec::new());
         for end in (first..self.truth.len()).step_by(shift) {
@@ -186,7 +192,7 @@ impl Oracle {
                 precision[(sites, sites)] = std.powi(-2);
             }
             let (c, hessian) = self.minimise(&b, &precision, end, window);
-            let forcing = |c: &DVector<f64>| if n > sites { c[sites] } else { self.settings.forcing };
+            let forcing = |c: &DVector<f64>| if n > sites { c[sites] } else { own };
             let at = |c: &DVector<f64>, intervals: usize| {
                 let CycleSettings { dt, steps_per_time, .. } = self.settings;
                 model(&c.rows(0, sites).into_owned(), forcing(c), dt, steps_per_time * intervals)
@@ -285,7 +291,7 @@ fn three_d_var_and_optimal_interpolation_are_the_kalman_gain() {
     let engine = Engine::cpu(Precision::F64).unwrap();
     let cases = [
         ("perfect model", short(1, 46)),
-        ("true forcing", CycleSettings { true_forcing: Some(9.0), ..short(1, 46) }),
+        ("true forcing", CycleSettings { true_parameters: [("forcing", 9.0)].into(), ..short(1, 46) }),
         ("true step", CycleSettings { true_steps_per_time: Some(3), ..short(2, 26) }),
         ("model noise", CycleSettings { model_noise: 0.2, ..short(1, 46) }),
         ("precise observations", CycleSettings { observation_std: 0.3, initial_error: 0.1, ..short(1, 46) }),
@@ -361,9 +367,9 @@ fn forcing_is_estimated_as_gauss_newton_does() {
     let engine = Engine::cpu(Precision::F64).unwrap();
     let settings = CycleSettings {
         windows: vec![3],
-        forcing: 7.0,
-        true_forcing: Some(8.0),
-        forcing_std: Some(0.3),
+        parameters: [("forcing", 7.0)].into(),
+        true_parameters: [("forcing", 8.0)].into(),
+        parameter_std: [("forcing", 0.3)].into(),
         parameter_inflation: 1.2,
         ..short(2, 8)
     };
@@ -496,8 +502,8 @@ fn bad_settings_are_refused_by_name() {
         }),
         ("dt", |s| s.dt = 0.0),
         ("steps_per_time", |s| s.steps_per_time = 0),
-        ("forcing", |s| s.forcing = f64::NAN),
-        ("true-forcing", |s| s.true_forcing = Some(f64::INFINITY)),
+        ("parameters", |s| s.parameters = [("forcing", f64::NAN)].into()),
+        ("true-parameters", |s| s.true_parameters = [("forcing", f64::INFINITY)].into()),
         ("true-steps-per-time", |s| s.true_steps_per_time = Some(0)),
         ("model-noise", |s| s.model_noise = -0.1),
         ("observation-std", |s| s.observation_std = 0.0),
@@ -509,7 +515,7 @@ fn bad_settings_are_refused_by_name() {
         ("burn-in", |s| (s.windows, s.burn_in) = (vec![0, 5], 4)),
         ("climatology", |s| s.climatology = 40),
         ("the model's run", |s| s.dt = 2.0),
-        ("forcing-std", |s| s.forcing_std = Some(0.0)),
+        ("parameter-std", |s| s.parameter_std = [("forcing", 0.0)].into()),
         ("parameter-inflation", |s| s.parameter_inflation = -1.0),
         ("model-error-std", |s| s.model_error_std = Some(-0.1)),
         ("drop", |s| s.drop = 1.5),
@@ -518,7 +524,7 @@ fn bad_settings_are_refused_by_name() {
         ("inflations", |s| s.inflations = vec![]),
         ("inflations", |s| s.inflations = vec![0.0]),
         ("shift", |s| s.shift = 0),
-        ("windows", |s| s.forcing_std = Some(0.1)),
+        ("windows", |s| s.parameter_std = [("forcing", 0.1)].into()),
         ("windows", |s| s.windows = vec![2, 2]),
         ("methods", |s| s.methods = vec![CycledKind::Vi; 2]),
         ("starts", |s| s.starts = 0),
@@ -548,7 +554,7 @@ const SMALL: &str = "--backend cpu --quiet --sites 8 --cycles 30 --burn-in 10 --
 #[test]
 fn cycle_command_writes_its_files_and_repeats_itself() {
     let d = tempdir().unwrap();
-    let flags = "--windows 0,2 --factors 0.02,0.1 --true-forcing 8.2 --seed 3 --out a";
+    let flags = "--windows 0,2 --factors 0.02,0.1 --true-parameters forcing=8.2 --seed 3 --out a";
     let first = program(&d, &format!("cycle {SMALL} {flags}")).assert().success();
     let text = String::from_utf8(first.get_output().stdout.clone()).unwrap();
     let head = "lorenz96, 8 sites observed every 0.05 time units, 30 cycles after a burn-in of 10, seeds 3 to 4\n";

@@ -31,8 +31,9 @@ use vi4dvar::validation::oracle;
 /// Batches around a lane group, a workgroup and two blocks of a sum.
 const MEMBER_COUNTS: [usize; 5] = [1, 63, 64, 65, 513];
 
-/// The smallest state, one lane group, an odd size, the case study's, the field's, and two beyond registers.
-const SIZES: [usize; 7] = [4, 8, 13, 16, 40, 64, 128];
+/// The smallest state on a ring, one lane group, an odd size, the case study's, the field's, two beyond registers, and the
+/// three of Lorenz-63.
+const SIZES: [usize; 8] = [4, 8, 13, 16, 40, 64, 128, 3];
 
 type Body = fn(&Bench, &mut Report);
 
@@ -270,7 +271,7 @@ fn check_tangent_adjoint(bench: &Bench, report: &mut Report, recipe: &Recipe, co
 
 fn trajectory_sizes(bench: &Bench, report: &mut Report) {
     for (k, sites) in SIZES.into_iter().enumerate() {
-        let recipe = Recipe { seed: 100 + k as u64, sites, ..Recipe::default() };
+        let recipe = Recipe { seed: 100 + k as u64, ..Recipe::default() }.sized(sites);
         check_trajectory(bench, report, &recipe, MEMBER_COUNTS[k % 4]);
         check_trajectory(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, ..recipe }, 3);
     }
@@ -283,8 +284,8 @@ fn gradient_matrix(bench: &Bench, report: &mut Report) {
             for full_background in [false, true] {
                 for (steps_per_time, dt) in [(1, 0.05), (10, 0.005)] {
                     seed += 1;
-                    let recipe =
-                        Recipe { seed, sites, function, full_background, steps_per_time, dt, ..Recipe::default() };
+                    let recipe = Recipe { seed, function, full_background, steps_per_time, dt, ..Recipe::default() };
+                    let recipe = recipe.sized(sites);
                     let count = if sites > 16 && steps_per_time > 1 { 3 } else { MEMBER_COUNTS[seed as usize % 4] };
                     check_gradient(bench, report, &recipe, count);
                 }
@@ -305,8 +306,8 @@ fn gradient_operators_and_averages(bench: &Bench, report: &mut Report) {
         }
     }
     // A block that ends between lanes, and one that covers an odd state whole.
-    for (sites, block_size) in [(40, 5), (13, 13)] {
-        let recipe = Recipe { sites, block_size, function: PointFunction::Square, ..Recipe::default() };
+    for (sites, block_size) in [(40, 5), (13, 13), (3, 3)] {
+        let recipe = Recipe { block_size, function: PointFunction::Square, ..Recipe::default() }.sized(sites);
         check_gradient(bench, report, &recipe, 5);
     }
 }
@@ -339,7 +340,7 @@ fn gradient_awkward_sizes(bench: &Bench, report: &mut Report) {
 
 fn cost_sizes(bench: &Bench, report: &mut Report) {
     for (k, sites) in SIZES.into_iter().enumerate() {
-        let base = Recipe { seed: 400 + k as u64, sites, full_background: k % 2 == 0, ..Recipe::default() };
+        let base = Recipe { seed: 400 + k as u64, full_background: k % 2 == 0, ..Recipe::default() }.sized(sites);
         let function = if sites == 40 { PointFunction::Square } else { PointFunction::Identity };
         check_cost(bench, report, &Recipe { function, ..base.clone() }, MEMBER_COUNTS[k % 4]);
         check_cost(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, weighted: true, ..base }, 3);
@@ -348,7 +349,7 @@ fn cost_sizes(bench: &Bench, report: &mut Report) {
 
 fn tangent_adjoint_sizes(bench: &Bench, report: &mut Report) {
     for (k, sites) in SIZES.into_iter().enumerate() {
-        let base = Recipe { seed: 500 + k as u64, sites, ..Recipe::default() };
+        let base = Recipe { seed: 500 + k as u64, ..Recipe::default() }.sized(sites);
         check_tangent_adjoint(bench, report, &Recipe { assimilated_times: Some(9), ..base.clone() }, 5);
         if sites <= 40 {
             check_tangent_adjoint(bench, report, &Recipe { steps_per_time: 10, dt: 0.005, ..base }, 3);
@@ -377,7 +378,7 @@ fn kernels_match_oracle(bench: &Bench, report: &mut Report) {
     }
     let base = Recipe { seed: 700, times: 7, function: PointFunction::Square, weighted: true, ..Recipe::default() };
     // Each with its block size. Lanes mean the same in every sweep, so the first of each size runs them all.
-    let cases: [(usize, usize, &[&str]); 8] = [
+    let cases: [(usize, usize, &[&str]); 9] = [
         (4, 1, &["lanes=2,group=64,halo=subgroup", "lanes=1,group=32,stages=kept"]),
         (13, 1, &["lanes=3,group=33,trajectory=workgroup", "lanes=2,group=64,halo=subgroup,stages=kept"]),
         (
@@ -395,10 +396,11 @@ fn kernels_match_oracle(bench: &Bench, report: &mut Report) {
         (67, 1, &["lanes=8,group=64,halo=subgroup", "lanes=14,group=14,trajectory=workgroup,stages=kept"]),
         (128, 8, &["lanes=16,group=16", "lanes=8,group=64,halo=subgroup"]),
         (1000, 1, &["lanes=250,group=250", "lanes=91,group=91"]),
+        (3, 1, &["lanes=1,group=32,stages=kept", "lanes=1,group=16,trajectory=workgroup"]),
     ];
     for (k, (sites, block_size, kernels)) in cases.into_iter().enumerate() {
         let times = if sites > 100 { 3 } else { base.times };
-        let recipe = Recipe { sites, block_size, times, full_background: k % 2 == 1, ..base.clone() };
+        let recipe = Recipe { block_size, times, full_background: k % 2 == 1, ..base.clone() }.sized(sites);
         let set = Recipe { problems: 2, per_problem: PerProblem::ALL, ..recipe.clone() };
         for (at, kernel) in kernels.iter().enumerate() {
             let Some(bench) = with_kernel(bench, report, kernel, &recipe) else { continue };
@@ -424,25 +426,30 @@ fn kernels_in_segments(bench: &Bench, report: &mut Report) {
     }
     let fine = Recipe { seed: 750, steps_per_time: 7, dt: 0.005, function: PointFunction::Square, ..Recipe::default() };
     let recipe = Recipe { sites: 16, times: 15, ..fine };
-    for kernel in
-        ["lanes=3,group=63,stages=kept", "lanes=4,group=64,halo=subgroup", "lanes=4,group=4,trajectory=workgroup"]
-    {
-        let Some(wide) = with_kernel(bench, report, kernel, &recipe) else { continue };
-        check_gradient(&wide, report, &recipe, 513);
-        let narrow = wide.variant(|s| s.memory_mib = 2);
-        let (one, many) = (everything(&wide.engine, &recipe, 513), everything(&narrow, &recipe, 513));
-        same_everything(report, &format!("{kernel}, 2 MiB"), &many, &one);
+    for (kernel, recipe, mib) in [
+        ("lanes=3,group=63,stages=kept", &recipe, 2),
+        ("lanes=4,group=64,halo=subgroup", &recipe, 2),
+        ("lanes=4,group=4,trajectory=workgroup", &recipe, 2),
+        ("lanes=1,group=64", &recipe.clone().lorenz63(), 1),
+    ] {
+        let Some(wide) = with_kernel(bench, report, kernel, recipe) else { continue };
+        check_gradient(&wide, report, recipe, 513);
+        let narrow = wide.variant(|s| s.memory_mib = mib);
+        let (one, many) = (everything(&wide.engine, recipe, 513), everything(&narrow, recipe, 513));
+        same_everything(report, &format!("{kernel}, {mib} MiB"), &many, &one);
     }
 }
 
 fn member_counts(bench: &Bench, report: &mut Report) {
     for count in MEMBER_COUNTS {
         let recipe = Recipe { seed: 600 + count as u64, times: 9, full_background: true, ..Recipe::default() };
-        check_trajectory(bench, report, &recipe, count);
-        check_cost(bench, report, &recipe, count);
-        check_gradient(bench, report, &recipe, count);
-        check_tangent_adjoint(bench, report, &recipe, count);
-        check_moments(bench, report, &recipe, count, Terms::ALL);
+        for recipe in [recipe.clone().lorenz63(), recipe] {
+            check_trajectory(bench, report, &recipe, count);
+            check_cost(bench, report, &recipe, count);
+            check_gradient(bench, report, &recipe, count);
+            check_tangent_adjoint(bench, report, &recipe, count);
+            check_moments(bench, report, &recipe, count, Terms::ALL);
+        }
     }
 }
 
@@ -458,7 +465,9 @@ fn window_edges(bench: &Bench, report: &mut Report) {
         Recipe { observed: 0.0, times: 1, full_background: true, ..base.clone() },
         Recipe { observed: 0.02, times: 5, ..base.clone() },
         Recipe { weighted: true, ..base.clone() },
-        Recipe { weighted: true, assimilated_times: Some(7), full_background: true, ..base },
+        Recipe { weighted: true, assimilated_times: Some(7), full_background: true, ..base.clone() },
+        Recipe { times: 1, full_background: true, block_size: 3, ..base.clone() }.lorenz63(),
+        Recipe { assimilated_times: Some(12), weighted: true, steps_per_time: 2, dt: 0.025, ..base }.lorenz63(),
     ] {
         check_trajectory(bench, report, &recipe, 5);
         check_cost(bench, report, &recipe, 5);
@@ -469,8 +478,9 @@ fn window_edges(bench: &Bench, report: &mut Report) {
 }
 
 fn terms_switched_off(bench: &Bench, report: &mut Report) {
-    for full_background in [false, true] {
+    for (full_background, sites) in [(false, 16), (true, 16), (false, 3), (true, 3)] {
         let recipe = Recipe { seed: 800, full_background, function: PointFunction::Square, ..Recipe::default() };
+        let recipe = recipe.sized(sites);
         let problem = recipe.build();
         let members = recipe.members(&problem, 5);
         let want = Truth::new(&problem, &members).gradients::<f64>();
@@ -513,14 +523,16 @@ fn problem_sets(bench: &Bench, report: &mut Report) {
     ] {
         for full_background in [false, true] {
             let recipe = Recipe { per_problem, full_background, ..base.clone() };
-            check_gradient(bench, report, &recipe, 5);
-            check_cost(bench, report, &recipe, 5);
-            check_moments(bench, report, &recipe, 5, Terms::ALL);
+            for recipe in [recipe.clone().lorenz63(), recipe] {
+                check_gradient(bench, report, &recipe, 5);
+                check_cost(bench, report, &recipe, 5);
+                check_moments(bench, report, &recipe, 5, Terms::ALL);
+            }
         }
     }
     // Each problem's members and sums straddle lanes and blocks, and each problem has its own data and one member.
-    for (problems, count) in [(3, 257), (65, 1)] {
-        let recipe = Recipe { problems, per_problem: PerProblem::ALL, ..base.clone() };
+    for (problems, count, sites) in [(3, 257, 8), (65, 1, 8), (3, 257, 3), (65, 1, 3)] {
+        let recipe = Recipe { problems, per_problem: PerProblem::ALL, ..base.clone() }.sized(sites);
         check_trajectory(bench, report, &recipe, count);
         check_gradient(bench, report, &recipe, count);
         check_cost(bench, report, &recipe, count);
@@ -534,8 +546,8 @@ fn taylor_remainders(bench: &Bench, report: &mut Report) {
     if bench.precision() == Precision::F32 {
         return;
     }
-    for (sites, function) in [(13, PointFunction::Cubic), (40, PointFunction::Square)] {
-        check_taylor(bench, report, &Recipe { seed: 1000, sites, times: 9, function, ..Recipe::default() });
+    for (sites, function) in [(13, PointFunction::Cubic), (40, PointFunction::Square), (3, PointFunction::Square)] {
+        check_taylor(bench, report, &Recipe { seed: 1000, times: 9, function, ..Recipe::default() }.sized(sites));
     }
 }
 
@@ -570,6 +582,7 @@ fn central_differences(bench: &Bench, report: &mut Report) {
     }
     for function in PointFunction::ALL {
         let recipe = Recipe { seed: 1100, times: 7, function, full_background: true, ..Recipe::default() };
+        check_central_differences(bench, report, &recipe.clone().lorenz63());
         check_central_differences(bench, report, &recipe);
     }
 }
@@ -660,11 +673,11 @@ fn controls_of(loaded: &mut LoadedProblem, problem: &Problem, draw: &Draw) -> Ar
     let mut all = loaded.gradient(Members::Drawn(draw), terms).unwrap().gradient;
     all.slice_mut(s![.., ..sites]).assign(&states);
     if let Some(std) = &problem.parameter_std {
-        let last = all.ncols() - 1;
-        let at = |array: &Array2<f64>, p: usize| array[[if array.nrows() == 1 { 0 } else { p }, 0]];
-        for (row, v) in all.column_mut(last).iter_mut().enumerate() {
+        let first = all.ncols() - std.ncols();
+        let at = |array: &Array2<f64>, p: usize, k: usize| array[[if array.nrows() == 1 { 0 } else { p }, k]];
+        for ((row, k), v) in all.slice_mut(s![.., first..]).indexed_iter_mut() {
             let p = row / draw.count;
-            *v = at(&problem.parameters, p) + *v * at(std, p).powi(2);
+            *v = at(&problem.parameters, p, k) + *v * at(std, p, k).powi(2);
         }
     }
     all
@@ -676,8 +689,10 @@ fn draws_match_oracle_and_cpu(bench: &Bench, report: &mut Report) {
         (13, 3, 65, Stream::Posterior, 1499),
         (16, 1, 513, Stream::Starts, u32::MAX),
         (40, 2, 63, Stream::MonteCarlo, 7),
+        (3, 2, 65, Stream::MonteCarlo, 7),
     ] {
-        let recipe = Recipe { seed: 0xFACE_0000_0000 + sites as u64, sites, times: 1, problems, ..Recipe::default() };
+        let recipe = Recipe { seed: 0xFACE_0000_0000 + sites as u64, times: 1, problems, ..Recipe::default() };
+        let recipe = recipe.sized(sites);
         let problem = recipe.build();
         let drawn = Draw { stream, ..draw(&recipe, &problem, count, iteration) };
         let mut loaded = bench.load(&problem);
@@ -826,8 +841,8 @@ fn compare_sums(report: &mut Report, kind: &str, case: &str, got: &Moments, want
 }
 
 fn moments_match_oracle(bench: &Bench, report: &mut Report) {
-    for (sites, count) in [(4, 257), (13, 65), (40, 65), (64, 5)] {
-        let recipe = Recipe { seed: 1300, sites, function: PointFunction::Square, ..Recipe::default() };
+    for (sites, count) in [(4, 257), (13, 65), (40, 65), (64, 5), (3, 257)] {
+        let recipe = Recipe { seed: 1300, function: PointFunction::Square, ..Recipe::default() }.sized(sites);
         check_moments(bench, report, &recipe, count, Terms::ALL);
     }
     for function in PointFunction::ALL {
@@ -840,7 +855,7 @@ fn moments_match_oracle(bench: &Bench, report: &mut Report) {
 fn pattern_sums_match_oracle(bench: &Bench, report: &mut Report) {
     let base = Recipe { seed: 1310, times: 9, function: PointFunction::Square, ..Recipe::default() };
     let mut cases: Vec<(Recipe, usize)> = MEMBER_COUNTS.map(|count| (base.clone(), count)).into();
-    cases.extend([4, 33, 68].map(|sites| (Recipe { sites, ..base.clone() }, 70)));
+    cases.extend([4, 33, 68, 3].map(|sites| (base.clone().sized(sites), 70)));
     for (problems, count) in [(3, 1), (3, 65), (2, 300), (70, 2)] {
         let recipe = Recipe { seed: 1311, sites: 13, problems, per_problem: PerProblem::ALL, ..base.clone() };
         cases.push((recipe, count));
@@ -848,7 +863,7 @@ fn pattern_sums_match_oracle(bench: &Bench, report: &mut Report) {
     for (recipe, count) in cases {
         let (problem, n) = (recipe.build(), recipe.control());
         let plain = draw(&recipe, &problem, count, 3);
-        let mut draws = vec![lower(&plain, 1), low_rank(&plain, 1), low_rank(&plain, 4), low_rank(&plain, n)];
+        let mut draws = vec![lower(&plain, 1), low_rank(&plain, 1), low_rank(&plain, 4.min(n)), low_rank(&plain, n)];
         if recipe.problems > 1 {
             draws.push(lower(&plain, recipe.problems));
         }
@@ -903,9 +918,9 @@ fn pattern_sums_of_a_large_state(bench: &Bench, report: &mut Report) {
 /// A scale of low rank against the host's normals and products, in every operation that draws.
 fn draws_of_low_rank_scales(bench: &Bench, report: &mut Report) {
     for (sites, problems, rank, count) in
-        [(4, 1, 1, 257), (13, 3, 13, 65), (16, 1, 4, 65), (16, 33, 5, 2), (64, 2, 8, 9)]
+        [(4, 1, 1, 257), (13, 3, 13, 65), (16, 1, 4, 65), (16, 33, 5, 2), (64, 2, 8, 9), (3, 2, 2, 65)]
     {
-        let recipe = Recipe { seed: 1270 + sites as u64, sites, times: 3, problems, ..Recipe::default() };
+        let recipe = Recipe { seed: 1270 + sites as u64, times: 3, problems, ..Recipe::default() }.sized(sites);
         let problem = recipe.build();
         let drawn = low_rank(&draw(&recipe, &problem, count, 4), rank);
         let Scale::LowRank { diagonal, left, right } = &drawn.map.scale else { panic!("a scale of low rank") };
@@ -933,9 +948,9 @@ fn draws_of_low_rank_scales(bench: &Bench, report: &mut Report) {
 /// A lower triangular scale against the host's normals and matrix product, in every operation that draws.
 fn draws_of_lower_scales(bench: &Bench, report: &mut Report) {
     for (sites, problems, matrices, count) in
-        [(4, 1, 1, 257), (13, 3, 1, 65), (16, 3, 3, 65), (16, 33, 33, 2), (64, 2, 2, 9)]
+        [(4, 1, 1, 257), (13, 3, 1, 65), (16, 3, 3, 65), (16, 33, 33, 2), (64, 2, 2, 9), (3, 2, 2, 65)]
     {
-        let recipe = Recipe { seed: 1250 + sites as u64, sites, times: 3, problems, ..Recipe::default() };
+        let recipe = Recipe { seed: 1250 + sites as u64, times: 3, problems, ..Recipe::default() }.sized(sites);
         let problem = recipe.build();
         let plain = draw(&recipe, &problem, count, 4);
         let drawn = lower(&plain, matrices);
@@ -1024,17 +1039,18 @@ fn selection_matches_brute_force(bench: &Bench, report: &mut Report) {
         (8, 3, 300, PointFunction::Softplus),
         (8, 65, 5, PointFunction::Identity),
         (64, 2, 65, PointFunction::Identity),
+        (3, 2, 300, PointFunction::Square),
     ] {
         let recipe = Recipe {
             seed: 1350 + sites as u64,
-            sites,
             times: 6,
             problems,
             function,
             full_background: sites == 64,
             per_problem: PerProblem::ALL,
             ..Recipe::default()
-        };
+        }
+        .sized(sites);
         let problem = recipe.build();
         let drawn = draw(&recipe, &problem, count, 2);
         let mut loaded = bench.load(&problem);
@@ -1203,7 +1219,8 @@ fn invariance_of_chunks(bench: &Bench, report: &mut Report) {
     for (recipe, count) in [
         (Recipe { seed: 1400, function: PointFunction::Square, ..Recipe::default() }, 1025),
         (Recipe { seed: 1401, problems: 3, per_problem: PerProblem::ALL, ..Recipe::default() }, 300),
-        (Recipe { seed: 1402, full_background: true, times: 9, ..fine }, 513),
+        (Recipe { seed: 1402, full_background: true, times: 9, ..fine.clone() }, 513),
+        (Recipe { seed: 1403, problems: 2, per_problem: PerProblem::ALL, ..fine }.lorenz63(), 1025),
     ] {
         let wide = everything(&bench.engine, &recipe, count);
         for (mib, engine) in &budgets {
@@ -1222,6 +1239,7 @@ fn invariance_of_threads(bench: &Bench, report: &mut Report) {
         (Recipe { seed: 1500, function: PointFunction::Square, ..Recipe::default() }, 1025),
         (Recipe { seed: 1501, problems: 3, per_problem: PerProblem::ALL, times: 9, ..Recipe::default() }, 300),
         (Recipe { seed: 1502, problems: 65, per_problem: PerProblem::ALL, times: 9, ..Recipe::default() }, 1),
+        (Recipe { seed: 1503, ..Recipe::default() }.lorenz63(), 1025),
     ] {
         let alone = everything(&one, &recipe, count);
         same_everything(report, &format!("2 threads, {}", recipe.label()), &everything(&two, &recipe, count), &alone);
@@ -1295,10 +1313,13 @@ fn controls() -> Vec<Recipe> {
         Recipe { estimated: true, sites: 40, ..base.clone() },
         Recipe { errors: Some((3, true)), estimated: true, sites: 13, ..steps.clone() },
         // Errors between the stored times, and none after the last assimilated one.
-        Recipe { errors: Some((2, false)), estimated: true, assimilated_times: Some(5), sites: 5, ..steps },
+        Recipe { errors: Some((2, false)), estimated: true, assimilated_times: Some(5), sites: 5, ..steps.clone() },
         Recipe { errors: Some((1, true)), full_background: true, sites: 8, ..set.clone() },
         Recipe { estimated: true, full_background: true, sites: 13, ..set.clone() },
-        Recipe { errors: Some((1, false)), estimated: true, block_size: 4, ..set },
+        Recipe { errors: Some((1, false)), estimated: true, block_size: 4, ..set.clone() },
+        Recipe { errors: Some((1, true)), estimated: true, ..base }.lorenz63(),
+        Recipe { errors: Some((2, false)), estimated: true, assimilated_times: Some(5), ..steps }.lorenz63(),
+        Recipe { estimated: true, full_background: true, ..set }.lorenz63(),
     ]
 }
 
@@ -1376,7 +1397,7 @@ fn controls_by_taylor_and_differences(bench: &Bench, report: &mut Report) {
 fn controls_without_errors_are_the_strong_constraint(bench: &Bench, report: &mut Report) {
     for recipe in controls().into_iter().filter(|r| r.errors.is_some_and(|(_, full)| !full)) {
         let mut weak = recipe.build();
-        let (n, rest) = (recipe.sites, usize::from(recipe.estimated));
+        let (n, rest) = (recipe.sites, recipe.parameters());
         if let Some(q) = &mut weak.model_error {
             q.covariance = ErrorCovariance::Diagonal(Array2::zeros((1, n)));
         }
@@ -1504,13 +1525,14 @@ fn perturbed_rows_match_oracle(bench: &Bench, report: &mut Report) {
     // Averages; then lanes that share a member, and whose quads of observations no lane holds whole.
     check_perturbed(bench, report, &Recipe { sites: 40, block_size: 4, ..set.clone() }, 5, 1.0);
     check_perturbed(bench, report, &Recipe { sites: 67, ..set.clone() }, 5, 1.0);
-    check_perturbed(bench, report, &Recipe { sites: 120, block_size: 3, steps_per_time: 2, ..set }, 5, 2.0);
+    check_perturbed(bench, report, &Recipe { sites: 120, block_size: 3, steps_per_time: 2, ..set.clone() }, 5, 2.0);
+    check_perturbed(bench, report, &Recipe { full_background: true, ..set }.lorenz63(), 70, 1.0);
 }
 
 /// The normals themselves, one by one: where y = 0, R = 1 and x = 0, dJ_o/dx0 at a window of one time is -eps.
 fn perturbed_normals_match_oracle(bench: &Bench, report: &mut Report) {
-    for sites in [5, 13, 67] {
-        let recipe = Recipe { seed: 2650, sites, times: 1, observed: 1.0, problems: 3, ..Recipe::default() };
+    for sites in [5, 13, 67, 3] {
+        let recipe = Recipe { seed: 2650, times: 1, observed: 1.0, problems: 3, ..Recipe::default() }.sized(sites);
         let mut problem = recipe.build();
         problem.observations.fill(0.0);
         problem.observation_std.fill(1.0);
@@ -1666,7 +1688,7 @@ const COSINE: AdamSettings =
 /// the row's background and observations.
 fn resident_adam_is_the_hosts(bench: &Bench, report: &mut Report) {
     let base = Recipe { seed: 2900, times: 5, problems: 3, per_problem: PerProblem::ALL, ..Recipe::default() };
-    for recipe in [base.clone(), Recipe { sites: 13, full_background: true, ..base }] {
+    for recipe in [base.clone(), Recipe { sites: 13, full_background: true, ..base.clone() }, base.lorenz63()] {
         check_resident_adam(bench, report, recipe);
     }
 }
@@ -1687,7 +1709,7 @@ fn check_resident_adam(bench: &Bench, report: &mut Report, recipe: Recipe) {
     let sites = settled.recipe.sites;
     set.background.mean.assign(&settled.backgrounds.slice(s![.., ..sites]));
     // Of a problem, xi has the prior mean 0: what the rows' own one adds to J_b and its gradient.
-    let xi = sites..settled.recipe.control() - usize::from(settled.recipe.estimated);
+    let xi = sites..settled.recipe.control() - settled.recipe.parameters();
     if settled.recipe.estimated {
         set.parameters.assign(&settled.backgrounds.slice(s![.., xi.end..]));
     }
@@ -1810,8 +1832,9 @@ fn resident_members_that_diverge_stand_still(bench: &Bench, report: &mut Report)
 
 fn divergence_is_contained(bench: &Bench, report: &mut Report) {
     let lost = [0, 5, 64, 129];
-    for (times, size) in [(9, 1e10), (9, 1e300), (1, 1e300)] {
+    for (sites, times, size) in [(16, 9, 1e10), (16, 9, 1e300), (16, 1, 1e300), (3, 9, 1e10)] {
         let recipe = Recipe { seed: 1800, times, function: PointFunction::Square, observed: 1.0, ..Recipe::default() };
+        let recipe = recipe.sized(sites);
         let problem = recipe.build();
         let sound = recipe.members(&problem, 130);
         let mut mixed = sound.clone();
@@ -1934,12 +1957,13 @@ fn loss<D: Dimension>(got: ArrayView<f64, D>, want: ArrayView<f64, D>) -> f64 {
 /// 10,000 steps to the last observation: more loop iterations than software Vulkan runs in one invocation.
 fn long_window_ten_thousand_steps(bench: &Bench, report: &mut Report) {
     let tight = bench.variant(|s| s.memory_mib = 16);
-    for (seed, times, steps_per_time, function) in [
-        (2000, 11, 1000, PointFunction::Identity),
-        (2001, 401, 25, PointFunction::Square),
-        (2002, 10_001, 1, PointFunction::Identity),
+    for (seed, sites, times, steps_per_time, function) in [
+        (2000, 40, 11, 1000, PointFunction::Identity),
+        (2001, 40, 401, 25, PointFunction::Square),
+        (2002, 40, 10_001, 1, PointFunction::Identity),
+        (2003, 3, 401, 25, PointFunction::Square),
     ] {
-        let recipe = Recipe { seed, sites: 40, times, steps_per_time, dt: 2e-4, function, ..Recipe::default() };
+        let recipe = Recipe { seed, times, steps_per_time, dt: 2e-4, function, ..Recipe::default() }.sized(sites);
         let problem = recipe.build();
         let members = recipe.members(&problem, 3);
         let given = Members::Given(members.view());

@@ -102,7 +102,13 @@ mod tests {
     use crate::posterior::Family;
     use crate::problem::PointFunction;
 
-    const SIZE: Size = Size { operator: PointFunction::Square, sites: 8, times: 6, steps_per_time: 1 };
+    const SIZE: Size = Size {
+        model: crate::model::Model::Lorenz96,
+        operator: PointFunction::Square,
+        sites: 8,
+        times: 6,
+        steps_per_time: 1,
+    };
 
     fn jobs() -> Vec<Job> {
         let families = [Family::MeanField, Family::LowRank, Family::FullRank];

@@ -22,6 +22,7 @@ use crate::engine::{Backend, Ceilings, Engine, EngineSettings, Hardware, Precisi
 use crate::error::{Error, Result};
 use crate::experiment::TwinSettings;
 use crate::method::ViSettings;
+use crate::model::Model;
 use crate::posterior::Family;
 use crate::problem::{PointFunction, Problem};
 use measure::Patience;
@@ -129,6 +130,8 @@ pub struct Settings {
     pub backends: Vec<Backend>,
     /// Default: f32.
     pub precisions: Vec<Precision>,
+    /// Default: Lorenz-96.
+    pub model: Model,
     /// Default: 16.
     pub sites: Vec<usize>,
     /// Stored times, the initial one included, all of them assimilated. Default: 12.
@@ -162,6 +165,7 @@ impl Default for Settings {
             operators: vec![PointFunction::Square],
             backends: Vec::new(),
             precisions: vec![Precision::F32],
+            model: Model::Lorenz96,
             sites: vec![16],
             times: vec![12],
             steps_per_time: vec![1],
@@ -193,6 +197,7 @@ pub enum Event<'a> {
 /// The size of a row's problem.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Size {
+    model: Model,
     operator: PointFunction,
     sites: usize,
     times: usize,
@@ -203,9 +208,8 @@ struct Size {
 const MOST_VALUES: usize = 1 << 24;
 /// Bytes of arrays on the host at most.
 const MOST_HOST_BYTES: f64 = 4.0 * (1u64 << 30) as f64;
-/// The RK4 step, and the longest window in model time units: a window of many steps has shorter ones, or chaos leaves f32 and
-/// f64 nothing in common. What a step costs does not depend on its length.
-const STEP: f64 = 0.05;
+/// The longest window in model time units: a window of many steps has shorter ones, or chaos leaves f32 and f64 nothing in
+/// common. What a step costs does not depend on its length.
 const LONGEST: f64 = 1.2;
 
 impl Size {
@@ -215,8 +219,9 @@ impl Size {
     }
 
     fn twin(&self) -> TwinSettings {
-        let dt = STEP.min(LONGEST / self.steps().max(1) as f64);
+        let dt = self.model.step().min(LONGEST / self.steps().max(1) as f64);
         TwinSettings {
+            model: self.model,
             sites: self.sites,
             times: self.times,
             assimilated_times: self.times,
@@ -295,7 +300,7 @@ impl Settings {
             for &sites in &self.sites {
                 for &times in &self.times {
                     for &steps_per_time in &self.steps_per_time {
-                        sizes.push(Size { operator, sites, times, steps_per_time });
+                        sizes.push(Size { model: self.model, operator, sites, times, steps_per_time });
                     }
                 }
             }

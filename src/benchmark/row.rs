@@ -30,6 +30,8 @@ pub struct Row {
     pub adapter: String,
     /// The number type.
     pub precision: Precision,
+    /// The model's name.
+    pub model: &'static str,
     /// Sites of the state.
     pub sites: usize,
     /// Stored times.
@@ -99,6 +101,7 @@ impl Row {
             backend: if backend == "cpu" { "cpu" } else { "gpu" },
             adapter: adapter.clone(),
             precision: *precision,
+            model: size.model.name(),
             sites: size.sites,
             times: size.times,
             steps_per_time: size.steps_per_time,
@@ -137,7 +140,8 @@ impl Row {
     #[cfg(test)]
     pub(crate) fn example(hardware: &Hardware, operation: Operation, members: usize) -> Self {
         let operator = crate::problem::PointFunction::Square;
-        let size = super::Size { operator, sites: 16, times: 12, steps_per_time: 1 };
+        let size =
+            super::Size { model: crate::model::Model::Lorenz96, operator, sites: 16, times: 12, steps_per_time: 1 };
         Self::empty(hardware, Job { operation, family: None }, &size, members)
     }
 }

@@ -137,7 +137,13 @@ mod tests {
             Ceilings { flops: 6.7e13, instructions: 3.35e13, bytes: 3.35e12, readback: Duration::from_micros(41) };
         let heading = heading(&hardware, &ceilings);
         assert!(heading.contains("67000 GFLOP/s") && heading.contains("3350 GB/s") && heading.contains("41.0 us"));
-        let size = Size { operator: PointFunction::Softplus, sites: 4096, times: 1000, steps_per_time: 10 };
+        let size = Size {
+            model: crate::model::Model::Lorenz96,
+            operator: PointFunction::Softplus,
+            sites: 4096,
+            times: 1000,
+            steps_per_time: 10,
+        };
         let job = Job { operation: Operation::Elbo, family: Some(Family::FullRank) };
         let mut row = Row::empty(&hardware, job, &size, 1 << 20);
         let empty = line(&row);

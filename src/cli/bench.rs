@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use vi4dvar::benchmark::{self, Event, Operation, Row};
 use vi4dvar::engine::{Backend, Precision};
 use vi4dvar::error::{Error, Result};
+use vi4dvar::model::Model;
 use vi4dvar::output::{check_figure, throughput, write_or_clear_figure, write_text};
 use vi4dvar::posterior::Family;
 use vi4dvar::problem::PointFunction;
@@ -38,7 +39,10 @@ struct Options {
     /// Number types: f32, f64. Default: f32
     #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = precision)]
     precision: Vec<Precision>,
-    /// Sites of the state. Default: 16
+    /// The model. Default: lorenz96
+    #[arg(long, value_name = "NAME", value_parser = Model::from_name)]
+    model: Model,
+    /// Sites of the state. Default: 16, or the 3 of lorenz63
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     sites: Vec<usize>,
     /// Times, all observed and assimilated, the initial one included. Default: 12
@@ -98,6 +102,7 @@ impl Default for Options {
             operators: observation_operator,
             backends: backend,
             precisions: precision,
+            model,
             sites,
             times,
             steps_per_time,
@@ -116,6 +121,7 @@ impl Default for Options {
             observation_operator,
             backend,
             precision,
+            model,
             sites,
             times,
             steps_per_time,
@@ -142,6 +148,7 @@ impl Options {
             operators: self.observation_operator.clone(),
             backends: self.backend.clone(),
             precisions: self.precision.clone(),
+            model: self.model,
             sites: self.sites.clone(),
             times: self.times.clone(),
             steps_per_time: self.steps_per_time.clone(),
@@ -167,7 +174,13 @@ pub(super) fn flags(command: Command) -> Command {
 }
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-    let options = Given::new::<Options>(flags)?.over(Options::default());
+    let given = Given::new::<Options>(flags)?;
+    let mut base = Options::default();
+    if let Some(model) = given.model() {
+        let (least, most) = model.sites().into_inner();
+        base.sites.iter_mut().for_each(|sites| *sites = (*sites).clamp(least, most));
+    }
+    let options = given.over(base);
     let settings = options.settings();
     settings.check()?;
     let saved = config::resolved("bench", &options);

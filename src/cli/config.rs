@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::path::Path;
 use toml::{Table, Value};
 use vi4dvar::error::{Error, Result};
+use vi4dvar::model::Model;
 
 /// Flags that mean nothing inside a file.
 const FLAGS_ONLY: [&str; 3] = ["config", "help", "version"];
@@ -33,6 +34,12 @@ impl Given {
     /// The text of a flag, or else of the file's key.
     pub(super) fn text(&self, id: &str) -> Option<&String> {
         self.flags.get_one(id).or_else(|| self.file.as_ref().and_then(|file| file.get_one(id)))
+    }
+
+    /// The model, where a flag or the file gives one.
+    pub(super) fn model(&self) -> Option<Model> {
+        let of = |matches: &ArgMatches| matches.get_one("model").copied();
+        of(&self.flags).or_else(|| self.file.as_ref().and_then(of))
     }
 
     /// Whether a flag or the file gives it.
@@ -80,7 +87,7 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
         }
         if mine.contains(key) {
             let Some(value) = flag_value(value) else {
-                return Err(Error::file(path, format!("key `{key}` holds a table or a date"), help));
+                return Err(Error::file(path, format!("key `{key}` holds what is no value of a flag"), help));
             };
             flags.push(format!("--{key}={value}"));
         }
@@ -92,7 +99,7 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
     })
 }
 
-/// The value as it would stand behind a flag; lists are joined by commas.
+/// The value as it would stand behind a flag; lists are joined by commas, and so are the `name=value` of a table.
 fn flag_value(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -100,7 +107,11 @@ fn flag_value(value: &Value) -> Option<String> {
         Value::Float(number) => Some(number.to_string()),
         Value::Boolean(yes) => Some(yes.to_string()),
         Value::Array(values) => Some(values.iter().map(flag_value).collect::<Option<Vec<_>>>()?.join(",")),
-        Value::Datetime(_) | Value::Table(_) => None,
+        Value::Table(table) => {
+            let pair = |(name, value): (&String, &Value)| Some(format!("{name}={}", flag_value(value)?));
+            Some(table.iter().map(pair).collect::<Option<Vec<_>>>()?.join(","))
+        }
+        Value::Datetime(_) => None,
     }
 }
 

@@ -41,7 +41,8 @@ struct Options {
 
 #[derive(Args)]
 struct Output {
-    /// The settings to start from; `list` shows them all. Default: sakov2008
+    /// The settings to start from; `list` shows them all. Default: sakov2008, or sakov2012 for --model
+    /// lorenz63
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// The directory to write cycles.nc, scores.json, cycle.toml and figures to. Default: out/cycle-PRESET
@@ -58,20 +59,26 @@ pub(super) fn flags(command: Command) -> Command {
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
-    let name = given.text("preset").map_or("sakov2008", String::as_str);
-    if name == "list" {
+    let name = given.text("preset").map(String::as_str);
+    if name == Some("list") {
         let lines: Vec<_> = CyclePreset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
         return print(&lines.concat());
     }
-    let preset = CyclePreset::from_name(name)?;
-    let options = given.over(Options {
+    let of_model = || CyclePreset::all().into_iter().find(|p| Some(p.settings.model) == given.model());
+    let preset = match name {
+        Some(name) => CyclePreset::from_name(name)?,
+        None => of_model().map_or_else(|| CyclePreset::from_name("sakov2008"), Ok)?,
+    };
+    let model = given.model().unwrap_or(preset.settings.model);
+    let mut options = given.over(Options {
         repeat: 10,
-        settings: preset.settings,
+        settings: preset.settings.with_model(model),
         learned: LearnedOptions::default(),
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(format!("cycle-{}", preset.name)) },
         run: RunOptions::default(),
     });
+    options.settings = options.settings.completed();
     let (out, force, settings) = (&options.output.out, options.run.force, &options.settings);
     let seeds = seeds(settings.seed, options.repeat, "--repeat")?;
     // Nothing is created before all of this has been found in order.

@@ -142,17 +142,27 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// The preset that the flags or the file name, `default` where they name none. `--preset list` prints them all, and then
-/// there is nothing left to do.
+/// The preset that the flags or the file name, or else `default`, or of another model the first preset of that kind of
+/// twin. `--preset list` prints them all, and then there is nothing left to do.
 fn preset(given: &config::Given, default: Preset) -> Result<Option<Preset>> {
-    match given.text("preset").map(String::as_str) {
-        None => Ok(Some(default)),
+    let model = given.model();
+    let preset = match given.text("preset").map(String::as_str) {
+        None => {
+            let fits = |p: &Preset| p.twin.kind == default.twin.kind && Some(p.twin.model) == model;
+            if model.is_none() || fits(&default) {
+                default
+            } else {
+                Preset::all().into_iter().find(fits).unwrap_or(default)
+            }
+        }
         Some("list") => {
             let lines: Vec<_> = Preset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
-            print(&lines.concat()).map(|()| None)
+            return print(&lines.concat()).map(|()| None);
         }
-        Some(name) => Preset::from_name(name).map(Some),
-    }
+        Some(name) => Preset::from_name(name)?,
+    };
+    let twin = preset.twin.clone().with_model(model.unwrap_or(preset.twin.model)).completed();
+    Ok(Some(Preset { twin, ..preset }))
 }
 
 /// A preset in a list of them.

@@ -44,7 +44,8 @@ struct Options {
 
 #[derive(Args)]
 struct Output {
-    /// The settings to start from, with prior twins; `list` shows them all. Default: isda-16-prior
+    /// The settings to start from, with prior twins; `list` shows them all. Default: isda-16-prior, or lorenz63-prior
+    /// for --model lorenz63
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// The directory to write sbc.json, sbc.toml, sbc.svg and sbc.png to. Default: out/sbc-PRESET
@@ -68,6 +69,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output: Output { preset: None, out: Path::new("out").join(format!("sbc-{}", preset.name)) },
         run: RunOptions::default(),
     });
+    options.twin = options.twin.completed();
     options.methods = options.settings.methods(&options.methods);
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
     let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);

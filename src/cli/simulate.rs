@@ -24,7 +24,8 @@ struct Options {
 
 #[derive(Args)]
 struct Output {
-    /// The settings to start from; `list` shows them all. Default: isda-16
+    /// The settings to start from; `list` shows them all. Default: isda-16, or lorenz63 for --model
+    /// lorenz63
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// The problem file to write. Default: problem.nc
@@ -44,6 +45,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output: Output { preset: None, out: "problem.nc".into() },
         run: RunOptions::default(),
     });
+    let twin = twin.completed();
     let settings = config::resolved("simulate", &twin);
     output::check(&out, &[], run.force)?;
     let problem = experiment::simulate(&twin)?;

@@ -45,7 +45,8 @@ struct Options {
 
 #[derive(Args)]
 struct Output {
-    /// The settings to start from; `list` shows them all. Default: isda-16
+    /// The settings to start from; `list` shows them all. Default: isda-16, or lorenz63 for --model
+    /// lorenz63
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// The directory to write to. Default: out/PRESET
@@ -72,6 +73,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output: Output { preset: None, out: Path::new("out").join(preset.name) },
         run: RunOptions::default(),
     });
+    options.twin = options.twin.completed();
     // The settings that are saved name the families among the methods.
     options.methods = options.settings.methods(&options.methods);
     let changed = TwinSettings { seed: options.twin.seed, ..preset.twin.clone() } != options.twin;

@@ -8,7 +8,10 @@ mod isda_16_cycled;
 mod isda_16_mild;
 mod isda_16_prior;
 mod jardak2018;
+mod lorenz63;
+mod lorenz63_prior;
 mod sakov2008;
+mod sakov2012;
 mod sbc;
 mod sites_1000;
 mod table;
@@ -60,6 +63,7 @@ impl CyclePreset {
             jardak2018::preset(),
             isda_16_cycled::preset(),
             sites_1000::preset(),
+            sakov2012::preset(),
         ]
     }
 
@@ -139,7 +143,14 @@ impl Preset {
 
     /// All presets, in the order in which lists show them.
     pub fn all() -> Vec<Self> {
-        vec![isda_16::preset(), isda_16_prior::preset(), isda_16_mild::preset(), amortized_l96::preset()]
+        vec![
+            isda_16::preset(),
+            isda_16_prior::preset(),
+            isda_16_mild::preset(),
+            lorenz63::preset(),
+            lorenz63_prior::preset(),
+            amortized_l96::preset(),
+        ]
     }
 
     /// The preset of that name.

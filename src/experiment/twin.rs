@@ -5,7 +5,7 @@
 //! and a longer window keeps its first times.
 
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, ParameterValues};
 use crate::problem::{
     Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
@@ -66,6 +66,12 @@ pub struct TwinSettings {
     /// time and site draws its own. Default: 5,10
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval, allow_hyphen_values = true)]
     pub observation_noise: [f64; 2],
+    /// Standard deviation of every background error, in place of --background-noise. Default: none
+    #[arg(long, value_name = "SD")]
+    pub background_std: Option<f64>,
+    /// Standard deviation of every observation error, in place of --observation-noise. Default: none
+    #[arg(long, value_name = "SD")]
+    pub observation_std: Option<f64>,
     /// Sites over which background errors are correlated, as exp(-distance / this); 0 for none. Default: 0
     #[arg(long, value_name = "SITES")]
     pub background_correlation: f64,
@@ -81,16 +87,19 @@ pub struct TwinSettings {
     /// RK4 steps between two stored times. Default: 1
     #[arg(long, value_name = "N")]
     pub steps_per_time: usize,
-    /// The forcing F of Lorenz-96, as the forecast model has it. Default: 8
-    #[arg(long, value_name = "F")]
-    pub forcing: f64,
-    /// Standard deviation of the forcing's prior, around --forcing; F is then estimated together with the state. Default:
-    /// none, F is known
-    #[arg(long, value_name = "SD")]
-    pub forcing_std: Option<f64>,
-    /// The truth's forcing. Default: --forcing, or a draw from its prior where it is estimated
-    #[arg(long, value_name = "F")]
-    pub true_forcing: Option<f64>,
+    /// Parameters of the forecast model; any that is not named is the model's own: forcing=8 of lorenz96, sigma=10, rho=28,
+    /// beta=8/3 of lorenz63. Default: none named
+    #[arg(long, value_name = "NAME=VALUE,..")]
+    pub parameters: ParameterValues,
+    /// Standard deviations of the parameters' prior, around --parameters: of all of them, which are then estimated together
+    /// with the state. Default: none, they are known
+    #[arg(long, value_name = "NAME=SD,..")]
+    #[serde(skip_serializing_if = "ParameterValues::is_empty")]
+    pub parameter_std: ParameterValues,
+    /// The truth's parameters. Default: --parameters, or a draw from their prior where they are estimated
+    #[arg(long, value_name = "NAME=VALUE,..")]
+    #[serde(skip_serializing_if = "ParameterValues::is_empty")]
+    pub true_parameters: ParameterValues,
     /// RK4 steps between two stored times in the truth's run, whose step is shorter or longer accordingly. Default:
     /// --steps-per-time
     #[arg(long, value_name = "N")]
@@ -129,14 +138,16 @@ impl Default for TwinSettings {
             observe_initial: false,
             background_noise: [10.0, 20.0],
             observation_noise: [5.0, 10.0],
+            background_std: None,
+            observation_std: None,
             background_correlation: 0.0,
             operator: PointFunction::Square,
             block_size: 1,
             dt: 0.1,
             steps_per_time: 1,
-            forcing: 8.0,
-            forcing_std: None,
-            true_forcing: None,
+            parameters: ParameterValues::default(),
+            parameter_std: ParameterValues::default(),
+            true_parameters: ParameterValues::default(),
             true_steps_per_time: None,
             model_error_std: None,
             model_error_interval: None,
@@ -172,25 +183,41 @@ impl TwinSettings {
         ObservationOperator { function: self.operator, block_size: self.block_size }
     }
 
-    /// The model's parameters, in its order.
-    pub fn parameters(&self) -> Vec<f64> {
-        match self.model {
-            Model::Lorenz96 => vec![self.forcing],
+    /// The same experiment on another model: of as many sites as it can have, with its own parameters and a step that suits it,
+    /// over about the same model time.
+    pub fn with_model(self, model: Model) -> Self {
+        if model == self.model {
+            return self;
         }
+        let steps = |time: f64| (time / model.step()).round().max(1.0) as usize;
+        let (least, most) = model.sites().into_inner();
+        Self {
+            model,
+            sites: self.sites.clamp(least, most),
+            dt: model.step(),
+            steps_per_time: steps(self.dt * self.steps_per_time as f64),
+            spin_up: steps(self.dt * self.spin_up as f64),
+            parameters: ParameterValues::default(),
+            parameter_std: ParameterValues::default(),
+            true_parameters: ParameterValues::default(),
+            ..self
+        }
+    }
+
+    /// The same with every parameter of the model named.
+    pub fn completed(mut self) -> Self {
+        self.parameters = self.parameters.completed(self.model);
+        self
+    }
+
+    /// The model's parameters, in its order.
+    pub fn model_parameters(&self) -> Vec<f64> {
+        self.parameters.or_default(self.model)
     }
 
     /// Standard deviations of their prior, where they are estimated.
-    fn parameter_std(&self) -> Option<Vec<f64>> {
-        match self.model {
-            Model::Lorenz96 => self.forcing_std.map(|std| vec![std]),
-        }
-    }
-
-    /// The truth's parameters, as far as they are given.
-    fn true_parameters(&self) -> Vec<Option<f64>> {
-        match self.model {
-            Model::Lorenz96 => vec![self.true_forcing],
-        }
+    fn parameter_stds(&self) -> Option<Vec<f64>> {
+        self.parameter_std.all_or_none(self.model)
     }
 
     /// RK4 steps between two errors of the model.
@@ -245,14 +272,14 @@ impl TwinSettings {
             let expected = format!("at most {FULL_SITES_AT_MOST} sites with a full B");
             return refuse("sites", expected, self.sites.to_string(), "set background-correlation to 0");
         }
-        for (what, forcing) in [("forcing", Some(self.forcing)), ("true-forcing", self.true_forcing)] {
-            if let Some(forcing) = forcing.filter(|f| !f.is_finite()) {
-                return refuse(what, "a finite number".into(), forcing.to_string(), "8 is chaotic");
+        self.parameters.check("parameters", self.model)?;
+        self.parameter_std.check_deviations("parameter-std", self.model)?;
+        self.true_parameters.check("true-parameters", self.model)?;
+        for (what, std) in [("background-std", self.background_std), ("observation-std", self.observation_std)] {
+            if let Some(std) = std.filter(|s| !(s.is_finite() && *s > 0.0)) {
+                let help = "leave it out for deviations from the amplitude";
+                return refuse(what, "a finite deviation > 0".into(), std.to_string(), help);
             }
-        }
-        if let Some(std) = self.forcing_std.filter(|s| !(s.is_finite() && *s > 0.0)) {
-            let help = "leave it out where the forcing is known";
-            return refuse("forcing-std", "a finite deviation > 0".into(), std.to_string(), help);
         }
         for (what, std) in [("model-error-std", self.model_error_std), ("model-noise", self.model_noise)] {
             if let Some(std) = std.filter(|s| !(s.is_finite() && *s >= 0.0)) {
@@ -339,10 +366,10 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     let observation_std: Array3<f64> = planes(|t| t.observation_std.view());
     let problem = Problem {
         model: settings.model,
-        parameters: Array1::from_vec(settings.parameters()).insert_axis(Axis(0)),
-        parameter_std: settings.parameter_std().map(|std| Array1::from_vec(std).insert_axis(Axis(0))),
-        true_parameters: if settings.parameter_std().is_some()
-            || twins.iter().any(|t| t.parameters.to_vec() != settings.parameters())
+        parameters: Array1::from_vec(settings.model_parameters()).insert_axis(Axis(0)),
+        parameter_std: settings.parameter_stds().map(|std| Array1::from_vec(std).insert_axis(Axis(0))),
+        true_parameters: if settings.parameter_stds().is_some()
+            || twins.iter().any(|t| t.parameters.to_vec() != settings.model_parameters())
         {
             Some(rows(|t| t.parameters.view()))
         } else {
@@ -406,11 +433,11 @@ impl Twin {
         };
 
         let mut of_parameters = normal(Stream::Parameters);
-        let prior = settings.parameters();
-        let parameters: Vec<f64> = (settings.true_parameters().into_iter().enumerate())
+        let prior = settings.model_parameters();
+        let parameters: Vec<f64> = (settings.true_parameters.by_parameter(settings.model).into_iter().enumerate())
             .map(|(k, given)| {
                 let draw = of_parameters();
-                given.unwrap_or_else(|| prior[k] + settings.parameter_std().map_or(0.0, |std| std[k] * draw))
+                given.unwrap_or_else(|| prior[k] + settings.parameter_stds().map_or(0.0, |std| std[k] * draw))
             })
             .collect();
         let mut spin_up = normal(Stream::SpinUp);
@@ -420,7 +447,10 @@ impl Twin {
         settings.model.integrate(own, state, settings.dt, settings.spin_up);
 
         let half = half_amplitude(attractor.iter());
-        let background_std = Array1::from_shape_simple_fn(sites, || percentage(settings.background_noise) * half);
+        let background_std = Array1::from_shape_simple_fn(sites, || {
+            let share = percentage(settings.background_noise);
+            settings.background_std.unwrap_or(share * half)
+        });
         let correlated = |noise: Array1<f64>| -> Result<Array1<f64>> {
             if settings.background_correlation == 0.0 {
                 return Ok(&noise * &background_std);
@@ -468,7 +498,10 @@ impl Twin {
             half if half > 0.0 => half,
             _ => half_amplitude(seen.iter()),
         };
-        let observation_std = Array2::from_shape_simple_fn(shape, || percentage(settings.observation_noise) * half);
+        let observation_std = Array2::from_shape_simple_fn(shape, || {
+            let share = percentage(settings.observation_noise);
+            settings.observation_std.unwrap_or(share * half)
+        });
         let noise = Array2::from_shape_simple_fn(shape, normal(Stream::ObservationNoise));
         let mut observations = observe(&truth) + &observation_std * &noise;
         ndarray::Zip::from(&mut observations).and(&observed).for_each(|y, observed| {
@@ -526,7 +559,7 @@ fn trajectory(settings: &TwinSettings, parameters: &[f64], initial: &Array1<f64>
                 "the twin's truth",
                 "a bounded trajectory",
                 format!("an overflow at time {t}"),
-                "use a smaller dt with more steps per time, or a smaller forcing",
+                "use a smaller dt with more steps per time, or other parameters",
             ));
         }
     }
@@ -582,7 +615,7 @@ mod tests {
         assert_eq!((d.drop, d.time_stride, d.observe_initial), (0.5, 1, false));
         assert_eq!((d.background_noise, d.observation_noise), ([10.0, 20.0], [5.0, 10.0]));
         assert_eq!((d.operator, d.block_size, d.background_correlation), (PointFunction::Square, 1, 0.0));
-        assert_eq!((d.dt, d.steps_per_time, d.forcing, d.spin_up), (0.1, 1, 8.0, 63));
+        assert_eq!((d.dt, d.steps_per_time, d.model_parameters(), d.spin_up), (0.1, 1, vec![8.0], 63));
     }
 
     #[test]
@@ -708,7 +741,7 @@ mod tests {
     #[test]
     fn bad_settings_are_refused_by_name() {
         type Change = fn(&mut TwinSettings);
-        let cases: [(&str, Change); 31] = [
+        let cases: [(&str, Change); 36] = [
             ("sites", |s| s.sites = 3),
             ("times", |s| s.times = 0),
             ("assimilated_times", |s| s.assimilated_times = 17),
@@ -722,10 +755,18 @@ mod tests {
             ("dt", |s| s.dt = -0.1),
             ("times and sites", |s| (s.sites, s.times) = (1 << 20, 1 << 20)),
             ("the twin's truth", |s| s.dt = 2.0),
-            ("forcing", |s| s.forcing = f64::NAN),
-            ("true-forcing", |s| s.true_forcing = Some(f64::INFINITY)),
-            ("forcing-std", |s| s.forcing_std = Some(0.0)),
-            ("forcing-std", |s| s.forcing_std = Some(f64::NAN)),
+            ("parameters", |s| s.parameters = [("forcing", f64::NAN)].into()),
+            ("parameters", |s| s.parameters = [("rho", 28.0)].into()),
+            ("true-parameters", |s| s.true_parameters = [("forcing", f64::INFINITY)].into()),
+            ("parameter-std", |s| s.parameter_std = [("forcing", 0.0)].into()),
+            ("parameter-std", |s| s.parameter_std = [("forcing", f64::NAN)].into()),
+            ("parameter-std", |s| {
+                *s = TwinSettings::default().with_model(Model::Lorenz63);
+                s.parameter_std = [("rho", 1.0)].into();
+            }),
+            ("sites", |s| s.model = Model::Lorenz63),
+            ("background-std", |s| s.background_std = Some(0.0)),
+            ("observation-std", |s| s.observation_std = Some(f64::NAN)),
             ("model-error-std", |s| s.model_error_std = Some(-0.1)),
             ("model-error-std", |s| s.model_error_std = Some(f64::INFINITY)),
             ("model-noise", |s| s.model_noise = Some(-0.1)),

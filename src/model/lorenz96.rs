@@ -2,6 +2,7 @@
 
 use super::ring::{self, Stencil};
 use super::{Dynamics, Number, Rk4};
+use std::ops::RangeInclusive;
 
 /// The Lorenz-96 model. One parameter: the forcing F.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +26,14 @@ impl Stencil for Lorenz96 {
 }
 
 impl Dynamics for Lorenz96 {
+    const NAME: &'static str = "lorenz96";
+    const PARAMETERS: &'static [&'static str] = &["forcing"];
+    const DEFAULTS: &'static [f64] = &[8.0];
+    const SITES: RangeInclusive<usize> = 4..=usize::MAX;
+    const STEP: f64 = 0.05;
+    const REACH: Option<[usize; 2]> = Some([2, 1]);
+    const OPERATIONS: [[f64; 3]; 2] = [[4.0, 1.0, 2.0], [7.0, 3.0, 1.0]];
+
     #[inline(always)]
     fn tendency<R: Number>(parameters: &[R], x: &[R], mut emit: impl FnMut(usize, R)) {
         let n = x.len();

@@ -1,9 +1,9 @@
 //! The number type that the dynamics are written over: f64 and f32 scalars, and SIMD lanes of either.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Mul, Neg, Sub};
 
 /// A real number, or one lane per member of them. Arithmetic is lane-wise.
-pub trait Number: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
+pub trait Number: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Neg<Output = Self> {
     /// What is needed to make a number from nothing: the proof that the instruction set is there.
     type Context: Copy + Send;
     /// The value in every lane.

@@ -31,7 +31,7 @@ pub(super) const ALL: &[(&str, Run)] = &[
     ("largest buffers", largest_buffers),
 ];
 
-/// States alone in an invocation's registers, states shared by lanes; odd sizes and averages.
+/// States alone in an invocation's registers, states shared by lanes; odd sizes and averages; every model.
 fn twins(times: usize) -> Vec<TwinSettings> {
     let mut twins = vec![
         twin(4, times, 2, 0.05, PointFunction::Identity),
@@ -39,6 +39,7 @@ fn twins(times: usize) -> Vec<TwinSettings> {
         twin(16, times, 1, 0.05, PointFunction::Square),
         twin(40, times, 1, 0.05, PointFunction::Softplus),
         twin(128, times, 1, 0.05, PointFunction::Square),
+        twin(3, times, 2, 0.02, PointFunction::Square),
     ];
     twins[2].background_correlation = 2.0;
     twins[3].block_size = 4;
@@ -75,12 +76,12 @@ fn trajectories(subject: &Subject, problem: &Problem) -> Result<f64> {
 fn one_step(subject: &Subject) -> Result<Measured> {
     let settings = twins(2).into_iter().map(|t| TwinSettings { steps_per_time: 1, ..t }).collect();
     let figure = worst(settings, |problem| trajectories(subject, problem))?;
-    Ok(Measured::new(figure, subject.bound(2e-6, 1e-14), "largest error of a state, 4 to 128 sites"))
+    Ok(Measured::new(figure, subject.bound(2e-6, 1e-14), "largest error of a state, 3 to 128 sites"))
 }
 
 fn short_window(subject: &Subject) -> Result<Measured> {
     let figure = worst(twins(13), |problem| trajectories(subject, problem))?;
-    Ok(Measured::new(figure, subject.bound(5e-5, 1e-11), "largest error of a state over 0.6 to 1.2 time units"))
+    Ok(Measured::new(figure, subject.bound(5e-5, 1e-11), "largest error of a state over 0.5 to 1.2 time units"))
 }
 
 fn cost(subject: &Subject) -> Result<Measured> {
@@ -116,23 +117,29 @@ fn gradient(subject: &Subject) -> Result<Measured> {
     ))
 }
 
-/// Errors of the model before stored times and between them, a diagonal and a full Q, an estimated forcing.
+/// Errors of the model before stored times and between them, a diagonal and a full Q, estimated parameters.
 fn whole_control(subject: &Subject) -> Result<Measured> {
     let base = |sites: usize, steps: usize| TwinSettings {
         model_error_std: Some(0.2),
         ..twin(sites, 7, steps, 0.05 / steps as f64, PointFunction::Square)
     };
+    let estimated = |twin: TwinSettings| TwinSettings {
+        parameter_std: twin.model.parameter_names().iter().map(|name| (*name, 0.5)).collect(),
+        ..twin
+    };
     let settings = vec![
         base(16, 1),
-        TwinSettings { model_error_interval: Some(2), forcing_std: Some(0.5), ..base(13, 3) },
-        TwinSettings { model_error_correlation: 2.0, forcing_std: Some(0.5), ..base(40, 1) },
-        TwinSettings { model_error_std: None, forcing_std: Some(0.5), background_correlation: 2.0, ..base(16, 1) },
+        TwinSettings { model_error_interval: Some(2), ..estimated(base(13, 3)) },
+        TwinSettings { model_error_correlation: 2.0, ..estimated(base(40, 1)) },
+        TwinSettings { model_error_std: None, background_correlation: 2.0, ..estimated(base(16, 1)) },
+        estimated(base(3, 1)),
+        TwinSettings { model_error_interval: Some(2), model_error_correlation: 2.0, ..estimated(base(3, 3)) },
     ];
     let figure = worst(settings, |problem| gradients(subject, problem))?;
     Ok(Measured::new(
         figure,
         subject.bound(5e-5, 1e-11),
-        "largest error of dJ/dcontrol, with model errors and an estimated forcing",
+        "largest error of dJ/dcontrol, with model errors and estimated parameters",
     ))
 }
 

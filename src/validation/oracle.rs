@@ -80,8 +80,9 @@ pub struct Oracle<T> {
     times: usize,
     steps_per_time: usize,
     dt: T,
-    forcing: T,
-    /// Whether the control's last number is the forcing.
+    model: Model,
+    parameters: Vec<T>,
+    /// Whether the control ends with the parameters.
     estimated: bool,
     /// Steps between two errors of the model and their number, with the square root of Q, lower triangular.
     error_interval: usize,
@@ -107,13 +108,66 @@ pub struct Split<V> {
     pub observation: V,
 }
 
+/// dx/dt of a model with these parameters.
+fn tendency<T: Real>(model: Model, parameters: &[T], x: &[T]) -> Vec<T> {
+    match model {
+        // dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F
+        Model::Lorenz96 => {
+            let n = x.len();
+            let of = |i: usize| (x[(i + 1) % n] - x[(i + n - 2) % n]) * x[(i + n - 1) % n] - x[i] + parameters[0];
+            (0..n).map(of).collect()
+        }
+        // dx/dt = sigma (y - x), dy/dt = x (rho - z) - y, dz/dt = x y - beta z
+        Model::Lorenz63 => {
+            let ([sigma, rho, beta], [x, y, z]) = (triple(parameters), triple(x));
+            vec![sigma * (y - x), x * (rho - z) - y, x * y - beta * z]
+        }
+    }
+}
+
+/// Its Jacobian A at x: of each row the entries that are not 0, with their columns.
+fn jacobian<T: Real>(model: Model, parameters: &[T], x: &[T]) -> Vec<Vec<(usize, T)>> {
+    let one = T::of(1.0);
+    match model {
+        Model::Lorenz96 => {
+            let n = x.len();
+            let row = |i: usize| {
+                let (ahead, one_back, two_back) = ((i + 1) % n, (i + n - 1) % n, (i + n - 2) % n);
+                let (a, b) = (x[one_back], x[ahead] - x[two_back]);
+                vec![(ahead, a), (two_back, -a), (one_back, b), (i, -one)]
+            };
+            (0..n).map(row).collect()
+        }
+        Model::Lorenz63 => {
+            let ([sigma, rho, beta], [x, y, z]) = (triple(parameters), triple(x));
+            vec![
+                vec![(0, -sigma), (1, sigma)],
+                vec![(0, rho - z), (1, -one), (2, -x)],
+                vec![(0, y), (1, x), (2, -beta)],
+            ]
+        }
+    }
+}
+
+/// Its derivative with respect to each parameter at x.
+fn by_parameters<T: Real>(model: Model, x: &[T]) -> Vec<Vec<T>> {
+    let zero = T::of(0.0);
+    match model {
+        Model::Lorenz96 => vec![vec![T::of(1.0); x.len()]],
+        Model::Lorenz63 => {
+            let [x, y, z] = triple(x);
+            vec![vec![y - x, zero, zero], vec![zero, x, zero], vec![zero, zero, -z]]
+        }
+    }
+}
+
+fn triple<T: Real>(values: &[T]) -> [T; 3] {
+    [values[0], values[1], values[2]]
+}
+
 impl<T: Real> Oracle<T> {
     /// Reads problem `p` of the set.
     pub fn new(problem: &Problem, p: usize) -> Self {
-        // `tendency` and `jacobian_times` are those of one model.
-        match problem.model {
-            Model::Lorenz96 => {}
-        }
         let row = |rows: usize| if rows == 1 { 0 } else { p };
         let sites = problem.background.mean.ncols();
         let window = problem.window;
@@ -147,10 +201,10 @@ impl<T: Real> Oracle<T> {
         }
         let mut rest = vec![1.0; errors * sites];
         background.extend(rest.iter().map(|_| 0.0));
-        let forcing = problem.parameters[[row(problem.parameters.nrows()), 0]];
+        let parameters = problem.parameters.row(row(problem.parameters.nrows())).to_vec();
         if let Some(std) = &problem.parameter_std {
-            background.push(forcing);
-            rest.push(std[[row(std.nrows()), 0]].powi(-2));
+            background.extend(&parameters);
+            rest.extend(std.row(row(std.nrows())).iter().map(|std| std.powi(-2)));
         }
         let mut observed = Vec::new();
         let (y, std, w) = (&problem.observations, &problem.observation_std, &problem.weights);
@@ -170,7 +224,8 @@ impl<T: Real> Oracle<T> {
             times: window.times,
             steps_per_time: window.steps_per_time,
             dt: T::of(window.dt),
-            forcing: T::of(forcing),
+            model: problem.model,
+            parameters: parameters.iter().map(|v| T::of(*v)).collect(),
             estimated: problem.parameter_std.is_some(),
             error_interval,
             errors,
@@ -184,28 +239,22 @@ impl<T: Real> Oracle<T> {
         }
     }
 
-    /// The forcing of a control: its own, or the problem's.
-    fn forcing_of(&self, control: &[T]) -> T {
-        if self.estimated { control[control.len() - 1] } else { self.forcing }
-    }
-
-    /// dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F
-    fn tendency(&self, forcing: T, x: &[T]) -> Vec<T> {
-        let n = self.sites;
-        (0..n).map(|i| (x[(i + 1) % n] - x[(i + n - 2) % n]) * x[(i + n - 1) % n] - x[i] + forcing).collect()
+    /// The parameters of a control: its own, or the problem's.
+    fn parameters_of<'a>(&'a self, control: &'a [T]) -> &'a [T] {
+        if self.estimated { &control[control.len() - self.parameters.len()..] } else { &self.parameters }
     }
 
     /// The points at which a step from `x` evaluates the tendency, and the state after it.
-    fn stages(&self, forcing: T, x: &[T]) -> ([Vec<T>; 4], Vec<T>) {
+    fn stages(&self, parameters: &[T], x: &[T]) -> ([Vec<T>; 4], Vec<T>) {
         let (h, half) = (self.dt, self.dt * T::of(0.5));
         let moved = |k: &[T], by: T| -> Vec<T> { x.iter().zip(k).map(|(x, k)| *x + by * *k).collect() };
-        let k1 = self.tendency(forcing, x);
+        let k1 = tendency(self.model, parameters, x);
         let x2 = moved(&k1, half);
-        let k2 = self.tendency(forcing, &x2);
+        let k2 = tendency(self.model, parameters, &x2);
         let x3 = moved(&k2, half);
-        let k3 = self.tendency(forcing, &x3);
+        let k3 = tendency(self.model, parameters, &x3);
         let x4 = moved(&k3, h);
-        let k4 = self.tendency(forcing, &x4);
+        let k4 = tendency(self.model, parameters, &x4);
         let two = T::of(2.0);
         let sum: Vec<T> = (0..self.sites).map(|i| k1[i] + two * k2[i] + two * k3[i] + k4[i]).collect();
         let end = moved(&sum, h / T::of(6.0));
@@ -216,7 +265,7 @@ impl<T: Real> Oracle<T> {
     pub fn integrate(&self, x: &[T], steps: usize) -> Vec<T> {
         let mut x = x.to_vec();
         for _ in 0..steps {
-            x = self.stages(self.forcing, &x).1;
+            x = self.stages(&self.parameters, &x).1;
         }
         x
     }
@@ -241,7 +290,7 @@ impl<T: Real> Oracle<T> {
     fn path(&self, control: &[T]) -> Vec<Vec<T>> {
         let mut path = vec![control[..self.sites].to_vec()];
         for step in 0..(self.times - 1) * self.steps_per_time {
-            let mut next = self.stages(self.forcing_of(control), &path[step]).1;
+            let mut next = self.stages(self.parameters_of(control), &path[step]).1;
             if let Some(k) = self.error_after(step) {
                 next.iter_mut().zip(self.error(control, k)).for_each(|(x, eta)| *x += eta);
             }
@@ -259,61 +308,65 @@ impl<T: Real> Oracle<T> {
     /// K2 = A(x2) (I + h/2 K1), K3 = A(x3) (I + h/2 K2), K4 = A(x4) (I + h K3) and A is the tendency's Jacobian.
     ///
     /// The identity stays out because in f32 rounding 1 + O(dt) would bias every step alike.
-    fn step_jacobian(&self, forcing: T, x: &[T]) -> Dense<T> {
+    fn step_jacobian(&self, parameters: &[T], x: &[T]) -> Dense<T> {
         let n = self.sites;
         let (h, half, two) = (self.dt, self.dt * T::of(0.5), T::of(2.0));
-        let ([x1, x2, x3, x4], _) = self.stages(forcing, x);
-        let k1 = self.jacobian_times(&x1, &Dense::identity(n));
-        let k2 = self.jacobian_times(&x2, &Dense::identity(n).plus(half, &k1));
-        let k3 = self.jacobian_times(&x3, &Dense::identity(n).plus(half, &k2));
-        let k4 = self.jacobian_times(&x4, &Dense::identity(n).plus(h, &k3));
+        let ([x1, x2, x3, x4], _) = self.stages(parameters, x);
+        let k1 = self.jacobian_times(parameters, &x1, &Dense::identity(n));
+        let k2 = self.jacobian_times(parameters, &x2, &Dense::identity(n).plus(half, &k1));
+        let k3 = self.jacobian_times(parameters, &x3, &Dense::identity(n).plus(half, &k2));
+        let k4 = self.jacobian_times(parameters, &x4, &Dense::identity(n).plus(h, &k3));
         let sum = k1.plus(two, &k2).plus(two, &k3).plus(T::of(1.0), &k4);
         Dense { n, rows: sum.rows.into_iter().map(|v| v * (h / T::of(6.0))).collect() }
     }
 
-    /// A(x) K, with the four entries of each row of A: x_{i-1} in column i+1, -x_{i-1} in column i-2,
-    /// x_{i+1} - x_{i-2} in column i-1 and -1 in column i.
-    fn jacobian_times(&self, x: &[T], k: &Dense<T>) -> Dense<T> {
+    /// A(x) K
+    fn jacobian_times(&self, parameters: &[T], x: &[T], k: &Dense<T>) -> Dense<T> {
         let n = self.sites;
-        let mut rows = Vec::with_capacity(n * n);
-        for i in 0..n {
-            let (ahead, one_back, two_back) = ((i + 1) % n, (i + n - 1) % n, (i + n - 2) % n);
-            let (a, b) = (x[one_back], x[ahead] - x[two_back]);
-            let (ahead, one_back, two_back, here) = (k.row(ahead), k.row(one_back), k.row(two_back), k.row(i));
-            rows.extend((0..n).map(|j| a * ahead[j] - a * two_back[j] + b * one_back[j] - here[j]));
+        let mut rows = vec![T::of(0.0); n * n];
+        for (to, entries) in rows.chunks_mut(n).zip(jacobian(self.model, parameters, x)) {
+            for (column, a) in entries {
+                to.iter_mut().zip(k.row(column)).for_each(|(to, k)| *to += a * *k);
+            }
         }
         Dense { n, rows }
     }
 
-    /// The derivative of one step from `x` with respect to the forcing: h/6 (f1 + 2 f2 + 2 f3 + f4) with f1 = 1,
-    /// f2 = 1 + h/2 A(x2) f1, f3 = 1 + h/2 A(x3) f2, f4 = 1 + h A(x4) f3.
-    fn step_by_forcing(&self, forcing: T, x: &[T]) -> Vec<T> {
+    /// The derivatives of one step from `x` with respect to each parameter: h/6 (f1 + 2 f2 + 2 f3 + f4) with f1 = G(x),
+    /// f2 = G(x2) + h/2 A(x2) f1, f3 = G(x3) + h/2 A(x3) f2, f4 = G(x4) + h A(x4) f3, where G is that of the tendency.
+    fn step_by_parameters(&self, parameters: &[T], x: &[T]) -> Vec<Vec<T>> {
         let n = self.sites;
-        let ([_, x2, x3, x4], _) = self.stages(forcing, x);
-        let (half, one) = (self.dt * T::of(0.5), vec![T::of(1.0); n]);
-        let next = |x: &[T], by: T, f: &[T]| -> Vec<T> {
+        let ([x1, x2, x3, x4], _) = self.stages(parameters, x);
+        let (half, two) = (self.dt * T::of(0.5), T::of(2.0));
+        let identity = Dense::identity(n);
+        let [a2, a3, a4] = [&x2, &x3, &x4].map(|x| self.jacobian_times(parameters, x, &identity));
+        let [g1, g2, g3, g4] = [&x1, &x2, &x3, &x4].map(|x| by_parameters(self.model, x));
+        let next = |a: &Dense<T>, g: &[T], by: T, f: &[T]| -> Vec<T> {
             let moved: Vec<T> = f.iter().map(|f| by * *f).collect();
-            let product = self.jacobian_times(x, &Dense::identity(n)).times(&moved);
-            product.into_iter().map(|v| v + T::of(1.0)).collect()
+            a.times(&moved).into_iter().zip(g).map(|(v, g)| v + *g).collect()
         };
-        let f2 = next(&x2, half, &one);
-        let f3 = next(&x3, half, &f2);
-        let f4 = next(&x4, self.dt, &f3);
-        let two = T::of(2.0);
-        (0..n).map(|i| (one[i] + two * f2[i] + two * f3[i] + f4[i]) * (self.dt / T::of(6.0))).collect()
+        let one = |k: usize| {
+            let f1 = &g1[k];
+            let f2 = next(&a2, &g2[k], half, f1);
+            let f3 = next(&a3, &g3[k], half, &f2);
+            let f4 = next(&a4, &g4[k], self.dt, &f3);
+            (0..n).map(|i| (f1[i] + two * f2[i] + two * f3[i] + f4[i]) * (self.dt / T::of(6.0))).collect()
+        };
+        (0..parameters.len()).map(one).collect()
     }
 
     /// The derivative of the states at the stored times along a direction of the control.
     pub fn tangent(&self, control: &[T], direction: &[T]) -> Vec<Vec<T>> {
-        let (path, forcing) = (self.path(control), self.forcing_of(control));
+        let (path, own) = (self.path(control), self.parameters_of(control));
         let mut v = direction[..self.sites].to_vec();
         let mut out = vec![v.clone()];
         for (step, x) in path[..path.len() - 1].iter().enumerate() {
-            let increment = self.step_jacobian(forcing, x).times(&v);
+            let increment = self.step_jacobian(own, x).times(&v);
             v.iter_mut().zip(increment).for_each(|(v, d)| *v += d);
             if self.estimated {
-                let along = direction[direction.len() - 1];
-                v.iter_mut().zip(self.step_by_forcing(forcing, x)).for_each(|(v, d)| *v += d * along);
+                for (along, by) in self.parameters_of(direction).iter().zip(self.step_by_parameters(own, x)) {
+                    v.iter_mut().zip(by).for_each(|(v, d)| *v += d * *along);
+                }
             }
             if let Some(k) = self.error_after(step) {
                 v.iter_mut().zip(self.error(direction, k)).for_each(|(v, d)| *v += d);
@@ -332,7 +385,7 @@ impl<T: Real> Oracle<T> {
 
     fn adjoint_along(&self, control: &[T], path: &[Vec<T>], forcing: &[Vec<T>]) -> Vec<T> {
         let n = self.sites;
-        let own = self.forcing_of(control);
+        let own = self.parameters_of(control);
         let mut out = vec![T::of(0.0); self.background.len()];
         let mut g = forcing[self.times - 1].clone();
         for step in (0..path.len() - 1).rev() {
@@ -343,8 +396,10 @@ impl<T: Real> Oracle<T> {
             }
             if g.iter().any(|g| *g != T::of(0.0)) {
                 if self.estimated {
-                    let last = out.len() - 1;
-                    g.iter().zip(self.step_by_forcing(own, &path[step])).for_each(|(g, d)| out[last] += *g * d);
+                    let first = out.len() - own.len();
+                    for (out, by) in out[first..].iter_mut().zip(self.step_by_parameters(own, &path[step])) {
+                        g.iter().zip(by).for_each(|(g, d)| *out += *g * d);
+                    }
                 }
                 let increment = self.step_jacobian(own, &path[step]).transposed_times(&g);
                 g.iter_mut().zip(increment).for_each(|(g, d)| *g += d);

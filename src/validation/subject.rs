@@ -5,6 +5,7 @@ use super::oracle::{self, Oracle, Real};
 use crate::engine::{AffineMap, Backend, Draw, Engine, EngineSettings, LoadedProblem, Moments, Precision, Scale};
 use crate::error::{Error, Result};
 use crate::experiment::{TwinSettings, simulate};
+use crate::model::Model;
 use crate::problem::{PointFunction, Problem};
 use crate::random::Stream;
 use ndarray::{Array2, Array3};
@@ -83,7 +84,7 @@ impl Subject {
     }
 }
 
-/// A twin problem: half of the observations, windows of `times` times.
+/// A twin problem: half of the observations, windows of `times` times; of Lorenz-63 where the sites are three.
 pub(super) fn twin(
     sites: usize,
     times: usize,
@@ -93,6 +94,7 @@ pub(super) fn twin(
 ) -> TwinSettings {
     let dt_spin_up = 0.05;
     TwinSettings {
+        model: if sites == 3 { Model::Lorenz63 } else { Model::Lorenz96 },
         sites,
         times,
         assimilated_times: times,

@@ -278,6 +278,7 @@ impl PerProblem {
 /// beside the truth.
 #[derive(Clone, Debug)]
 pub struct Recipe {
+    pub model: Model,
     pub seed: u64,
     pub sites: usize,
     pub times: usize,
@@ -294,7 +295,7 @@ pub struct Recipe {
     pub weighted: bool,
     /// Steps between two errors of the model, where it has any, and whether their Q is full.
     pub errors: Option<(usize, bool)>,
-    /// Whether the forcing is estimated.
+    /// Whether the parameters are estimated.
     pub estimated: bool,
     pub problems: usize,
     pub per_problem: PerProblem,
@@ -304,6 +305,7 @@ impl Default for Recipe {
     /// 1.2 time units of one step each on 16 sites, half of them observed, diagonal B.
     fn default() -> Self {
         Self {
+            model: Model::Lorenz96,
             seed: 1,
             sites: 16,
             times: 25,
@@ -324,10 +326,26 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// The same on Lorenz-63, in steps that suit it.
+    pub fn lorenz63(self) -> Self {
+        Self { model: Model::Lorenz63, sites: 3, dt: self.dt * 0.4, ..self }
+    }
+
+    /// The same on so many sites; three are Lorenz-63's.
+    pub fn sized(self, sites: usize) -> Self {
+        if sites == 3 { self.lorenz63() } else { Self { sites, ..self } }
+    }
+
+    /// How many parameters are estimated.
+    pub fn parameters(&self) -> usize {
+        if self.estimated { self.usual_parameters().len() } else { 0 }
+    }
+
     /// One line for messages.
     pub fn label(&self) -> String {
         let mut text = format!(
-            "n {} times {} x {} of {} {} B {}",
+            "{} n {} times {} x {} of {} {} B {}",
+            self.model.name(),
             self.sites,
             self.times,
             self.steps_per_time,
@@ -342,7 +360,7 @@ impl Recipe {
             (self.weighted, " weighted".into()),
             (self.observed != 0.5, format!(" observed {}", self.observed)),
             (self.errors.is_some(), format!(" errors {:?}", self.errors)),
-            (self.estimated, " F estimated".into()),
+            (self.estimated, " parameters estimated".into()),
         ] {
             if differs {
                 text.push_str(&part);
@@ -358,9 +376,11 @@ impl Recipe {
         let blocks = n / self.block_size;
         let rows = |own: bool| if own { self.problems } else { 1 };
         let own = self.per_problem;
-        let parameters = Array2::from_shape_fn((rows(own.parameters), 1), |(p, _)| 8.0 + 0.25 * p as f64);
+        let usual = self.usual_parameters();
+        let shape = (rows(own.parameters), usual.len());
+        let parameters = Array2::from_shape_fn(shape, |(p, k)| usual[k] + 0.25 * p as f64);
         let mut problem = Problem {
-            model: Model::Lorenz96,
+            model: self.model,
             parameters,
             parameter_std: None,
             true_parameters: None,
@@ -427,10 +447,19 @@ impl Recipe {
             problem.model_error = Some(ModelError { covariance, interval });
         }
         if self.estimated {
-            let std = Array2::from_shape_simple_fn((rows(own.control), 1), || dice.uniform(0.3, 0.8));
+            let shape = (rows(own.control), usual.len());
+            let std = Array2::from_shape_simple_fn(shape, || dice.uniform(0.3, 0.8));
             problem.parameter_std = Some(std);
         }
         problem
+    }
+
+    /// As the models' papers have them.
+    fn usual_parameters(&self) -> Vec<f64> {
+        match self.model {
+            Model::Lorenz96 => vec![8.0],
+            Model::Lorenz63 => vec![10.0, 28.0, 8.0 / 3.0],
+        }
     }
 
     /// About a tenth of the amplitude of the observed signal.
@@ -445,7 +474,7 @@ impl Recipe {
     /// Numbers of a control, as this recipe defines it.
     pub fn control(&self) -> usize {
         let steps = (self.assimilated_times.unwrap_or(self.times) - 1) * self.steps_per_time;
-        self.sites * (1 + self.errors.map_or(0, |(interval, _)| steps / interval)) + usize::from(self.estimated)
+        self.sites * (1 + self.errors.map_or(0, |(interval, _)| steps / interval)) + self.parameters()
     }
 
     /// The prior mean of problem `p`'s control: `[control]`.
@@ -454,7 +483,9 @@ impl Recipe {
         let mut mean = problem.background.mean.row(row(problem.background.mean.nrows())).to_vec();
         mean.resize(self.control(), 0.0);
         if self.estimated {
-            *mean.last_mut().unwrap() = problem.parameters[[row(problem.parameters.nrows()), 0]];
+            let own = problem.parameters.row(row(problem.parameters.nrows()));
+            let first = mean.len() - own.len();
+            mean[first..].copy_from_slice(&own.to_vec());
         }
         mean
     }

@@ -12,7 +12,7 @@ use crate::engine::schedule::Segments;
 use crate::engine::selection::{BlockSelection, Selector};
 use crate::engine::{BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Terms};
 use crate::error::Result;
-use crate::model::{Dynamics, Lorenz96, Model};
+use crate::model::{Dynamics, with_model};
 use crate::problem::Problem;
 use std::any::Any;
 use std::ops::Range;
@@ -266,9 +266,7 @@ struct Work<'a, 'i, 'w, T> {
 impl<T: Scalar> Kernel for Work<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        match self.data.model {
-            Model::Lorenz96 => self.run_model::<T::Lanes<S>, Lorenz96>(simd),
-        }
+        with_model!(self.data.model, M => self.run_model::<T::Lanes<S>, M>(simd));
     }
 }
 

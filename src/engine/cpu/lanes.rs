@@ -4,7 +4,7 @@ use crate::engine::DIVERGED;
 use crate::model::Number;
 use bytemuck::Pod;
 use pulp::{NullaryFnOnce, Simd};
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Mul, Neg, Sub};
 
 /// An instruction set with the alignment of its vectors in memory.
 pub trait Isa: Simd {
@@ -121,7 +121,7 @@ pub trait Lanes: Number {
 
 macro_rules! lanes {
     ($name:ident, $scalar:ty, $vector:ident, $count:ident, $splat:ident, $add:ident, $sub:ident,
-     $mul:ident, $sqrt:ident, $abs:ident, $less:ident, $select:ident, $fma:ident, $fnma:ident) => {
+     $mul:ident, $neg:ident, $sqrt:ident, $abs:ident, $less:ident, $select:ident, $fma:ident, $fnma:ident) => {
         /// One vector of lanes.
         #[derive(Clone, Copy)]
         pub struct $name<S: Isa> {
@@ -158,6 +158,14 @@ macro_rules! lanes {
             #[inline(always)]
             fn mul(self, o: Self) -> Self {
                 Self::new(self.simd, self.simd.$mul(self.v, o.v))
+            }
+        }
+
+        impl<S: Isa> Neg for $name<S> {
+            type Output = Self;
+            #[inline(always)]
+            fn neg(self) -> Self {
+                Self::new(self.simd, self.simd.$neg(self.v))
             }
         }
 
@@ -257,6 +265,7 @@ lanes!(
     add_f32s,
     sub_f32s,
     mul_f32s,
+    neg_f32s,
     sqrt_f32s,
     abs_f32s,
     less_than_f32s,
@@ -273,6 +282,7 @@ lanes!(
     add_f64s,
     sub_f64s,
     mul_f64s,
+    neg_f64s,
     sqrt_f64s,
     abs_f64s,
     less_than_f64s,

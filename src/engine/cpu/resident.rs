@@ -9,7 +9,7 @@ use super::sweep::Sweep;
 use crate::engine::operation::Operation;
 use crate::engine::prepared::Prepared;
 use crate::engine::{AdamStep, BLOCK, Costs, Inspection, Row, Terms};
-use crate::model::{Dynamics, Lorenz96, Model};
+use crate::model::{Dynamics, with_model};
 use ndarray::{Array1, Array2, ArrayView2};
 use std::any::Any;
 
@@ -177,9 +177,7 @@ struct Work<'a, 'b, 'w, T> {
 impl<T: Scalar> Kernel for Work<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        match self.data.model {
-            Model::Lorenz96 => self.run_model::<T::Lanes<S>, Lorenz96>(simd),
-        }
+        with_model!(self.data.model, M => self.run_model::<T::Lanes<S>, M>(simd));
     }
 }
 

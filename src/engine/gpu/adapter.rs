@@ -71,6 +71,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
     let info = adapter.get_info();
     let fit = Fit {
         sites: 40,
+        ring: true,
         steps: 40,
         block: 1,
         precision: Precision::F32,

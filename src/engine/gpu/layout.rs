@@ -80,6 +80,8 @@ words! {
 #[derive(Clone, Copy, Debug)]
 pub struct Fit<'a> {
     pub sites: usize,
+    /// Lanes may share a member: its sites are alike, on a ring.
+    pub ring: bool,
     /// RK4 steps of the whole window.
     pub steps: usize,
     /// Sites that are observed together.
@@ -195,6 +197,10 @@ impl MemberLayout {
                 format!("halo={} with {} lanes", self.halo.name(), self.lanes),
                 use_other,
             );
+        }
+        if self.lanes > 1 && !fit.ring {
+            let found = format!("{} lanes", self.lanes);
+            return refuse("one lane for a model whose sites are not alike".into(), found, use_other);
         }
         let held = self.sites_per_lane(fit.sites, fit.block);
         let owned = fit.sites.checked_sub(held * (self.lanes - 1)).filter(|own| *own >= 2);
@@ -403,6 +409,7 @@ impl FromStr for MemberLayout {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::model::Model;
 
     /// The devices that the rules are thought for: none but the least, a large one, one without subgroups of one size, and
     /// a rasteriser.
@@ -431,18 +438,19 @@ pub mod tests {
         let mut all = Vec::new();
         for (limits, subgroup, software) in devices {
             for precision in [Precision::F32, Precision::F64] {
-                all.push(Fit { sites, steps, block, precision, limits, subgroup: *subgroup, software: *software });
+                let (subgroup, software) = (*subgroup, *software);
+                all.push(Fit { sites, ring: true, steps, block, precision, limits, subgroup, software });
             }
         }
         all
     }
 
     /// The layouts that any device tries for a state, for a window of two steps.
-    pub fn layouts(sites: usize, block: usize, precision: Precision) -> Vec<MemberLayout> {
-        let devices = devices();
+    pub fn layouts(model: Model, sites: usize, block: usize, precision: Precision) -> Vec<MemberLayout> {
+        let (devices, ring) = (devices(), model.reach().is_some());
         let mut all = Vec::new();
         for fit in fits(&devices, sites, 2, block).into_iter().filter(|fit| fit.precision == precision) {
-            for layout in MemberLayout::candidates(&fit) {
+            for layout in MemberLayout::candidates(&Fit { ring, ..fit }) {
                 if !all.contains(&layout) {
                     all.push(layout);
                 }
@@ -479,6 +487,7 @@ pub mod tests {
             ("lanes=3,group=64", small, "whole members"),
             ("lanes=1,group=512", small, "at most 256"),
             ("lanes=1,halo=workgroup", small, "more than one lane"),
+            ("lanes=4", Fit { ring: false, ..small }, "one lane"),
             ("lanes=13", small, "number of lanes"),
             ("lanes=40", small, "number of lanes"),
             ("lanes=2,halo=subgroup", small, "halo=workgroup"),

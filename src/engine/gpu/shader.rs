@@ -252,7 +252,7 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
     }
     let layout = shape.layout;
     let sites_per_lane = layout.sites_per_lane(shape.sites, shape.operator.block_size);
-    let (before, after) = reach(shape.model);
+    let [before, after] = shape.model.reach().unwrap_or_default();
     // Strides of a sum by halves.
     let strides = |count: usize| -> Vec<usize> {
         std::iter::successors(Some(count.next_power_of_two() / 2), |s| Some(s / 2)).take_while(|s| *s > 0).collect()
@@ -269,6 +269,8 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         MEMBERS_PER_GROUP => layout.members_per_group(),
         GROUP => layout.group,
         HALO => layout.halo.name(),
+        // Sites have neighbours.
+        RING => shape.model.reach().is_some(),
         BEFORE => before,
         AFTER => after,
         TRAJECTORY => layout.trajectory.name(),
@@ -321,14 +323,6 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         .map_err(|e| broken(kernel, &format!("{e:#}")))
 }
 
-/// How many sites before and after its own a component of the tendency reads: at most two. Its adjoint reads as many of
-/// the cotangent the other way round.
-fn reach(model: Model) -> (usize, usize) {
-    match model {
-        Model::Lorenz96 => (2, 1),
-    }
-}
-
 /// The coefficients of our own exponential and logarithm, highest power first, to the precision's last bit.
 fn series(precision: Precision) -> Value {
     let (exp_terms, log_terms, bits) = match precision {
@@ -367,14 +361,22 @@ mod tests {
         let mut shapes = Vec::new();
         for precision in [Precision::F32, Precision::F64] {
             for function in PointFunction::ALL {
-                for (model, (sites, block_size, full_background)) in Model::ALL.into_iter().flat_map(|model| {
-                    let sizes =
-                        [(4, 1, false), (13, 1, true), (40, 4, false), (64, 1, true), (120, 3, false), (128, 8, false)];
-                    sizes.map(|size| (model, size)).into_iter().filter(|(m, size)| m.check_sites(size.0).is_ok())
+                for (model, (sites, block_size, full_background)) in Model::ALL.iter().flat_map(|model| {
+                    let sizes = [
+                        (3, 1, false),
+                        (3, 3, true),
+                        (4, 1, false),
+                        (13, 1, true),
+                        (40, 4, false),
+                        (64, 1, true),
+                        (120, 3, false),
+                        (128, 8, false),
+                    ];
+                    sizes.map(|size| (*model, size)).into_iter().filter(|(m, size)| m.check_sites(size.0).is_ok())
                 }) {
                     // Every layout once, but not with every operator.
                     let layouts = if function == PointFunction::Square {
-                        crate::engine::gpu::layout::tests::layouts(sites, block_size, precision)
+                        crate::engine::gpu::layout::tests::layouts(model, sites, block_size, precision)
                     } else {
                         vec!["lanes=1".parse().unwrap()]
                     };

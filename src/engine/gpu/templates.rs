@@ -8,6 +8,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("member.wgsl", include_str!("../../../shaders/member.wgsl")),
     ("lanes.wgsl", include_str!("../../../shaders/lanes.wgsl")),
     ("trajectory.wgsl", include_str!("../../../shaders/trajectory.wgsl")),
+    ("lorenz63.wgsl", include_str!("../../../shaders/lorenz63.wgsl")),
     ("lorenz96.wgsl", include_str!("../../../shaders/lorenz96.wgsl")),
     ("rk4.wgsl", include_str!("../../../shaders/rk4.wgsl")),
     ("operator.wgsl", include_str!("../../../shaders/operator.wgsl")),

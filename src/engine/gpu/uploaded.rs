@@ -137,6 +137,7 @@ impl Uploaded {
 fn fit<'a>(device: &'a Device, data: &Prepared<f64>) -> Fit<'a> {
     Fit {
         sites: data.sites,
+        ring: data.model.reach().is_some(),
         steps: data.stored_steps(),
         block: data.operator.block_size,
         precision: device.hardware.precision,

@@ -269,7 +269,7 @@ impl CycleSettings {
         let total = self.burn_in + self.cycles;
         let (mean, climate) = self.climatology()?;
         let mut truths = seeds.iter().map(|&seed| Truth::new(self, seed)).collect::<Result<Vec<_>>>()?;
-        let parameters = self.parameter_std().map_or(0, |std| std.len());
+        let parameters = self.parameter_stds().map_or(0, |std| std.len());
         let errors = |method: CycledMethod| {
             let blank = || Array2::from_elem((seeds.len(), total), f64::NAN);
             let parameters = if method.is_baseline() { 0 } else { parameters };
@@ -324,7 +324,7 @@ impl CycleSettings {
             burn_in: self.burn_in,
             seeds: seeds.to_vec(),
             parameter_names: self.model.parameter_names(),
-            true_parameters: self.parameters(self.truth().0),
+            true_parameters: self.truth().0,
             methods: all,
         })
     }

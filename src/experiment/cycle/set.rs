@@ -69,14 +69,14 @@ impl<'a> CycledSet<'a> {
                 (vec![errors.unwrap_or_else(|| climate.clone())], factors.collect())
             }
         };
-        let parameters = Array1::from_vec(settings.parameters(settings.forcing));
+        let parameters = Array1::from_vec(settings.model_parameters());
         // The baseline has one time and no model.
         let is_model = methods[0] != CycledMethod::OptimalInterpolation;
         let rows = |row: Array1<f64>| row.broadcast((count, row.len())).expect("one row for each problem").to_owned();
         let problem = Problem {
             model: settings.model,
             parameters: rows(parameters),
-            parameter_std: settings.parameter_std().filter(|_| is_model).map(|std| rows(Array1::from_vec(std))),
+            parameter_std: settings.parameter_stds().filter(|_| is_model).map(|std| rows(Array1::from_vec(std))),
             true_parameters: None,
             model_error: settings.model_error_std.filter(|_| intervals > 0).map(|std| ModelError {
                 covariance: ErrorCovariance::Diagonal(Array2::from_elem((1, settings.sites), std)),

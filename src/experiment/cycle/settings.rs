@@ -3,7 +3,7 @@
 use super::{CycledKind, CycledMethod, VaeTerms};
 use crate::error::{Error, Result};
 use crate::method::Vae;
-use crate::model::Model;
+use crate::model::{Model, ParameterValues};
 use crate::posterior::Family;
 use crate::problem::{PointFunction, Window};
 use serde::{Deserialize, Serialize};
@@ -25,22 +25,23 @@ pub struct CycleSettings {
     /// RK4 steps of the forecast model between two observation times. Default: 1
     #[arg(long, value_name = "N")]
     pub steps_per_time: usize,
-    /// The forcing F of the forecast model; where it is estimated, the first guess. Default: 8
-    #[arg(long, value_name = "F")]
-    pub forcing: f64,
-    /// Standard deviation of the first guess of the forcing, which is then estimated in every cycle. Default: none, F is
-    /// known
-    #[arg(long, value_name = "SD")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub forcing_std: Option<f64>,
-    /// Factor by which the variance of an estimated forcing grows from one cycle's posterior to the next one's prior.
+    /// Parameters of the forecast model; where they are estimated, the first guess. Any that is not named is the model's own:
+    /// forcing=8 of lorenz96, sigma=10, rho=28, beta=8/3 of lorenz63. Default: none named
+    #[arg(long, value_name = "NAME=VALUE,..")]
+    pub parameters: ParameterValues,
+    /// Standard deviations of the first guess of the parameters: of all of them, which are then estimated in every cycle.
+    /// Default: none, they are known
+    #[arg(long, value_name = "NAME=SD,..")]
+    #[serde(skip_serializing_if = "ParameterValues::is_empty")]
+    pub parameter_std: ParameterValues,
+    /// Factor by which the variance of an estimated parameter grows from one cycle's posterior to the next one's prior.
     /// Default: 1.002
     #[arg(long, value_name = "X")]
     pub parameter_inflation: f64,
-    /// The forcing F of the truth. Default: that of the forecast model
-    #[arg(long, value_name = "F")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub true_forcing: Option<f64>,
+    /// Parameters of the truth. Default: those of the forecast model
+    #[arg(long, value_name = "NAME=VALUE,..")]
+    #[serde(skip_serializing_if = "ParameterValues::is_empty")]
+    pub true_parameters: ParameterValues,
     /// RK4 steps of the truth between two observation times, in the same time. Default: those of the forecast model
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,10 +140,10 @@ impl Default for CycleSettings {
             sites: 40,
             dt: 0.05,
             steps_per_time: 1,
-            forcing: 8.0,
-            forcing_std: None,
+            parameters: ParameterValues::default(),
+            parameter_std: ParameterValues::default(),
             parameter_inflation: 1.002,
-            true_forcing: None,
+            true_parameters: ParameterValues::default(),
             true_steps_per_time: None,
             model_noise: 0.0,
             model_error_std: None,
@@ -235,12 +236,12 @@ impl CycleSettings {
             let fits = (LEAST..=MOST).contains(&value) || !positive && value == 0.0;
             if fits { Ok(()) } else { Err(Error::invalid(what, expected, value.to_string(), help)) }
         };
-        for (what, forcing) in [("forcing", self.forcing), ("true-forcing", self.true_forcing.unwrap_or(0.0))] {
-            if !forcing.is_finite() {
-                return Err(Error::invalid(what, "a finite number", forcing.to_string(), "8 is chaotic"));
-            }
+        self.parameters.check("parameters", self.model)?;
+        self.parameter_std.check_deviations("parameter-std", self.model)?;
+        for std in self.parameter_stds().into_iter().flatten() {
+            number("parameter-std", std, true, "leave it out where the parameters are known")?;
         }
-        number("forcing-std", self.forcing_std.unwrap_or(1.0), true, "leave it out where the forcing is known")?;
+        self.true_parameters.check("true-parameters", self.model)?;
         number("parameter-inflation", self.parameter_inflation, true, "1 is for a parameter that never changes")?;
         whole("true-steps-per-time", self.true_steps_per_time.unwrap_or(1), 1, 1 << 20, "correct the truth's steps")?;
         number("model-noise", self.model_noise, false, "0 is a perfect model")?;
@@ -282,9 +283,9 @@ impl CycleSettings {
         whole("shift", self.shift, 1, LONGEST_WINDOW, "count intervals between observation times")?;
         for window in &self.windows {
             whole("windows", *window, 0, LONGEST_WINDOW, "count intervals between observation times")?;
-            if *window == 0 && self.forcing_std.is_some() {
-                let expected = "windows of at least 1 interval, in which an estimated forcing is felt";
-                return Err(Error::invalid("windows", expected, "0", "give --windows 1, or leave --forcing-std out"));
+            if *window == 0 && !self.parameter_std.is_empty() {
+                let expected = "windows of at least 1 interval, in which an estimated parameter is felt";
+                return Err(Error::invalid("windows", expected, "0", "give --windows 1, or leave --parameter-std out"));
             }
             if self.shift > (*window).max(1) {
                 let expected = format!("windows of at least {} intervals, by which they move on", self.shift);
@@ -383,23 +384,48 @@ impl CycleSettings {
         }
     }
 
-    /// The model's parameters with this forcing.
-    pub(super) fn parameters(&self, forcing: f64) -> Vec<f64> {
-        match self.model {
-            Model::Lorenz96 => vec![forcing],
+    /// The same experiment on another model: of as many sites as it can have, with its own parameters and a step that suits it,
+    /// over about the same model time.
+    pub fn with_model(self, model: Model) -> Self {
+        if model == self.model {
+            return self;
         }
+        let steps = |time: f64| (time / model.step()).round().max(1.0) as usize;
+        let (least, most) = model.sites().into_inner();
+        Self {
+            model,
+            sites: self.sites.clamp(least, most),
+            dt: model.step(),
+            steps_per_time: steps(self.interval()),
+            spin_up: steps(self.dt * self.spin_up as f64),
+            parameters: ParameterValues::default(),
+            parameter_std: ParameterValues::default(),
+            true_parameters: ParameterValues::default(),
+            ..self
+        }
+    }
+
+    /// The same with every parameter of the model named.
+    pub fn completed(mut self) -> Self {
+        self.parameters = self.parameters.completed(self.model);
+        self
+    }
+
+    /// The model's parameters, in its order.
+    pub(super) fn model_parameters(&self) -> Vec<f64> {
+        self.parameters.or_default(self.model)
     }
 
     /// Deviations of the first guess of the parameters, where they are estimated.
-    pub(super) fn parameter_std(&self) -> Option<Vec<f64>> {
-        match self.model {
-            Model::Lorenz96 => self.forcing_std.map(|std| vec![std]),
-        }
+    pub(super) fn parameter_stds(&self) -> Option<Vec<f64>> {
+        self.parameter_std.all_or_none(self.model)
     }
 
-    /// Forcing, step and steps per interval of the truth.
-    pub(super) fn truth(&self) -> (f64, f64, usize) {
+    /// Parameters, step and steps per interval of the truth.
+    pub(super) fn truth(&self) -> (Vec<f64>, f64, usize) {
         let steps = self.true_steps_per_time.unwrap_or(self.steps_per_time);
-        (self.true_forcing.unwrap_or(self.forcing), self.interval() / steps as f64, steps)
+        let given = self.true_parameters.by_parameter(self.model);
+        let parameters = given.into_iter().zip(self.model_parameters()).map(|(own, other)| own.unwrap_or(other));
+        (parameters.collect(), self.interval() / steps as f64, steps)
     }
 }

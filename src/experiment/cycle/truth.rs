@@ -10,10 +10,10 @@ use rand_distr::{Distribution, StandardNormal};
 use std::collections::VecDeque;
 
 impl CycleSettings {
-    /// A state on the attractor of the model with that forcing and step.
-    fn spun_up(&self, rng: &mut StreamRng, forcing: f64, dt: f64) -> Result<Vec<f64>> {
+    /// A state on the attractor of the model with those parameters and that step.
+    fn spun_up(&self, rng: &mut StreamRng, parameters: &[f64], dt: f64) -> Result<Vec<f64>> {
         let mut state: Vec<f64> = (0..self.sites).map(|_| StandardNormal.sample(rng)).collect();
-        self.model.integrate(&self.parameters(forcing), &mut state, dt, self.spin_up);
+        self.model.integrate(parameters, &mut state, dt, self.spin_up);
         check_bounded(&state)?;
         Ok(state)
     }
@@ -23,8 +23,8 @@ impl CycleSettings {
     /// # Errors
     /// A run that leaves the range of numbers, or whose covariance is not positive definite.
     pub fn climatology(&self) -> Result<(Array1<f64>, CovarianceFactor)> {
-        let mut state = self.spun_up(&mut StreamRng::new(0, Stream::Climatology), self.forcing, self.dt)?;
-        let parameters = self.parameters(self.forcing);
+        let parameters = self.model_parameters();
+        let mut state = self.spun_up(&mut StreamRng::new(0, Stream::Climatology), &parameters, self.dt)?;
         let mut sum = Array1::zeros(self.sites);
         let mut products = Array2::zeros((self.sites, self.sites));
         let mut left = self.climatology;
@@ -67,8 +67,8 @@ pub(super) struct Truth {
 
 impl Truth {
     pub fn new(settings: &CycleSettings, seed: u64) -> Result<Self> {
-        let (forcing, dt, _) = settings.truth();
-        let state = settings.spun_up(&mut StreamRng::new(seed, Stream::SpinUp), forcing, dt)?;
+        let (parameters, dt, _) = settings.truth();
+        let state = settings.spun_up(&mut StreamRng::new(seed, Stream::SpinUp), &parameters, dt)?;
         let mut rng = StreamRng::new(seed, Stream::BackgroundNoise);
         let mut truth = Self {
             state,
@@ -84,8 +84,8 @@ impl Truth {
 
     /// To the next observation time.
     pub fn advance(&mut self, settings: &CycleSettings) -> Result<()> {
-        let (forcing, dt, steps) = settings.truth();
-        settings.model.integrate(&settings.parameters(forcing), &mut self.state, dt, steps);
+        let (parameters, dt, steps) = settings.truth();
+        settings.model.integrate(&parameters, &mut self.state, dt, steps);
         for x in &mut self.state {
             let noise: f64 = StandardNormal.sample(&mut self.model_noise);
             *x += settings.model_noise * noise;
@@ -127,6 +127,6 @@ fn check_bounded(state: &[f64]) -> Result<()> {
         "the model's run",
         "a bounded trajectory",
         "an overflow",
-        "use a smaller dt with more steps per time, a smaller forcing, or less model noise",
+        "use a smaller dt with more steps per time, other parameters, or less model noise",
     ))
 }
