@@ -99,7 +99,8 @@ pub use experiment::{
 
 // Cycled assimilation and its presets.
 pub use experiment::{
-    BackgroundErrors, CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles, ErrorSource,
+    BackgroundErrors, CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles, ErrorQuality,
+    ErrorSource,
 };
 
 // Scores against a truth or a reference posterior; each one's function is in the room.

@@ -1,7 +1,7 @@
 //! `vi4dvar cycle`: assimilation in many windows, one after the other, with its scores, errors by cycle and figures.
 
 use super::config::{self, Given};
-use super::learned::{LearnedOptions, file_name};
+use super::learned::{Learned, LearnedOptions};
 use super::options::{HardwareOptions, RunOptions};
 use super::progress::Bar;
 use super::twin::seeds;
@@ -85,11 +85,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     settings.check()?;
     check_cycles(settings, seeds.len())?;
     options.learned.check(settings)?;
-    let trained: Vec<PathBuf> = if options.learned.is_trained(settings) {
-        settings.windows.iter().map(|window| out.join(file_name(*window))).collect()
-    } else {
-        Vec::new()
-    };
+    let trained = options.learned.files(settings, out);
     let files = ["cycles.nc", "scores.json", "cycle.toml"].map(|name| out.join(name));
     let check = || {
         files.iter().chain(&trained).try_for_each(|target| check_writable(target, force))?;
@@ -108,8 +104,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let resolved = config::resolved("cycle", &options);
     let attributes = output::attributes("cycle", &resolved, Some(&engine));
     // What took longest is kept, whatever comes next.
-    for (target, own) in trained.iter().zip(&learned) {
-        own.vae.write(target, &attributes, force)?;
+    for own in &learned {
+        own.write(out, &attributes, settings.seed, force)?;
     }
     let vaes: Vec<_> = learned.iter().map(|own| own.vae.clone()).collect();
     let cycles = settings.run_learned(&seeds, &vaes, &engine, &mut bar)?;
@@ -132,10 +128,11 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let text = "windows overlap: what one learns of the model's errors the next one does not know (see --shift)";
         notes.push(text.into());
     }
+    let training: String = learned.iter().map(Learned::summary).collect();
     let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     print(&format!(
         "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, seeds \
-         {first} to {last}\n{cycles}{notes}on {}\n{}\n",
+         {first} to {last}\n{training}{cycles}{notes}on {}\n{}\n",
         engine.hardware(),
         out.join("cycles.svg").display()
     ))

@@ -2,14 +2,16 @@
 
 use super::progress::Bar;
 use clap::Args;
+use ndarray::{Array2, Axis, s};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vi4dvar::engine::Engine;
 use vi4dvar::error::{Error, Result};
-use vi4dvar::experiment::{BackgroundErrors, CycleSettings, CycledKind, ErrorSource};
+use vi4dvar::experiment::{CycleSettings, CycledKind, ErrorQuality, ErrorSource};
 use vi4dvar::method::{Vae, VaeSettings};
 use vi4dvar::neural::TrainingSettings;
+use vi4dvar::output::{Attributes, error_figure, latent_figure, loss_figure, write_bytes, write_text};
 use vi4dvar::problem::CovarianceFactor;
 
 /// What is learned of background errors, and how.
@@ -37,10 +39,16 @@ pub(super) struct LearnedOptions {
 /// What is known of the background errors of one window.
 pub(super) struct Learned {
     pub vae: Vae,
-    /// What it was learned from, where it was not read.
-    pub errors: Option<BackgroundErrors>,
-    /// Seconds of collecting and of training.
-    pub seconds: [f64; 2],
+    /// What it was trained with, where it was trained here.
+    training: Option<Training>,
+}
+
+struct Training {
+    window: usize,
+    errors: Array2<f64>,
+    quality: ErrorQuality,
+    /// Of collecting and of training.
+    seconds: [f64; 2],
 }
 
 impl LearnedOptions {
@@ -58,42 +66,111 @@ impl LearnedOptions {
     }
 
     /// Whether an autoencoder is trained here.
-    pub(super) fn is_trained(&self, settings: &CycleSettings) -> bool {
+    fn is_trained(&self, settings: &CycleSettings) -> bool {
         settings.methods.contains(&CycledKind::VaeVar) && self.vae.is_empty()
+    }
+
+    /// The files that training leaves.
+    pub(super) fn files(&self, settings: &CycleSettings, out: &Path) -> Vec<PathBuf> {
+        let windows = if self.is_trained(settings) { settings.windows.as_slice() } else { &[] };
+        let of = |window: &usize| {
+            let name = |figure: &str, ending: &str| out.join(format!("{}{figure}.{ending}", base(*window)));
+            let pictures =
+                FIGURES.iter().flat_map(move |f| ["svg", "png"].map(|ending| name(&format!("-{f}"), ending)));
+            [name("", "nc"), name("", "json")].into_iter().chain(pictures).collect::<Vec<_>>()
+        };
+        windows.iter().flat_map(of).collect()
     }
 
     /// One for each window; none where B is of climatology.
     pub(super) fn learn(&self, settings: &CycleSettings, engine: &Engine, bar: &mut Bar) -> Result<Vec<Learned>> {
         if !self.vae.is_empty() {
-            let read = |path| Ok(Learned { vae: Vae::read(path)?, errors: None, seconds: [0.0; 2] });
-            return self.vae.iter().map(read).collect();
+            return self.vae.iter().map(|path| Ok(Learned { vae: Vae::read(path)?, training: None })).collect();
         }
         let is_trained = self.is_trained(settings);
         if self.errors.is_none() && !is_trained {
             return Ok(Vec::new());
         }
-        let source = self.errors.unwrap_or_default();
-        let one = |k: usize| {
+        let one = |(k, window): (usize, &usize)| {
             let clock = Instant::now();
             let errors = settings.background_errors(k, engine, bar)?;
             let collected = clock.elapsed().as_secs_f64();
-            let own = errors.of(source);
-            let vae = if is_trained {
-                self.network.train(own.view(), &self.training, settings.seed, bar)?
-            } else {
-                let mean = own.mean_axis(ndarray::Axis(0)).expect("errors were collected");
-                let departures = own - &mean;
-                let covariance = departures.t().dot(&departures) / (own.nrows() - 1).max(1) as f64;
-                Vae::gaussian(mean, &CovarianceFactor::new(covariance)?)?
-            };
+            let errors = errors.of(self.errors.unwrap_or_default()).to_owned();
+            if !is_trained {
+                let mean = errors.mean_axis(Axis(0)).expect("errors were collected");
+                let departures = &errors - &mean;
+                let covariance = departures.t().dot(&departures) / (errors.nrows() - 1).max(1) as f64;
+                return Ok(Learned { vae: Vae::gaussian(mean, &CovarianceFactor::new(covariance)?)?, training: None });
+            }
+            let vae = self.network.train(errors.view(), &self.training, settings.seed, bar)?;
             let seconds = [collected, clock.elapsed().as_secs_f64() - collected];
-            Ok(Learned { vae, errors: Some(errors), seconds })
+            let first = errors.nrows() - self.training.held_out_of(errors.nrows())?;
+            let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), settings.seed)?;
+            let training = Training { window: *window, errors, quality, seconds };
+            Ok(Learned { vae, training: Some(training) })
         };
-        (0..settings.windows.len()).map(one).collect()
+        settings.windows.iter().enumerate().map(one).collect()
     }
 }
 
-/// The name of a window's file: "vae-3dvar.nc", "vae-4dvar-2.nc".
-pub(super) fn file_name(window: usize) -> String {
-    if window == 0 { "vae-3dvar.nc".into() } else { format!("vae-4dvar-{window}.nc") }
+impl Learned {
+    /// Writes what was trained here: the distribution, how good it is, and its figures.
+    pub(super) fn write(&self, out: &Path, attributes: &Attributes, seed: u64, force: bool) -> Result<()> {
+        let Some(Training { window, errors, quality, seconds }) = &self.training else { return Ok(()) };
+        let (vae, base) = (&self.vae, base(*window));
+        vae.write(out.join(format!("{base}.nc")), attributes, force)?;
+        let history = &vae.history;
+        let report = serde_json::json!({
+            "window": window,
+            "latents": vae.latents(),
+            "epochs": history.held_out.len(),
+            "held_out_loss": history.held_out.get(history.best),
+            "quality": quality,
+            "seconds_of_collecting": seconds[0],
+            "seconds_of_training": seconds[1],
+        });
+        write_text(out.join(format!("{base}.json")), &format!("{report:#}\n"), force)?;
+        let figures = [error_figure(vae, errors.view(), seed), latent_figure(vae), loss_figure(history, "loss")];
+        for (name, figure) in FIGURES.iter().zip(figures) {
+            let Some(figure) = figure else { continue };
+            write_text(out.join(format!("{base}-{name}.svg")), &figure.svg, force)?;
+            write_bytes(out.join(format!("{base}-{name}.png")), &figure.png, force)?;
+        }
+        Ok(())
+    }
+
+    /// What a person should know of the training; nothing where there was none.
+    pub(super) fn summary(&self) -> String {
+        let Some(Training { window, quality, seconds, .. }) = &self.training else { return String::new() };
+        let (vae, history) = (&self.vae, &self.vae.history);
+        let ending = if history.stopped_early { "stopped early" } else { "done" };
+        let lost =
+            quality.lost_variance.map_or(String::new(), |l| format!("{:.1} % of their variance lost, ", 100.0 * l));
+        let normality = quality
+            .normality
+            .map_or(String::new(), |m| format!("kurtosis {:.2} of a Gaussian's (p {:.3}), ", m.kurtosis, m.kurtosis_p));
+        format!(
+            "{}: {ending} after {} epochs, {:.0} s of cycles and {:.0} s of training, {} of {} latents alive\n\
+             {:10}errors held out: {lost}{normality}energy distance {:.4} (p {:.3}), of a Gaussian {:.4} (p {:.3})\n",
+            base(*window),
+            history.held_out.len(),
+            seconds[0],
+            seconds[1],
+            vae.latents(),
+            vae.latent_kl.len(),
+            "",
+            quality.learned.distance,
+            quality.learned.p,
+            quality.gaussian.distance,
+            quality.gaussian.p,
+        )
+    }
+}
+
+/// The figures of a training.
+const FIGURES: [&str; 3] = ["errors", "latents", "loss"];
+
+/// The name of a window's files: "vae-3dvar", "vae-4dvar-2".
+fn base(window: usize) -> String {
+    if window == 0 { "vae-3dvar".into() } else { format!("vae-4dvar-{window}") }
 }

@@ -11,7 +11,7 @@ use vi4dvar::method::ensemble::Start;
 use vi4dvar::method::vi::{InitialFit, Units};
 use vi4dvar::method::{
     AbcSettings, AmortizedSettings, EnsembleSettings, FirstStart, FourDVarSettings, Hessian, Method, MethodSettings,
-    Minimiser, PriorSettings, ReferenceSettings, ViSettings,
+    Minimiser, PriorSettings, ReferenceSettings, VaeVarSettings, ViSettings,
 };
 use vi4dvar::optimizer::Schedule;
 use vi4dvar::posterior::{Estimator, Family, FlowSettings};
@@ -165,6 +165,25 @@ pub(super) struct MethodOptions {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     pub keep_spurious: bool,
+    /// VAE-Var and VAE-VI: the file of a learned distribution of background errors. Default: none
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<PathBuf>,
+    /// VAE-Var: whether the cost has the latents' prior term. Default: true
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub prior_term: bool,
+    /// VAE-Var: whether the cost has the log-determinant. Default: true
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub log_det_term: bool,
+    /// VAE-Var: whether the cost has the observations. Default: true
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub observation_term: bool,
+    /// VAE-VI: the family over the latents, mean-field or full-rank. Default: full-rank
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
+    pub latent_family: Family,
     /// Amortized, and VI or 4DVAR that start from it: the file of a trained network. Default: none
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,7 +285,7 @@ pub(super) struct MethodOptions {
 impl MethodOptions {
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
-        let MethodSettings { prior, four_d_var: f, abc: a, ensemble: e, amortized, vi: v, reference: r } =
+        let MethodSettings { prior, four_d_var: f, abc: a, ensemble: e, vae_var, amortized, vi: v, reference: r } =
             &preset.methods;
         Self {
             iterations: v.iterations,
@@ -292,6 +311,11 @@ impl MethodOptions {
             perturbation: e.perturbation,
             ensemble_start: e.start,
             keep_spurious: e.keep_spurious,
+            vae: vae_var.vae.clone(),
+            prior_term: vae_var.prior_term,
+            log_det_term: vae_var.log_det_term,
+            observation_term: vae_var.observation_term,
+            latent_family: vae_var.latent_family,
             weights: amortized.weights.clone(),
             family: vec![v.family],
             batch: v.batch,
@@ -381,6 +405,13 @@ impl MethodOptions {
                 schedule: self.minimiser_schedule,
                 keep_spurious: self.keep_spurious,
                 max_diverged_share,
+            },
+            vae_var: VaeVarSettings {
+                vae: self.vae.clone(),
+                prior_term: self.prior_term,
+                log_det_term: self.log_det_term,
+                observation_term: self.observation_term,
+                latent_family: self.latent_family,
             },
             amortized: AmortizedSettings {
                 weights: self.weights.clone(),

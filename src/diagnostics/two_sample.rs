@@ -1,6 +1,5 @@
 //! Whether two samples are of one distribution.
 
-use super::energy::MOST_PAIRED;
 use crate::random::{Stream, StreamRng};
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::seq::SliceRandom;
@@ -18,14 +17,12 @@ pub struct EnergyTest {
 /// Random divisions of the rows.
 const PERMUTATIONS: usize = 999;
 
-/// Of `a: [rows, d]` and `b: [rows, d]`, of each [`MOST_PAIRED`] rows at most, at even distances. The same for the same
-/// seed.
+/// Of `a: [rows, d]` and `b: [rows, d]`. The same for the same seed. Memory and time grow with the square of the rows.
 ///
 /// # Panics
 /// If the numbers of columns differ, or a sample is empty.
 pub fn energy_test(a: ArrayView2<f64>, b: ArrayView2<f64>, seed: u64) -> EnergyTest {
-    let [a, b] = [thinned(a, MOST_PAIRED), thinned(b, MOST_PAIRED)];
-    let (first, all) = (a.nrows(), ndarray::concatenate(Axis(0), &[a.view(), b.view()]).expect("one width"));
+    let (first, all) = (a.nrows(), ndarray::concatenate(Axis(0), &[a, b]).expect("one width"));
     let n = all.nrows();
     let mut apart = Array2::<f64>::zeros((n, n));
     for i in 0..n {

@@ -18,8 +18,8 @@ mod table;
 mod twin;
 
 pub use cycle::{
-    BackgroundErrors, CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledScores, Cycles, ErrorSource,
-    VaeTerms,
+    BackgroundErrors, CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledScores, Cycles, ErrorQuality,
+    ErrorSource, VaeTerms,
 };
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};

@@ -48,6 +48,10 @@ pub enum Method {
     Abc,
     /// Ensemble of 4DVAR: one minimisation for each perturbation of background and observations.
     Ensemble,
+    /// VAE-Var: 4DVAR whose background errors have a learned distribution.
+    VaeVar,
+    /// VI-4DVAR over the latents of that distribution.
+    VaeVi,
     /// What a recognition network, trained on many windows, says of this one.
     Amortized,
     /// VI-4DVAR: the distribution of largest ELBO in a family.
@@ -58,11 +62,13 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Prior,
         Self::FourDVar,
         Self::Abc,
         Self::Ensemble,
+        Self::VaeVar,
+        Self::VaeVi,
         Self::Amortized,
         Self::Vi(Family::MeanField),
         Self::Vi(Family::LowRank),
@@ -85,6 +91,8 @@ impl Method {
             Self::FourDVar => "4dvar",
             Self::Abc => "abc",
             Self::Ensemble => "ensemble",
+            Self::VaeVar => "vae-var",
+            Self::VaeVi => "vae-vi",
             Self::Amortized => "amortized",
             Self::Vi(Family::MeanField) => "vi",
             Self::Vi(Family::LowRank) => "vi-low-rank",
@@ -104,6 +112,8 @@ impl Method {
             Self::FourDVar => four_d_var::NAME,
             Self::Abc => abc::NAME,
             Self::Ensemble => ensemble::NAME,
+            Self::VaeVar => vae_var::NAME,
+            Self::VaeVi => vae_var::VI_NAME,
             Self::Amortized => amortized::NAME,
             Self::Vi(family) => family.title(),
             Self::Reference => reference::NAME,
@@ -119,6 +129,8 @@ impl Method {
             Self::Ensemble => {
                 "Ensemble of 4DVAR: one minimisation for each perturbation of background and observations"
             }
+            Self::VaeVar => "VAE-Var: 4DVAR with a learned distribution of background errors: --vae",
+            Self::VaeVi => "VI-4DVAR over the latents of that distribution: --vae",
             Self::Amortized => "What a recognition network says at once, trained by `train amortized`: --weights",
             Self::Vi(Family::MeanField) => {
                 "VI-4DVAR: the family of largest ELBO, a mean-field Gaussian if not said otherwise"
@@ -162,6 +174,8 @@ pub struct MethodSettings {
     pub abc: AbcSettings,
     /// The ensemble's.
     pub ensemble: EnsembleSettings,
+    /// VAE-Var's, which minimises as 4DVAR does and fits its latents as VI-4DVAR does.
+    pub vae_var: VaeVarSettings,
     /// Those of amortized inference, whose network VI-4DVAR and 4DVAR may start from.
     pub amortized: AmortizedSettings,
     /// VI-4DVAR's, of any family.
@@ -186,6 +200,7 @@ impl MethodSettings {
             }
             Method::Abc => self.abc.check(),
             Method::Ensemble => self.ensemble.check(),
+            Method::VaeVar | Method::VaeVi => self.vae_var.check(),
             Method::Amortized => self.amortized.check(),
             Method::Vi(family) => {
                 if self.vi.start == Some(InitialFit::Amortized) {
@@ -204,6 +219,8 @@ impl MethodSettings {
             Method::FourDVar => self.four_d_var.samples,
             Method::Abc => self.abc.samples,
             Method::Ensemble => self.ensemble.members,
+            Method::VaeVar => self.four_d_var.samples,
+            Method::VaeVi => self.vi.samples,
             Method::Amortized => self.amortized.samples,
             Method::Vi(_) => self.vi.samples,
             Method::Reference => self.reference.samples,
@@ -231,6 +248,8 @@ impl MethodSettings {
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
             Method::Abc => self.abc.run(problem, engine),
             Method::Ensemble => self.ensemble.run(problem, engine, observer),
+            Method::VaeVar => self.vae_var.run(&self.vae_var.load()?, &self.four_d_var, problem, engine, observer),
+            Method::VaeVi => self.vae_var.run_vi(&self.vae_var.load()?, &self.vi, problem, engine, observer),
             Method::Amortized => self.amortized.run(problem, engine),
             Method::Vi(family) if self.vi.start == Some(InitialFit::Amortized) => {
                 let clock = Instant::now();

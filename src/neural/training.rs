@@ -69,8 +69,7 @@ impl TrainingSettings {
     ///
     /// # Errors
     /// So few that training or judging would have none.
-    #[cfg(feature = "neural")]
-    pub(crate) fn held_out_of(&self, examples: usize) -> Result<usize> {
+    pub fn held_out_of(&self, examples: usize) -> Result<usize> {
         let held_out = (examples as f64 * self.held_out).round() as usize;
         if held_out == 0 || held_out == examples {
             let found = examples.to_string();

@@ -3,11 +3,13 @@
 use super::set::CycledSet;
 use super::truth::Truth;
 use super::{CycleSettings, CycledMethod, in_cycle};
+use crate::diagnostics::{EnergyTest, Mardia, energy_test, mardia, thinned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{Observer, Progress};
+use crate::method::{Observer, Progress, Vae};
+use crate::problem::CovarianceFactor;
 use crate::random::{Stream, derived_seed};
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,48 @@ impl BackgroundErrors {
         }
     }
 }
+
+/// How well a learned distribution is that of errors which it was not trained on.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ErrorQuality {
+    /// Errors that it is judged by.
+    pub errors: usize,
+    /// Share of their variance that encoder and decoder lose; none without an encoder.
+    pub lost_variance: Option<f64>,
+    /// Whether they are Gaussian at all; none where they are too few.
+    pub normality: Option<Mardia>,
+    /// The distance of the learned distribution's draws from them, whitened.
+    pub learned: EnergyTest,
+    /// That of draws from the Gaussian with the covariance of the training errors.
+    pub gaussian: EnergyTest,
+}
+
+impl ErrorQuality {
+    /// Of `errors: [rows, sites]`. Tests take the errors for independent, which those of one experiment's cycles are not
+    /// quite.
+    ///
+    /// # Errors
+    /// A covariance that is not positive definite.
+    pub fn new(vae: &Vae, errors: ArrayView2<f64>, seed: u64) -> Result<Self> {
+        let gaussian = Vae::gaussian(vae.mean.clone(), &CovarianceFactor::new(vae.covariance.clone())?)?;
+        let own = thinned(errors, MOST_TESTED);
+        let whitened = vae.whiten(own.view());
+        let against = |other: &Vae| {
+            let drawn = vae.whiten(other.draw(seed, own.nrows()).view());
+            energy_test(drawn.view(), whitened.view(), seed)
+        };
+        Ok(Self {
+            errors: errors.nrows(),
+            lost_variance: vae.lost_variance(errors),
+            normality: mardia(own.view()),
+            learned: against(vae),
+            gaussian: against(&gaussian),
+        })
+    }
+}
+
+/// Errors that tests of all pairs take.
+const MOST_TESTED: usize = 1000;
 
 impl CycleSettings {
     /// Cycles 4DVar with window number `k` of the settings, `error_experiments` side by side, and collects the errors of its

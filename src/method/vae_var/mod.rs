@@ -27,11 +27,12 @@ use super::four_d_var::{self, Minima};
 use super::laplace;
 use super::samples::Samples;
 use super::transform::Transform;
-use super::{Analysis, FourDVarSettings, Observer, Record};
+use super::{Analysis, FourDVarSettings, Observer, Record, ViSettings};
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
 #[cfg(not(feature = "neural"))]
 use crate::neural::TrainingSettings;
+use crate::posterior::Family;
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use nalgebra::{Cholesky, DMatrix, DVector};
@@ -42,6 +43,8 @@ use std::time::Instant;
 
 /// The method's name in tables.
 pub const NAME: &str = "VAE-Var";
+/// That of VI over the latents.
+pub const VI_NAME: &str = "VAE-VI";
 
 /// The autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -128,11 +131,19 @@ pub struct Settings {
     pub log_det_term: bool,
     /// Whether it has the observations. Default: true.
     pub observation_term: bool,
+    /// The Gaussian that VI fits over the latents: a mean field or full rank. Default: full rank.
+    pub latent_family: Family,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { vae: None, prior_term: true, log_det_term: true, observation_term: true }
+        Self {
+            vae: None,
+            prior_term: true,
+            log_det_term: true,
+            observation_term: true,
+            latent_family: Family::FullRank,
+        }
     }
 }
 
@@ -256,6 +267,36 @@ impl Settings {
                 seconds: 0.0,
             });
         }
+        let seconds = clock.elapsed().as_secs_f64();
+        analyses.iter_mut().for_each(|a| a.seconds = seconds);
+        Ok(analyses)
+    }
+
+    /// VI-4DVAR over the latents: a Gaussian q(z) of largest ELBO under the prior N(0, I), without the log-determinant, which
+    /// belongs to a most probable state. Iterations, batch, learning rate and draws are `vi`'s; what it leaves open is
+    /// decided as for the family of the latents.
+    ///
+    /// `samples` are the decoder's images of draws from q. Records: those of VI-4DVAR by iteration, `latent_elbo`,
+    /// `latent_iwae`, `latent_log_evidence`, each with its error, `latent_k_hat`, `latent_mean` and `latent_std` (latent).
+    ///
+    /// # Errors
+    /// As [`Self::run`]; a family other than mean field or full rank; too many draws diverged.
+    pub fn run_vi(
+        &self,
+        vae: &Vae,
+        vi: &ViSettings,
+        problem: &Problem,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Analysis>> {
+        let clock = Instant::now();
+        let problem = &self.observed(problem);
+        let density_of_z = Self { prior_term: true, log_det_term: false, ..self.clone() };
+        let increments = density_of_z.increments(vae, problem)?;
+        let transforms: Vec<_> =
+            increments.iter().enumerate().map(|(p, own)| Transform::decoded(problem, p, own)).collect();
+        let vi = ViSettings { family: self.latent_family, start: None, ..*vi };
+        let mut analyses = vi.run_latent(VI_NAME, problem, &transforms, engine, observer)?;
         let seconds = clock.elapsed().as_secs_f64();
         analyses.iter_mut().for_each(|a| a.seconds = seconds);
         Ok(analyses)

@@ -69,21 +69,20 @@ pub(super) trait Climber {
 }
 
 /// Steps until the course ends, and goes back to the best window where that was better than the last. Windows count after
-/// `annealing` iterations.
+/// `annealing` iterations. `normalizers`: what the cost leaves out of the log density, of each problem.
 ///
 /// # Errors
 /// The climber's; too many diverged draws.
 pub(super) fn climb(
     course: &Course,
-    problem: &Problem,
+    normalizers: Vec<f64>,
     annealing: usize,
     climber: &mut dyn Climber,
     observer: &mut dyn Observer,
 ) -> Result<Ascent> {
     let Course { iterations, batch, window, .. } = *course;
-    let mut tracks: Vec<_> =
-        (0..problem.count()).map(|p| Track::new(iterations, batch, log_normalizer(problem, p))).collect();
-    let mut best: Vec<Option<Array1<f64>>> = vec![None; problem.count()];
+    let mut best: Vec<Option<Array1<f64>>> = vec![None; normalizers.len()];
+    let mut tracks: Vec<_> = normalizers.into_iter().map(|own| Track::new(iterations, batch, own)).collect();
     let mut stop = Stop::Iterations;
     for iteration in 0..iterations {
         let steps = climber.step(iteration)?;
@@ -116,7 +115,7 @@ pub(super) fn climb(
             break;
         }
     }
-    let mut fallbacks = vec![None; problem.count()];
+    let mut fallbacks = vec![None; tracks.len()];
     for (p, (track, best)) in tracks.iter().zip(best).enumerate() {
         if let (Some(fallback), Some(best)) = (track.fallback(window), best) {
             climber.row_mut(p).assign(&best);
@@ -126,17 +125,30 @@ pub(super) fn climb(
     Ok(Ascent { tracks, stop, fallbacks })
 }
 
-/// Raises the ELBO of `q` under the problem that is `loaded` at each of `tempers`, the last of which is 1. Where there are
-/// several, the first half of the iterations passes through all but the last; the ELBO that is noted is always that of the
-/// whole likelihood.
+/// What J leaves out of log p(y, c), of each problem.
+pub(super) fn normalizers(problem: &Problem) -> Vec<f64> {
+    (0..problem.count()).map(|p| log_normalizer(problem, p)).collect()
+}
+
+/// Where the sums over a draw's members come from, under the likelihood of a level of tempering.
+pub(super) type Source<'a> = dyn FnMut(usize, &Draw) -> Result<Vec<Moments>> + 'a;
+
+/// An engine with the problem at each level.
+pub(super) fn engine(loaded: &mut [LoadedProblem]) -> impl FnMut(usize, &Draw) -> Result<Vec<Moments>> {
+    |level, draw| loaded[level].moments(draw, Terms::ALL)
+}
+
+/// Raises the ELBO of `q` under the likelihood at each of `tempers`, the last of which is 1, by the sums of `source`. Where
+/// there are several, the first half of the iterations passes through all but the last; the ELBO that is noted is always
+/// that of the whole likelihood.
 ///
 /// # Errors
 /// An engine's; too many diverged draws; parameters that overflow.
 pub(super) fn raise(
     course: &Course,
-    problem: &Problem,
+    normalizers: Vec<f64>,
     tempers: &[f64],
-    loaded: &mut [LoadedProblem],
+    source: &mut Source,
     q: &mut dyn Gaussian,
     observer: &mut dyn Observer,
 ) -> Result<Ascent> {
@@ -146,8 +158,8 @@ pub(super) fn raise(
     let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: course.batch };
     let annealing = if tempers.len() > 1 { course.iterations / 2 } else { 0 };
     let mut climber =
-        GaussianClimber { tempers, annealing, loaded, estimator: course.estimator, q, draw, gradient, adam };
-    climb(course, problem, annealing, &mut climber, observer)
+        GaussianClimber { tempers, annealing, source, estimator: course.estimator, q, draw, gradient, adam };
+    climb(course, normalizers, annealing, &mut climber, observer)
 }
 
 /// A Gaussian family on the way up.
@@ -155,7 +167,7 @@ struct GaussianClimber<'a> {
     tempers: &'a [f64],
     /// Iterations in which the likelihood is tempered.
     annealing: usize,
-    loaded: &'a mut [LoadedProblem],
+    source: &'a mut Source<'a>,
     estimator: Estimator,
     q: &'a mut dyn Gaussian,
     draw: Draw,
@@ -169,7 +181,7 @@ impl Climber for GaussianClimber<'_> {
         let level = if iteration < self.annealing { iteration * last / self.annealing } else { last };
         let temper = self.tempers[level];
         self.draw.iteration = iteration as u32;
-        let mut moments = self.loaded[level].moments(&self.draw, Terms::ALL)?;
+        let mut moments = (self.source)(level, &self.draw)?;
         self.q.pull_back(&moments, self.estimator, &mut self.gradient);
         let gradients = self.gradient.chunks_exact(self.gradient.len() / moments.len());
         let step = |(p, (m, gradient)): (usize, (&mut Moments, &[f64]))| {

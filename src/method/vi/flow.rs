@@ -84,7 +84,7 @@ impl Settings {
         let adams = vec![Adam::new(course.adam(), units, course.iterations); problem.count()];
         ascent::climb(
             &course,
-            problem,
+            ascent::normalizers(problem),
             0,
             &mut FlowClimber { course, seeds: &problem.seeds, loaded, flow, adams },
             observer,

@@ -66,7 +66,9 @@ impl Settings {
         };
         let tempers = ascent::tempers(self.tempering);
         let mut loaded = ascent::load(problem, engine, &tempers)?;
-        let ascent = ascent::raise(&self.course(), problem, &tempers, &mut loaded, q.as_mut(), observer)?;
+        let normalizers = ascent::normalizers(problem);
+        let mut source = ascent::engine(&mut loaded);
+        let ascent = ascent::raise(&self.course(), normalizers, &tempers, &mut source, q.as_mut(), observer)?;
         Ok(((0..problem.count()).map(|p| q.normal(p)).collect(), ascent))
     }
 

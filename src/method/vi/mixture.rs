@@ -68,7 +68,11 @@ impl Settings {
         let tempers = ascent::tempers(self.tempering);
         let mut loaded = ascent::load(&set, engine, &tempers)?;
         let course = self.course();
-        let ascent = ascent::raise(&course, &set, &tempers, &mut loaded, q.as_mut(), observer)?;
+        let ascent = {
+            let normalizers = ascent::normalizers(&set);
+            let mut source = ascent::engine(&mut loaded);
+            ascent::raise(&course, normalizers, &tempers, &mut source, q.as_mut(), observer)?
+        };
 
         let mut posterior = Mixtures::new();
         let (mut records, mut notes) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ mod ascent;
 mod flow;
 mod gaussian;
 mod importance;
+mod latent;
 mod minima;
 mod mixture;
 mod track;
@@ -434,7 +435,8 @@ impl Settings {
             return self.raise_flow(problem, loaded, &mut flow, observer).map(drop);
         }
         let mut q = self.at_background(problem)?;
-        let loaded = std::slice::from_mut(loaded);
-        ascent::raise(&self.course(), problem, &[1.0], loaded, q.as_mut(), observer).map(drop)
+        let mut source = ascent::engine(std::slice::from_mut(loaded));
+        let normalizers = ascent::normalizers(problem);
+        ascent::raise(&self.course(), normalizers, &[1.0], &mut source, q.as_mut(), observer).map(drop)
     }
 }
