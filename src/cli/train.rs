@@ -6,12 +6,16 @@ use vi4dvar::error::Result;
 pub(super) fn flags(command: Command) -> Command {
     let about = "A recognition network, which says at once what 4DVAR or VI iterate for";
     let amortized = amortized::flags(Command::new("amortized").about(about));
-    command.subcommand_required(true).subcommand(amortized)
+    let about = "Distributions of the background errors of a cycle, one for each window, for VAE-Var";
+    let vae = vae::flags(Command::new("vae").about(about));
+    command.subcommand_required(true).subcommand(amortized).subcommand(vae)
 }
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-    let (_, flags) = flags.subcommand().expect("a subcommand is required");
-    amortized::run(flags)
+    match flags.subcommand().expect("a subcommand is required") {
+        ("vae", flags) => vae::run(flags),
+        (_, flags) => amortized::run(flags),
+    }
 }
 
 /// `vi4dvar train amortized`.
@@ -128,5 +132,98 @@ mod amortized {
             engine.hardware(),
             out.display()
         ))
+    }
+}
+
+/// `vi4dvar train vae`.
+mod vae {
+    use crate::cli::config::{self, Given};
+    use crate::cli::learned::{Learned, LearnedOptions};
+    use crate::cli::options::{HardwareOptions, RunOptions};
+    use crate::cli::progress::Bar;
+    use crate::cli::{output, preset_line, print};
+    use clap::{ArgMatches, Args, Command};
+    use serde::Serialize;
+    use std::path::PathBuf;
+    use vi4dvar::error::{Error, Result};
+    use vi4dvar::experiment::{CyclePreset, CycleSettings, CycledKind};
+    use vi4dvar::output::check_writable;
+
+    #[derive(Args, Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Options {
+        #[command(flatten)]
+        #[serde(flatten)]
+        settings: CycleSettings,
+        #[command(flatten)]
+        #[serde(flatten)]
+        learned: LearnedOptions,
+        #[command(flatten)]
+        #[serde(flatten)]
+        hardware: HardwareOptions,
+        #[command(flatten)]
+        #[serde(skip)]
+        output: Output,
+        #[command(flatten)]
+        #[serde(skip)]
+        run: RunOptions,
+    }
+
+    #[derive(Args)]
+    struct Output {
+        /// The settings of the cycle to start from; `list` shows them all. Default: vae-var-l63
+        #[arg(long, value_name = "NAME")]
+        preset: Option<String>,
+        /// The directory to write to: vae-3dvar.nc or vae-4dvar-WINDOW.nc, how good each is, and figures. Default: out/vae
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    }
+
+    pub(super) fn flags(command: Command) -> Command {
+        Options::augment_args_for_update(command)
+    }
+
+    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+        let given = Given::new::<Options>(flags)?;
+        let name = given.text("preset").map_or("vae-var-l63", String::as_str);
+        if name == "list" {
+            let lines: Vec<_> = CyclePreset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
+            return print(&lines.concat());
+        }
+        let preset = CyclePreset::from_name(name)?;
+        let model = given.model().unwrap_or(preset.settings.model);
+        let mut options = given.over(Options {
+            settings: preset.settings.with_model(model),
+            learned: LearnedOptions::default(),
+            hardware: HardwareOptions::default(),
+            output: Output { preset: None, out: "out/vae".into() },
+            run: RunOptions::default(),
+        });
+        if !options.learned.vae.is_empty() {
+            let help = "leave --vae out, or use it with `vi4dvar cycle`";
+            return Err(Error::invalid("vae", "nothing that is trained already", "a file", help));
+        }
+        options.settings.methods = vec![CycledKind::VaeVar];
+        let Options { settings, learned, output: Output { out, .. }, run, .. } = &options;
+        settings.check()?;
+        learned.check(settings)?;
+        let files = learned.files(settings, out);
+        let check = || files.iter().try_for_each(|target| check_writable(target, run.force));
+        if out.exists() {
+            check()?;
+        }
+        let engine = options.hardware.engine(run)?;
+        let mut new = output::NewDirectories::default();
+        new.create(out)?;
+        check()?;
+        let mut bar = Bar::new(run.quiet);
+        let all = learned.learn(settings, &engine, &mut bar)?;
+        drop(bar);
+        let attributes = output::attributes("train vae", &config::resolved("train vae", &options), Some(&engine));
+        for own in &all {
+            own.write(out, &attributes, settings.seed, run.force)?;
+        }
+        let text: String = all.iter().map(Learned::summary).collect();
+        print(&format!("{text}on {}\n{}\n", engine.hardware(), out.display()))
     }
 }

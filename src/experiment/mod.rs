@@ -16,6 +16,8 @@ mod sbc;
 mod sites_1000;
 mod table;
 mod twin;
+mod vae_var_l63;
+mod vae_var_l96;
 
 pub use cycle::{
     BackgroundErrors, CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledScores, Cycles, ErrorQuality,
@@ -63,6 +65,8 @@ impl CyclePreset {
             jardak2018::preset(),
             isda_16_cycled::preset(),
             sites_1000::preset(),
+            vae_var_l63::preset(),
+            vae_var_l96::preset(),
             sakov2012::preset(),
         ]
     }
