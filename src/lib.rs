@@ -50,7 +50,7 @@ pub mod validation;
 pub use error::{Error, Result};
 
 // The dynamics.
-pub use model::{Dynamics, Lorenz96, Model, Number, Rk4};
+pub use model::{Dynamics, Lorenz63, Lorenz96, Model, Number, ParameterValues, Rk4};
 
 // A set of problems: window, background, observations, operator.
 pub use problem::{
@@ -94,7 +94,7 @@ pub use experiment::{
 };
 
 // Cycled assimilation and its presets.
-pub use experiment::{CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles};
+pub use experiment::{CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledParameter, CycledScores, Cycles};
 
 // Scores against a truth or a reference posterior; each one's function is in the room.
 pub use diagnostics::{

@@ -16,7 +16,7 @@ mod sites_1000;
 mod table;
 mod twin;
 
-pub use cycle::{CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledScores, Cycles};
+pub use cycle::{CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledParameter, CycledScores, Cycles};
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set};
