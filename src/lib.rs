@@ -1,6 +1,6 @@
 //! Ensemble engine for variational data assimilation, on any GPU and on the CPU.
 //!
-//! It integrates Lorenz-96 members and their adjoints in lockstep; 4DVAR, ABC, an ensemble of 4DVAR, VI-4DVAR and a
+//! It integrates Lorenz-96 or Lorenz-63 members and their adjoints in lockstep; 4DVAR, ABC, an ensemble of 4DVAR, VI-4DVAR and a
 //! reference posterior are readings of one cost.
 //!
 //! ```

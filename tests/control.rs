@@ -134,15 +134,18 @@ fn prior(problem: &Problem, p: usize) -> (DVector<f64>, DMatrix<f64>) {
     let background = &problem.background;
     let b = dense(&background.error, p) * background.scale[row(background.scale.len(), p)];
     let (sites, errors) = (b.nrows(), error_steps(problem).len());
-    let n = sites * (1 + errors) + usize::from(problem.parameter_std.is_some());
+    let first = sites * (1 + errors);
+    let n = first + problem.parameter_std.as_ref().map_or(0, |std| std.ncols());
     let (mut mean, mut covariance) = (DVector::zeros(n), DMatrix::identity(n, n));
     for i in 0..sites {
         mean[i] = background.mean[[row(background.mean.nrows(), p), i]];
     }
     covariance.view_mut((0, 0), (sites, sites)).copy_from(&b);
     if let Some(std) = &problem.parameter_std {
-        mean[n - 1] = problem.parameters[[row(problem.parameters.nrows(), p), 0]];
-        covariance[(n - 1, n - 1)] = std[[row(std.nrows(), p), 0]].powi(2);
+        for k in 0..std.ncols() {
+            mean[first + k] = problem.parameters[[row(problem.parameters.nrows(), p), k]];
+            covariance[(first + k, first + k)] = std[[row(std.nrows(), p), k]].powi(2);
+        }
     }
     (mean, covariance)
 }
@@ -310,7 +313,7 @@ fn assert_terms(a: &Analysis, problem: &Problem, p: usize, control: &DVector<f64
         0.5 * part.dot(&(weight.view((from, from), (to - from, to - from)) * part))
     };
     let (sites, n) = (problem.background.mean.ncols(), d.len());
-    let parameters = n - n % sites;
+    let parameters = problem.control().parameters().start;
     let mut sum = observation;
     for (name, want) in [
         ("minimum_cost_background", term(0, sites)),

@@ -299,7 +299,7 @@ fn three_d_var_and_optimal_interpolation_are_the_kalman_gain() {
         ("true forcing", CycleSettings { true_parameters: [("forcing", 9.0)].into(), ..short(1, 46) }),
         ("true step", CycleSettings { true_steps_per_time: Some(3), ..short(2, 26) }),
         ("model noise", CycleSettings { model_noise: 0.2, ..short(1, 46) }),
-        ("Lorenz-63", CycleSettings { spin_up: 1000, ..short(5, 46).with_model(Model::Lorenz63) }),
+        ("Lorenz-63", CycleSettings { spin_up: 200, ..short(4, 26).with_model(Model::Lorenz63) }),
         ("precise observations", CycleSettings { observation_std: 0.3, initial_error: 0.1, ..short(1, 46) }),
     ];
     let mut finals = Vec::new();
