@@ -1,6 +1,6 @@
 //! Ensemble engine for variational data assimilation, on any GPU and on the CPU.
 //!
-//! It integrates Lorenz-96 members and their adjoints in lockstep; 4DVAR, ABC, an ensemble of 4DVAR, VI-4DVAR and a
+//! It integrates Lorenz-96 or Lorenz-63 members and their adjoints in lockstep; 4DVAR, ABC, an ensemble of 4DVAR, VI-4DVAR and a
 //! reference posterior are readings of one cost.
 //!
 //! ```
@@ -51,7 +51,7 @@ pub mod validation;
 pub use error::{Error, Result};
 
 // The dynamics.
-pub use model::{Dynamics, Lorenz96, Model, Number, Rk4};
+pub use model::{Dynamics, Lorenz63, Lorenz96, Model, Number, ParameterValues, Rk4};
 
 // A set of problems: window, background, observations, operator.
 pub use problem::{
@@ -99,8 +99,8 @@ pub use experiment::{
 
 // Cycled assimilation and its presets.
 pub use experiment::{
-    BackgroundErrors, CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledScores, Cycles, ErrorQuality,
-    ErrorSource,
+    BackgroundErrors, CyclePreset, CycleSettings, CycledErrors, CycledMethod, CycledParameter, CycledScores, Cycles,
+    ErrorQuality, ErrorSource,
 };
 
 // Scores against a truth or a reference posterior; each one's function is in the room.

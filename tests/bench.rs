@@ -246,3 +246,15 @@ fn rows_that_are_too_large_are_left_out_with_a_note() {
     assert!(notes.contains("more than 4 GiB") && notes.contains("would take about"), "{notes}");
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2);
 }
+
+#[test]
+fn every_model_can_be_timed() {
+    let d = TempDir::new().unwrap();
+    let flags =
+        "bench --backend cpu --quick --repeats 1 --threads 1 --times 4 --members 5 --operation elbo,ensemble --json";
+    for (model, sites) in [("lorenz96", 16), ("lorenz63", 3)] {
+        for row in rows(&d, &format!("{flags} --quiet --model {model}")) {
+            assert!(row["model"] == model && row["sites"] == sites && row["gflops"].as_f64().is_some(), "{row}");
+        }
+    }
+}

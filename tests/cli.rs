@@ -209,6 +209,53 @@ fn model_errors_and_a_forcing_from_twin_to_evaluation() {
     }
 }
 
+/// A model brings its own settings, and each of its parameters is shown.
+#[test]
+fn lorenz63_by_name_alone() {
+    let d = fresh();
+    let few = "--backend cpu --iterations 50 --samples 20 --batch 4 --methods prior,4dvar,vi";
+    let std = "sigma=0.5,rho=1,beta=0.1";
+    let table = succeed(&d, &format!("twin --model lorenz63 --parameter-std {std} {few} --out a"));
+    assert!(table.starts_with("lorenz63, 3 sites, 6 of 9 times assimilated"), "{table}");
+    for name in ["sigma", "rho", "beta"] {
+        assert!(table.contains(&format!("Parameters of the model: {name}\n")), "{table}");
+    }
+    let problem = Problem::read(d.path().join("a/problem.nc")).unwrap();
+    assert_eq!((problem.control().parameters, problem.window.dt, problem.window.steps_per_time), (3, 0.01, 25));
+    let text = fs::read_to_string(d.path().join("a/twin.toml")).unwrap();
+    for line in ["sites = 3", "parameters = \"sigma=10,rho=28,beta=2.6666666666666665\"", &format!("\"{std}\"")] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let scores = fs::read_to_string(d.path().join("a/scores.json")).unwrap();
+    let scores: serde_json::Value = serde_json::from_str(&scores).unwrap();
+    let names = scores["methods"][1]["scores"]["parameters"].as_array().unwrap().iter().map(|p| p["name"].clone());
+    assert_eq!(names.collect::<Vec<_>>(), ["sigma", "rho", "beta"]);
+    // The saved settings give the same again, as a table does and as flags do.
+    succeed(&d, &format!("simulate --config a/twin.toml --parameter-std {std} --out b.nc"));
+    fs::write(
+        d.path().join("f.toml"),
+        format!("model = \"lorenz63\"\nparameter-std = {{ {} }}", std.replace(',', ", ")),
+    )
+    .unwrap();
+    succeed(&d, "simulate --config f.toml --out c.nc");
+    let same = |name: &str| {
+        let other = Problem::read(d.path().join(name)).unwrap();
+        assert_eq!((&other.truth, &other.parameter_std), (&problem.truth, &problem.parameter_std), "{name}");
+    };
+    ["b.nc", "c.nc"].iter().for_each(|name| same(name));
+    // Another preset is made of the model's own size and step.
+    succeed(&d, "simulate --preset isda-16-mild --model lorenz63 --parameters rho=26 --out d.nc");
+    let other = Problem::read(d.path().join("d.nc")).unwrap();
+    assert_eq!((other.sites(), other.window.dt, other.window.steps_per_time), (3, 0.01, 10));
+    assert_eq!(other.parameters, ndarray::array![[10.0, 26.0, 8.0 / 3.0]]);
+    let flags = "--cycles 10 --burn-in 5 --climatology 500 --repeat 2 --windows 1";
+    let table = succeed(&d, &format!("cycle --model lorenz63 --backend cpu {flags} --parameter-std {std} --out e"));
+    assert!(table.starts_with("lorenz63, 3 sites observed every 0.25 time units"), "{table}");
+    assert!(["sigma", "rho", "beta"].iter().all(|name| table.lines().nth(1).unwrap().contains(name)), "{table}");
+    let figure = fs::read_to_string(d.path().join("e/parameters.svg")).unwrap();
+    assert!(["sigma", "rho", "beta"].iter().all(|name| figure.contains(&format!(">{name}<"))), "a panel for each");
+}
+
 #[test]
 fn repeated_twins_score_what_each_gives_alone_and_show_the_first() {
     let d = fresh();

@@ -134,15 +134,18 @@ fn prior(problem: &Problem, p: usize) -> (DVector<f64>, DMatrix<f64>) {
     let background = &problem.background;
     let b = dense(&background.error, p) * background.scale[row(background.scale.len(), p)];
     let (sites, errors) = (b.nrows(), error_steps(problem).len());
-    let n = sites * (1 + errors) + usize::from(problem.parameter_std.is_some());
+    let first = sites * (1 + errors);
+    let n = first + problem.parameter_std.as_ref().map_or(0, |std| std.ncols());
     let (mut mean, mut covariance) = (DVector::zeros(n), DMatrix::identity(n, n));
     for i in 0..sites {
         mean[i] = background.mean[[row(background.mean.nrows(), p), i]];
     }
     covariance.view_mut((0, 0), (sites, sites)).copy_from(&b);
     if let Some(std) = &problem.parameter_std {
-        mean[n - 1] = problem.parameters[[row(problem.parameters.nrows(), p), 0]];
-        covariance[(n - 1, n - 1)] = std[[row(std.nrows(), p), 0]].powi(2);
+        for k in 0..std.ncols() {
+            mean[first + k] = problem.parameters[[row(problem.parameters.nrows(), p), k]];
+            covariance[(first + k, first + k)] = std[[row(std.nrows(), p), k]].powi(2);
+        }
     }
     (mean, covariance)
 }
@@ -310,7 +313,7 @@ fn assert_terms(a: &Analysis, problem: &Problem, p: usize, control: &DVector<f64
         0.5 * part.dot(&(weight.view((from, from), (to - from, to - from)) * part))
     };
     let (sites, n) = (problem.background.mean.ncols(), d.len());
-    let parameters = n - n % sites;
+    let parameters = problem.control().parameters().start;
     let mut sum = observation;
     for (name, want) in [
         ("minimum_cost_background", term(0, sites)),
@@ -519,7 +522,7 @@ fn walks_of_a_set_are_those_of_each_problem_alone() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// Lorenz-96
+// Lorenz-96 and Lorenz-63
 // ---------------------------------------------------------------------------------------------------------------
 
 /// Twins of eight sites that are observed as they are.
@@ -533,6 +536,22 @@ fn twin() -> TwinSettings {
         operator: PointFunction::Identity,
         spin_up: 200,
         ..TwinSettings::default()
+    }
+}
+
+/// A prior twin whose parameters are estimated, of either model; that of Lorenz-63 is nearly linear.
+fn estimated(model: Model) -> TwinSettings {
+    let parameter_std = model.parameter_names().iter().map(|name| (*name, 0.5)).collect();
+    let twin = TwinSettings { kind: TwinKind::Prior, ..twin() };
+    match model {
+        Model::Lorenz96 => TwinSettings { parameter_std, ..twin },
+        Model::Lorenz63 => TwinSettings {
+            parameter_std,
+            spin_up: 1000,
+            background_std: Some(0.5),
+            observation_std: Some(0.5),
+            ..twin.with_model(model)
+        },
     }
 }
 
@@ -598,8 +617,10 @@ fn gauss_newton(problem: &Problem, p: usize) -> (DVector<f64>, DMatrix<f64>) {
 }
 
 #[test]
-fn four_d_var_of_a_forcing_is_where_gauss_newton_ends() {
-    let estimated = TwinSettings { kind: TwinKind::Prior, parameter_std: [("forcing", 0.5)].into(), ..twin() };
+fn four_d_var_of_parameters_is_where_gauss_newton_ends() {
+    let several = estimated(Model::Lorenz63);
+    let several_and_errors = TwinSettings { model_error_std: Some(0.1), ..several.clone() };
+    let estimated = estimated(Model::Lorenz96);
     let errs = TwinSettings { model_error_std: Some(0.1), model_error_correlation: 1.5, ..estimated.clone() };
     let often = TwinSettings {
         steps_per_time: 2,
@@ -609,7 +630,7 @@ fn four_d_var_of_a_forcing_is_where_gauss_newton_ends() {
         model_error_interval: Some(1),
         ..errs.clone()
     };
-    for settings in [estimated, errs, often] {
+    for settings in [estimated, errs, often, several, several_and_errors] {
         let problem = simulate_set(&settings, &[1, 2]).unwrap();
         let run = |stages| {
             let run = FourDVarSettings { starts: 1, samples: 2, stages, ..FourDVarSettings::default() };
@@ -625,20 +646,25 @@ fn four_d_var_of_a_forcing_is_where_gauss_newton_ends() {
             assert_close(&record(a, "control"), control.iter().copied(), 1e-5, &label);
             let covariance = hessian.try_inverse().unwrap();
             assert_close(&record(a, "laplace_covariance"), covariance.iter().copied(), 1e-5, &label);
-            // Something has been learnt of F, whose prior variance is 1/4.
-            let variance = covariance[(control.len() - 1, control.len() - 1)];
-            assert!(variance < 0.24, "{label}: {variance}");
+            // Something has been learnt of each parameter, whose prior variance is 1/4.
+            for k in problem.control().parameters() {
+                assert!(covariance[(k, k)] < 0.24, "{label}: {}", covariance[(k, k)]);
+            }
         }
     }
 }
 
-/// Where the problem is nearly linear all methods must have the same mean and deviation of F.
+/// Where the problem is nearly linear all methods must have the same mean and deviation of each parameter.
 #[test]
-fn methods_agree_on_a_forcing() {
-    let settings =
-        TwinSettings { kind: TwinKind::Prior, parameter_std: [("forcing", 0.5)].into(), drop: 0.0, ..twin() };
-    let problem = simulate(&settings).unwrap();
-    let f = |a: &Analysis| (number(a, "parameter_mean"), number(a, "parameter_spread"));
+fn methods_agree_on_parameters() {
+    Model::ALL.iter().for_each(|model| check_methods_agree(*model));
+}
+
+fn check_methods_agree(model: Model) {
+    let problem = simulate(&TwinSettings { drop: 0.0, ..estimated(model) }).unwrap();
+    let f = |a: &Analysis| -> Vec<(f64, f64)> {
+        record(a, "parameter_mean").iter().copied().zip(record(a, "parameter_spread").iter().copied()).collect()
+    };
     let reference = &ReferenceSettings::default().run(&problem, &cpu(), &mut Silent).unwrap()[0];
     assert_eq!(number(reference, "agreed"), 1.0, "{}", reference.summary);
     let vi = ViSettings {
@@ -650,7 +676,6 @@ fn methods_agree_on_a_forcing() {
     };
     let four = FourDVarSettings { samples: 4000, ..FourDVarSettings::default() };
     let ensemble = EnsembleSettings { members: 2000, ..EnsembleSettings::default() };
-    let (mean, spread) = f(reference);
     for (a, count) in [
         (&vi.run(&problem, &cpu(), &mut Silent).unwrap()[0], 4000.0),
         (&four.run(&problem, &cpu(), &mut Silent).unwrap()[0], 4000.0),
@@ -659,10 +684,12 @@ fn methods_agree_on_a_forcing() {
         // In units of the deviation: Monte Carlo on both sides, the reference's 4096 particles counted as 2000, and 3 % for
         // what a Gaussian misses.
         let error = (1.0f64 / count + 1.0 / 2000.0).sqrt();
-        let (m, s) = f(a);
-        let label = format!("{}: {m} +- {s}, reference {mean} +- {spread}", a.method);
-        assert!((m - mean).abs() / spread < 4.0 * error + 0.03, "{label}");
-        assert!((s / spread - 1.0).abs() < 4.0 * error / 2f64.sqrt() + 0.03, "{label}");
+        assert_eq!(f(a).len(), model.parameter_names().len());
+        for ((m, s), (mean, spread)) in f(a).into_iter().zip(f(reference)) {
+            let label = format!("{model:?}, {}: {m} +- {s}, reference {mean} +- {spread}", a.method);
+            assert!((m - mean).abs() / spread < 4.0 * error + 0.03, "{label}");
+            assert!((s / spread - 1.0).abs() < 4.0 * error / 2f64.sqrt() + 0.03, "{label}");
+        }
     }
 }
 
@@ -834,21 +861,27 @@ fn assert_run(problem: &Problem, p: usize, truly: impl FnOnce(&mut Problem)) {
 }
 
 #[test]
-fn true_forcings_are_drawn_from_their_prior() {
+fn true_parameters_are_drawn_from_their_prior() {
     let seeds: Vec<u64> = (0..400).collect();
-    for kind in [TwinKind::Prior, TwinKind::Classic] {
-        let settings = TwinSettings { kind, parameter_std: [("forcing", 0.5)].into(), ..twin() };
+    for (model, kind) in
+        [(Model::Lorenz96, TwinKind::Prior), (Model::Lorenz96, TwinKind::Classic), (Model::Lorenz63, TwinKind::Prior)]
+    {
+        let settings = TwinSettings { kind, ..estimated(model) };
         let set = simulate_set(&settings, &seeds).unwrap();
-        assert_eq!((&set.parameters, &set.parameter_std), (&array![[8.0]], &Some(array![[0.5]])));
-        let z: Vec<f64> = (0..400).map(|p| (set.true_parameters_of(p).unwrap()[0] - 8.0) / 0.5).collect();
-        let mean = z.iter().sum::<f64>() / 400.0;
-        let square = z.iter().map(|z| z * z).sum::<f64>() / 400.0;
-        assert!(mean.abs() < 4.0 / 20.0 && (square - 1.0).abs() < 4.0 * (2.0f64 / 400.0).sqrt(), "{mean} {square}");
+        let usual = model.default_parameters();
+        assert_eq!(set.parameters, Array2::from_shape_fn((1, usual.len()), |(_, k)| usual[k]));
+        assert_eq!(set.parameter_std, Some(Array2::from_elem((1, usual.len()), 0.5)));
+        for k in 0..usual.len() {
+            let z: Vec<f64> = (0..400).map(|p| (set.true_parameters_of(p).unwrap()[k] - usual[k]) / 0.5).collect();
+            let mean = z.iter().sum::<f64>() / 400.0;
+            let square = z.iter().map(|z| z * z).sum::<f64>() / 400.0;
+            assert!(mean.abs() < 4.0 / 20.0 && (square - 1.0).abs() < 4.0 * (2.0f64 / 400.0).sqrt(), "{mean} {square}");
+        }
         for p in [0, 7, 399] {
-            let f = set.true_parameters_of(p).unwrap()[0];
-            assert_run(&set, p, |other| other.parameters = array![[f]]);
+            let own = set.true_parameters_of(p).unwrap().to_owned();
+            assert_run(&set, p, |other| other.parameters = own.clone().insert_axis(Axis(0)));
             let alone = simulate(&TwinSettings { seed: p as u64, ..settings.clone() }).unwrap();
-            assert_eq!(alone.true_parameters_of(0).unwrap()[0], f);
+            assert_eq!(alone.true_parameters_of(0).unwrap(), own);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use vi4dvar::engine::{Costs, Gradients};
 use vi4dvar::error::{Error, Result};
+use vi4dvar::experiment::TwinSettings;
 use vi4dvar::method::{Analysis, Record};
 use vi4dvar::model::Model;
 use vi4dvar::output::{
@@ -174,7 +175,19 @@ fn problem_round_trip() {
     let mut elsewhere = problem();
     elsewhere.true_parameters = Some(Array2::from_elem((1, 1), 9.0));
 
+    let mut lorenz63 = TwinSettings { seed: 7, ..TwinSettings::default() }.with_model(Model::Lorenz63);
+    lorenz63.parameter_std = [("beta", 0.1), ("sigma", 0.5), ("rho", 1.5)].into();
+    lorenz63.model_error_std = Some(0.2);
+    let mut lorenz63 = vi4dvar::simulate(&lorenz63).unwrap();
+    assert_eq!(lorenz63.parameter_std, Some(ndarray::array![[0.5, 1.5, 0.1]]));
+    // Unobserved deviations are not kept.
+    ndarray::Zip::from(&mut lorenz63.observation_std).and(&lorenz63.observations).for_each(|std, y| {
+        if y.is_nan() {
+            *std = -1.0;
+        }
+    });
     let cases = [
+        ("Lorenz-63", lorenz63),
         ("diagonal", problem()),
         ("full", full_b(problem())),
         ("block", block_average(problem())),

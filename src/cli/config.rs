@@ -87,7 +87,7 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
         }
         if mine.contains(key) {
             let Some(value) = flag_value(value) else {
-                return Err(Error::file(path, format!("key `{key}` holds what is no value of a flag"), help));
+                return Err(Error::file(path, format!("key `{key}` holds a table or a date"), help));
             };
             flags.push(format!("--{key}={value}"));
         }
@@ -107,11 +107,11 @@ fn flag_value(value: &Value) -> Option<String> {
         Value::Float(number) => Some(number.to_string()),
         Value::Boolean(yes) => Some(yes.to_string()),
         Value::Array(values) => Some(values.iter().map(flag_value).collect::<Option<Vec<_>>>()?.join(",")),
-        Value::Table(table) => {
+        Value::Table(table) if !table.is_empty() => {
             let pair = |(name, value): (&String, &Value)| Some(format!("{name}={}", flag_value(value)?));
             Some(table.iter().map(pair).collect::<Option<Vec<_>>>()?.join(","))
         }
-        Value::Datetime(_) => None,
+        Value::Table(_) | Value::Datetime(_) => None,
     }
 }
 

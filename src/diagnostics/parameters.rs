@@ -4,53 +4,57 @@ use super::{Estimate, coverage, rank, ratio_of_squares};
 use ndarray::{ArrayView1, ArrayView2, Axis};
 use serde::Serialize;
 
-/// Estimated parameters against the true ones, over all of them.
+/// An estimated parameter against the true one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ParameterQuality<T = f64> {
+    /// The parameter's name.
+    pub name: &'static str,
     /// Root mean square error of the posterior mean.
     pub rmse: T,
     /// Root of the mean posterior variance.
     pub spread: T,
-    /// Share of the true parameters in their central 50 % interval: see [`coverage()`].
+    /// Share of the true values in the central 50 % interval: see [`coverage()`].
     pub coverage_50: T,
     /// The same for the central 90 %.
     pub coverage_90: T,
 }
 
 impl ParameterQuality {
-    /// From samples `[samples, parameters]`; `None` of fewer than two.
-    pub fn new(samples: ArrayView2<f64>, truth: ArrayView1<f64>) -> Option<Self> {
-        let (count, parameters) = samples.dim();
-        if count < 2 || parameters == 0 {
+    /// Of each parameter, from samples `[samples, parameters]`; `None` of fewer than two.
+    pub fn of_each(names: &[&'static str], samples: ArrayView2<f64>, truth: ArrayView1<f64>) -> Option<Vec<Self>> {
+        if samples.nrows() < 2 {
             return None;
         }
-        let mean = samples.mean_axis(Axis(0))?;
-        let over = |values: Vec<f64>| values.iter().sum::<f64>() / parameters as f64;
-        let ranks: Vec<_> = (samples.axis_iter(Axis(1)).zip(truth))
-            .map(|(column, truth)| {
-                let mut sorted = column.to_vec();
-                sorted.sort_unstable_by(f64::total_cmp);
-                rank(&sorted, *truth)
-            })
-            .collect();
-        Some(Self {
-            rmse: over((&mean - &truth).iter().map(|e| e * e).collect()).sqrt(),
-            spread: over(samples.var_axis(Axis(0), 1.0).to_vec()).sqrt(),
-            coverage_50: over(ranks.iter().map(|r| coverage(*r, 0.5)).collect()),
-            coverage_90: over(ranks.iter().map(|r| coverage(*r, 0.9)).collect()),
-        })
+        let one = |((name, column), truth): ((&&'static str, ArrayView1<f64>), &f64)| {
+            let mut sorted = column.to_vec();
+            sorted.sort_unstable_by(f64::total_cmp);
+            let rank = rank(&sorted, *truth);
+            Self {
+                name,
+                rmse: (column.mean().expect("samples") - truth).abs(),
+                spread: column.std(1.0),
+                coverage_50: coverage(rank, 0.5),
+                coverage_90: coverage(rank, 0.9),
+            }
+        };
+        Some(names.iter().zip(samples.axis_iter(Axis(1))).zip(truth).map(one).collect())
     }
 
     /// Over repeated twins, the errors and spreads by their squares; `None` where there are none.
-    pub(super) fn over(twins: &[Self]) -> Option<ParameterQuality<Estimate>> {
-        let squares = |f: fn(&Self) -> f64| ratio_of_squares(&twins.iter().map(|q| (f(q), 1.0)).collect::<Vec<_>>());
-        let mean = |f: fn(&Self) -> f64| Estimate::new(&twins.iter().map(f).collect::<Vec<_>>());
-        Some(ParameterQuality {
-            rmse: squares(|q| q.rmse)?,
-            spread: squares(|q| q.spread)?,
-            coverage_50: mean(|q| q.coverage_50)?,
-            coverage_90: mean(|q| q.coverage_90)?,
-        })
+    pub(super) fn over(twins: &[&Vec<Self>]) -> Option<Vec<ParameterQuality<Estimate>>> {
+        let one = |(k, first): (usize, &Self)| {
+            let of = |f: fn(&Self) -> f64| twins.iter().map(move |twin| f(&twin[k]));
+            let squares = |f| ratio_of_squares(&of(f).map(|v| (v, 1.0)).collect::<Vec<_>>());
+            let mean = |f| Estimate::new(&of(f).collect::<Vec<_>>());
+            Some(ParameterQuality {
+                name: first.name,
+                rmse: squares(|q| q.rmse)?,
+                spread: squares(|q| q.spread)?,
+                coverage_50: mean(|q| q.coverage_50)?,
+                coverage_90: mean(|q| q.coverage_90)?,
+            })
+        };
+        twins.first()?.iter().enumerate().map(one).collect()
     }
 }
 
@@ -62,13 +66,17 @@ mod tests {
     #[test]
     fn parameters_of_a_worked_example() {
         let samples = array![[7.0, 1.0], [9.0, 3.0], [8.0, 2.0]];
-        let quality = ParameterQuality::new(samples.view(), array![8.5, 10.0].view()).unwrap();
+        let truth = array![8.5, 10.0];
+        let all = ParameterQuality::of_each(&["a", "b"], samples.view(), truth.view()).unwrap();
         // Errors 0.5 and 8, variances 1 and 1; three samples, four cells: the truths lie in the third and in the last.
-        assert_eq!((quality.rmse, quality.spread), ((64.25f64 / 2.0).sqrt(), 1.0));
-        assert_eq!(quality.coverage_50, 0.5);
-        assert!((quality.coverage_90 - 0.9).abs() < 1e-15, "{}", quality.coverage_90);
-        let over = ParameterQuality::over(&[quality, quality]).unwrap();
-        assert_eq!((over.rmse.mean, over.rmse.count), (quality.rmse, 2));
-        assert_eq!(ParameterQuality::new(samples.slice(ndarray::s![..1, ..]), array![0.0, 0.0].view()), None);
+        let found: Vec<_> = all.iter().map(|q| (q.name, q.rmse, q.spread, q.coverage_50)).collect();
+        assert_eq!(found, [("a", 0.5, 1.0, 1.0), ("b", 8.0, 1.0, 0.0)]);
+        assert!((all[1].coverage_90 - 0.8).abs() < 1e-15, "{}", all[1].coverage_90);
+        let worse = vec![ParameterQuality { rmse: 1.5, ..all[0] }, all[1]];
+        let over = ParameterQuality::over(&[&all, &worse]).unwrap();
+        let found: Vec<_> = over.iter().map(|q| (q.name, q.rmse.mean, q.rmse.count)).collect();
+        assert_eq!(found, [("a", 1.25f64.sqrt(), 2), ("b", 8.0, 2)]);
+        let one = samples.slice(ndarray::s![..1, ..]);
+        assert_eq!(ParameterQuality::of_each(&["a", "b"], one, truth.view()), None);
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::ops::Range;
 
 /// What an analysis is scored by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ScoreInput<'a> {
     /// Posterior mean: `[times, sites]`.
     pub mean: ArrayView2<'a, f64>,
@@ -32,8 +32,8 @@ pub struct ScoreInput<'a> {
     pub fit: Option<FitQuality>,
     /// What the method says of itself, where it does.
     pub verdict: Option<Trust>,
-    /// How well the parameters were estimated, where they are and the true ones are known.
-    pub parameters: Option<ParameterQuality>,
+    /// How well each parameter was estimated, where they are and the true ones are known.
+    pub parameters: Option<Vec<ParameterQuality>>,
 }
 
 /// How close a fitted q came to the posterior.
@@ -115,8 +115,8 @@ pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict, Q = FitQual
     pub fit: Option<Q>,
     /// What the method says of itself, against the reference at t = 0: see [`Trust::by_reference`].
     pub verdict: Option<V>,
-    /// How well the model's parameters were estimated.
-    pub parameters: Option<P>,
+    /// How well each of the model's parameters was estimated.
+    pub parameters: Option<Vec<P>>,
 }
 
 /// Mean and standard error of each score over repeated twins.
@@ -179,7 +179,7 @@ impl Scores {
             cost_fit: input.cost_fit,
             fit: input.fit,
             verdict: input.verdict.map(|said| JudgedVerdict { said, truth: truth_of_verdict }),
-            parameters: input.parameters,
+            parameters: input.parameters.clone(),
         }
     }
 
@@ -210,7 +210,7 @@ impl Scores {
             cost_fit: CostFitSummary::new(&fits),
             fit: FitQuality::over(&twins.iter().filter_map(|s| s.fit).collect::<Vec<_>>()),
             verdict: VerdictSummary::new(&twins.iter().filter_map(|s| s.verdict).collect::<Vec<_>>()),
-            parameters: ParameterQuality::over(&twins.iter().filter_map(|s| s.parameters).collect::<Vec<_>>()),
+            parameters: ParameterQuality::over(&twins.iter().filter_map(|s| s.parameters.as_ref()).collect::<Vec<_>>()),
         }
     }
 

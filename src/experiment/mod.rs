@@ -20,8 +20,8 @@ mod vae_var_l63;
 mod vae_var_l96;
 
 pub use cycle::{
-    BackgroundErrors, CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledScores, Cycles, ErrorQuality,
-    ErrorSource, VaeTerms,
+    BackgroundErrors, CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledParameter, CycledScores, Cycles,
+    ErrorQuality, ErrorSource, VaeTerms,
 };
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};

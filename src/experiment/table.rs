@@ -15,7 +15,7 @@
 //!                            "p_value": …}, "window": {…}, "forecast": {…}},
 //!       "cost_fit": {"minimum": {…}, "expected_minimum": …, "variance": {…}, "expected_variance": …, "p_value": …},
 //!       "fit": {"elbo": {…}, "k_hat": {…}, "divergence": {…}},
-//!       "parameters": {"rmse": {…}, "spread": {…}, "coverage_50": {…}, "coverage_90": {…}},
+//!       "parameters": [{"name": "forcing", "rmse": {…}, "spread": {…}, "coverage_50": {…}, "coverage_90": {…}}],
 //!       "verdict": {"mean_and_spread": {"said": 31, "judged": 31, "right": 30, "truth": 33}, "mean_only": {…}, "neither": {…}}
 //!     }}]}
 //! ```
@@ -175,9 +175,9 @@ pub fn scores(problem: &Problem, p: usize, analysis: &Analysis, reference: Optio
 }
 
 /// Sampled parameters against the truth's, where they are estimated and it is known.
-fn parameter_quality(problem: &Problem, p: usize, analysis: &Analysis) -> Option<ParameterQuality> {
+fn parameter_quality(problem: &Problem, p: usize, analysis: &Analysis) -> Option<Vec<ParameterQuality>> {
     let samples = analysis.record("parameter_sample")?.values.view().into_dimensionality().ok()?;
-    ParameterQuality::new(samples, problem.true_parameters_of(p)?)
+    ParameterQuality::of_each(problem.model.parameter_names(), samples, problem.true_parameters_of(p)?)
 }
 
 /// Widest line of a table, in characters. A group of columns that is wider alone still stays in one line.
@@ -298,24 +298,28 @@ impl Columns {
         summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "of the fit", cells })
     }
 
-    /// Estimated parameters; `None` where no method has any.
-    fn parameters(summaries: &[ScoreSummary]) -> Option<Self> {
+    /// Each estimated parameter, with its name; nothing where no method has any.
+    fn parameters(summaries: &[ScoreSummary]) -> Vec<(&'static str, Self)> {
         let cell = |Estimate { mean, standard_error, .. }: Estimate, digits: usize, scale: f64| {
             let mean = format!("{:.digits$}", mean * scale);
             standard_error.map_or(mean.clone(), |e| format!("{mean} ± {:.digits$}", e * scale))
         };
-        let row = |summary: &ScoreSummary| match &summary.parameters {
+        let row = |summary: &ScoreSummary, k: usize| match &summary.parameters {
             None => vec!["-".to_string(); 4],
-            Some(q) => vec![
-                cell(q.rmse, 4, 1.0),
-                cell(q.spread, 4, 1.0),
-                cell(q.coverage_50, 0, 100.0),
-                cell(q.coverage_90, 0, 100.0),
+            Some(all) => vec![
+                cell(all[k].rmse, 4, 1.0),
+                cell(all[k].spread, 4, 1.0),
+                cell(all[k].coverage_50, 0, 100.0),
+                cell(all[k].coverage_90, 0, 100.0),
             ],
         };
-        let heading = ["RMSE", "posterior sd", "truth in 50 %, %", "in 90 %, %"].map(String::from).to_vec();
-        let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
-        summaries.iter().any(|s| s.parameters.is_some()).then_some(Self { title: "of the parameters", cells })
+        let one = |(k, quality): (usize, &ParameterQuality<Estimate>)| {
+            let heading = ["RMSE", "posterior sd", "truth in 50 %, %", "in 90 %, %"].map(String::from).to_vec();
+            let cells = [heading].into_iter().chain(summaries.iter().map(|summary| row(summary, k))).collect();
+            (quality.name, Self { title: quality.name, cells })
+        };
+        let any = summaries.iter().find_map(|summary| summary.parameters.as_ref());
+        any.into_iter().flatten().enumerate().map(one).collect()
     }
 
     /// One column of seconds; `None` where no method knows its own.
@@ -369,7 +373,7 @@ impl ScoreTable {
         self.fit_columns(&summaries).into_iter().filter_map(block).collect()
     }
 
-    fn fit_columns(&self, summaries: &[ScoreSummary]) -> [(String, Vec<Columns>); 3] {
+    fn fit_columns(&self, summaries: &[ScoreSummary]) -> Vec<(String, Vec<Columns>)> {
         let reference = self.reference.as_ref().map_or("the reference", |r| &r.method);
         let [low, high] = TRUSTED_COVERAGE.map(|c| 100.0 * c);
         let heading = format!(
@@ -379,11 +383,10 @@ impl ScoreTable {
         // Of one twin its sentence says more.
         let all = if self.twins > 1 { &Trust::ALL[..] } else { &[] };
         let verdicts = all.iter().rev().filter_map(|trust| Columns::verdicts(*trust, summaries)).collect();
-        [
-            ("Parameters of the model".into(), Columns::parameters(summaries).into_iter().collect()),
-            ("Fits, in nats".into(), Columns::fits(summaries).into_iter().collect()),
-            (heading, verdicts),
-        ]
+        let parameters = Columns::parameters(summaries).into_iter();
+        let parameters = parameters.map(|(name, columns)| (format!("Parameters of the model: {name}"), vec![columns]));
+        let fits = ("Fits, in nats".into(), Columns::fits(summaries).into_iter().collect());
+        parameters.chain([fits, (heading, verdicts)]).collect()
     }
 }
 

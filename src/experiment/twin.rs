@@ -87,8 +87,8 @@ pub struct TwinSettings {
     /// RK4 steps between two stored times. Default: 1
     #[arg(long, value_name = "N")]
     pub steps_per_time: usize,
-    /// Parameters of the forecast model; any that is not named is the model's own: forcing=8 of lorenz96, sigma=10, rho=28,
-    /// beta=8/3 of lorenz63. Default: none named
+    /// Parameters of the forecast model. Any that is not named is the model's own, of lorenz63 sigma=10, rho=28, beta=8/3.
+    /// Default: forcing=8
     #[arg(long, value_name = "NAME=VALUE,..")]
     pub parameters: ParameterValues,
     /// Standard deviations of the parameters' prior, around --parameters: of all of them, which are then estimated together

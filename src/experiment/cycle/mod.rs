@@ -231,10 +231,19 @@ pub struct CycledScores {
     pub window_start: Estimate,
     /// Mean spread at the window's end.
     pub spread: Option<Estimate>,
-    /// RMSE of the estimated parameters over the scored cycles: the root of each seed's mean square, then their mean.
-    pub parameters: Option<Estimate>,
-    /// Mean posterior deviation of the parameters.
-    pub parameter_spread: Option<Estimate>,
+    /// Of each estimated parameter; nothing where none are.
+    pub parameters: Vec<CycledParameter>,
+}
+
+/// How well a parameter was estimated.
+#[derive(Clone, Debug, Serialize)]
+pub struct CycledParameter {
+    /// Its name.
+    pub name: &'static str,
+    /// RMSE over the scored cycles: the root of each seed's mean square, then their mean.
+    pub rmse: Estimate,
+    /// Mean posterior deviation.
+    pub spread: Estimate,
 }
 
 impl CycleSettings {
@@ -344,14 +353,15 @@ impl Cycles {
             let scored = errors.slice(s![.., self.burn_in..]);
             Estimate::new(&scored.mean_axis(Axis(1)).expect("cycles to score").to_vec()).expect("at least one seed")
         };
-        let of_parameters = |values: &Array3<f64>, score: fn(f64, f64) -> f64, root: bool| {
-            let scored = values.slice(s![.., self.burn_in.., ..]);
-            let mean = |seed: ndarray::ArrayView2<f64>| {
-                let sum: f64 = seed.indexed_iter().map(|((_, k), v)| score(*v, self.true_parameters[k])).sum();
-                let mean = sum / seed.len() as f64;
-                if root { mean.sqrt() } else { mean }
-            };
-            if scored.is_empty() { None } else { Estimate::new(&scored.outer_iter().map(mean).collect::<Vec<_>>()) }
+        let of_parameter = |errors: &CycledErrors, k: usize| {
+            let square_errors =
+                errors.parameter_mean.slice(s![.., .., k]).mapv(|v| (v - self.true_parameters[k]).powi(2));
+            let mean_squares = square_errors.slice(s![.., self.burn_in..]).mean_axis(Axis(1)).expect("cycles to score");
+            CycledParameter {
+                name: self.parameter_names[k],
+                rmse: Estimate::new(&mean_squares.mapv(f64::sqrt).to_vec()).expect("at least one seed"),
+                spread: estimate(&errors.parameter_std.slice(s![.., .., k]).to_owned()),
+            }
         };
         let scores = |errors: &CycledErrors| CycledScores {
             method: errors.method.name(),
@@ -362,8 +372,7 @@ impl Cycles {
             forecast: estimate(&errors.forecast),
             window_start: estimate(&errors.window_start),
             spread: errors.method.inflation().map(|_| estimate(&errors.spread)),
-            parameters: of_parameters(&errors.parameter_mean, |v, truth| (v - truth).powi(2), true),
-            parameter_spread: of_parameters(&errors.parameter_std, |v, _| v, false),
+            parameters: (0..errors.parameter_mean.len_of(Axis(2))).map(|k| of_parameter(errors, k)).collect(),
         };
         self.methods.iter().map(scores).collect()
     }
@@ -404,21 +413,22 @@ impl fmt::Display for Cycles {
             let mean = format!("{:.3}", e.mean);
             e.standard_error.map_or(mean.clone(), |error| format!("{mean} ± {error:.4}"))
         };
-        let optional = |e: &Option<Estimate>| e.as_ref().map_or("-".into(), cell);
         let spread = scores.iter().any(|s| s.spread.is_some());
-        let parameters = scores.iter().any(|s| s.parameters.is_some());
-        let row = |cells: [String; 9]| {
-            let widths = [22, 7, 9, 18, 18, 18, 18, 18, 18];
-            let shown = [true, true, true, true, true, true, spread, parameters, parameters];
+        // Each with its deviation in a column behind it.
+        let parameters: &[CycledParameter] =
+            scores.iter().map(|s| &s.parameters[..]).find(|p| !p.is_empty()).unwrap_or(&[]);
+        let row = |cells: Vec<String>| {
+            let widths = [22, 7, 9, 18, 18, 18, 18].into_iter().chain(std::iter::repeat(18));
+            let shown = [true, true, true, true, true, true, spread].into_iter().chain(std::iter::repeat(true));
             let cells = cells.into_iter().zip(widths).zip(shown).enumerate().filter(|(_, (_, shown))| *shown);
             let text: String = cells
                 .map(|(k, ((cell, w), _))| if k == 0 { format!("{cell:w$}") } else { format!(" {cell:>0$}", w - 1) })
                 .collect();
             text.trim_end().to_string()
         };
-        let heads =
-            ["Mean RMSE", "window", "B", "analysis", "forecast", "window's start", "spread", "parameters", "their sd"];
-        writeln!(f, "{}", row(heads.map(String::from)))?;
+        let heads = ["Mean RMSE", "window", "B", "analysis", "forecast", "window's start", "spread"].map(String::from);
+        let of_parameters = parameters.iter().flat_map(|p| [p.name.to_string(), "its sd".into()]);
+        writeln!(f, "{}", row(heads.into_iter().chain(of_parameters).collect()))?;
         for s in &scores {
             let factor = match (s.factor, s.inflation) {
                 (Some(x), _) => format!("{x} C"),
@@ -426,19 +436,13 @@ impl fmt::Display for Cycles {
                 (None, None) => "-".into(),
             };
             let [analysis, forecast, start] = [&s.analysis, &s.forecast, &s.window_start].map(cell);
-            let [spread, parameters, deviation] = [&s.spread, &s.parameters, &s.parameter_spread].map(optional);
-            let cells = [
-                s.method.into(),
-                s.window.to_string(),
-                factor,
-                analysis,
-                forecast,
-                start,
-                spread,
-                parameters,
-                deviation,
-            ];
-            writeln!(f, "{}", row(cells))?;
+            let spread = s.spread.as_ref().map_or("-".into(), cell);
+            let own = [s.method.into(), s.window.to_string(), factor, analysis, forecast, start, spread];
+            let of_parameters = (0..parameters.len()).flat_map(|k| match s.parameters.get(k) {
+                Some(p) => [cell(&p.rmse), cell(&p.spread)],
+                None => ["-", "-"].map(String::from),
+            });
+            writeln!(f, "{}", row(own.into_iter().chain(of_parameters).collect()))?;
         }
         Ok(())
     }

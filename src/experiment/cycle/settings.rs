@@ -25,8 +25,8 @@ pub struct CycleSettings {
     /// RK4 steps of the forecast model between two observation times. Default: 1
     #[arg(long, value_name = "N")]
     pub steps_per_time: usize,
-    /// Parameters of the forecast model; where they are estimated, the first guess. Any that is not named is the model's own:
-    /// forcing=8 of lorenz96, sigma=10, rho=28, beta=8/3 of lorenz63. Default: none named
+    /// Parameters of the forecast model; where they are estimated, the first guess. Any that is not named is the model's own,
+    /// of lorenz63 sigma=10, rho=28, beta=8/3. Default: forcing=8
     #[arg(long, value_name = "NAME=VALUE,..")]
     pub parameters: ParameterValues,
     /// Standard deviations of the first guess of the parameters: of all of them, which are then estimated in every cycle.

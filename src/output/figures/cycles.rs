@@ -9,7 +9,7 @@ use super::panel::{Entry, Grid, Plot, Sample, TIME, Written, heading, legend, ti
 use super::style::{BLANK, Color, FAINT, INK, INSET, LABEL, MARGIN, Map, WIDTH};
 use super::{Drawing, Figure};
 use crate::experiment::{CycledErrors, CycledMethod, CycledScores, Cycles};
-use ndarray::{Array2, ArrayView2, Axis as Side, s};
+use ndarray::{Array2, Array3, ArrayView2, Axis as Side, s};
 
 /// Points of a line at most: more cycles are shown as means over blocks of them.
 const POINTS: usize = 240;
@@ -176,41 +176,41 @@ fn draw(cycles: &Cycles) -> Drawing {
     Drawing { title, caption: caption.into(), canvas }
 }
 
-/// The estimate of each parameter against time.
+/// The estimate of each parameter against time, one parameter below the other.
 fn parameters(cycles: &Cycles) -> Option<Drawing> {
     let panels = Panels::new(cycles);
-    // One parameter to a figure; of several the first.
-    let of = |values: &ndarray::Array3<f64>| values.slice(s![.., .., 0]).to_owned();
     let first = panels.groups.first()?.first()?;
-    if first.parameter_mean.len_of(Side(2)) == 0 {
+    let count = first.parameter_mean.len_of(Side(2));
+    if count == 0 {
         return None;
     }
-    let truth = cycles.true_parameters[0];
-    let name = cycles.parameter_names[0];
-    let title = "Estimated parameter against time";
+    let title = if count == 1 { "Estimated parameter against time" } else { "Estimated parameters against time" };
     let note = format!(
         "Posterior mean, averaged over seeds{}, with the mean posterior deviation around it; dashed: the truth.",
         panels.blocks()
     );
     let (mut canvas, top) = titled(title, &note);
-    let top = legend(&mut canvas, top + 8.0, &panels.entries());
-    let band = |errors: &CycledErrors| -> Vec<(f64, f64, f64)> {
-        let mean = line(cycles, of(&errors.parameter_mean).view());
-        let std = line(cycles, of(&errors.parameter_std).view());
-        mean.into_iter().zip(std).map(|((x, mean), (_, std))| (x, mean - std, mean + std)).collect()
-    };
-    let values = panels.groups.iter().flatten().flat_map(|e| band(e)).flat_map(|(_, low, high)| [low, high]);
-    let y = Axis::linear(values.chain([truth]).collect::<Vec<_>>().into_iter(), 5);
-    panels.draw(&mut canvas, top + 24.0, (name, &y), |canvas, plot, group| {
-        for errors in group {
-            plot.band(canvas, band(errors).into_iter(), panels.color(errors.method), 0.25);
-        }
-        for errors in group {
-            let mean = line(cycles, of(&errors.parameter_mean).view());
-            plot.line(canvas, mean.into_iter(), panels.pen(errors.method, 1.5));
-        }
-        plot.level(canvas, truth, Pen::new(INK, 1.2).dashed(5.0));
-    });
+    let mut top = legend(&mut canvas, top + 8.0, &panels.entries()) + 24.0;
+    for k in 0..count {
+        let (truth, name) = (cycles.true_parameters[k], cycles.parameter_names[k]);
+        let of = |values: &Array3<f64>| line(cycles, values.slice(s![.., .., k]));
+        let band = |errors: &CycledErrors| -> Vec<(f64, f64, f64)> {
+            let (mean, std) = (of(&errors.parameter_mean), of(&errors.parameter_std));
+            mean.into_iter().zip(std).map(|((x, mean), (_, std))| (x, mean - std, mean + std)).collect()
+        };
+        let values = panels.groups.iter().flatten().flat_map(|e| band(e)).flat_map(|(_, low, high)| [low, high]);
+        let y = Axis::linear(values.chain([truth]).collect::<Vec<_>>().into_iter(), 5);
+        panels.draw(&mut canvas, top, (name, &y), |canvas, plot, group| {
+            for errors in group {
+                plot.band(canvas, band(errors).into_iter(), panels.color(errors.method), 0.25);
+            }
+            for errors in group {
+                plot.line(canvas, of(&errors.parameter_mean).into_iter(), panels.pen(errors.method, 1.5));
+            }
+            plot.level(canvas, truth, Pen::new(INK, 1.2).dashed(5.0));
+        });
+        top = canvas.height + 28.0;
+    }
     let caption = "The band is what a single experiment believes. It shrinks until it balances what each cycle forgets; a mean \
                    that settles beside the truth by more than the band says that something else in the model is wrong.";
     Some(Drawing { title, caption: caption.into(), canvas })
