@@ -271,10 +271,10 @@ fn other_problems_than_trained_for_are_refused() {
     let (_directory, amortized) = trained(Recognized::MeanField);
     for (change, word) in [
         ((|s| s.assimilated_times = 5) as fn(&mut TwinSettings), "assimilated times"),
-        (|s| s.forcing = 7.0, "parameters"),
+        (|s| s.parameters = [("forcing", 7.0)].into(), "parameters"),
         (|s| s.operator = PointFunction::Square, "operator"),
         (|s| s.dt = 0.05, "steps of"),
-        (|s| s.forcing_std = Some(0.1), "initial state alone"),
+        (|s| s.parameter_std = [("forcing", 0.1)].into(), "initial state alone"),
         (|s| s.model_error_std = Some(0.1), "initial state alone"),
         (|s| s.sites = 4, "at least 5 sites"),
     ] {
