@@ -274,7 +274,7 @@ fn cycles_by_an_affine_decoder_are_those_of_the_errors_covariance() {
     let settings = CycleSettings { methods: vec![CycledKind::FourDVar, CycledKind::VaeVar], ..cycled() };
     let learned: Vec<Vae> = (0..2)
         .map(|k| {
-            let errors = settings.background_errors(k, &engine, &mut Silent).unwrap();
+            let errors = settings.background_errors(k, None, &engine, &mut Silent).unwrap();
             let (mean, covariance) = moments(&errors.truth);
             Vae::gaussian(mean, &CovarianceFactor::new(covariance).unwrap()).unwrap()
         })
@@ -312,7 +312,7 @@ fn moments(errors: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
 fn background_errors_are_those_of_the_cycle() {
     let engine = engine();
     let settings = CycleSettings { windows: vec![0], ..cycled() };
-    let errors = settings.background_errors(0, &engine, &mut Silent).unwrap();
+    let errors = settings.background_errors(0, None, &engine, &mut Silent).unwrap();
     assert_eq!(errors.truth.dim(), (600, 8));
     assert_eq!(errors.nmc.dim(), (600, 8));
     let rms = |e: &Array2<f64>| (e.iter().map(|e| e * e).sum::<f64>() / e.len() as f64).sqrt();
@@ -325,9 +325,9 @@ fn background_errors_are_those_of_the_cycle() {
     // The newer forecast is the better one: what it gains on the older is no larger than both errors together.
     assert!(rms(&errors.nmc) > 0.05 * want && rms(&errors.nmc) < 2.0 * want, "{}", rms(&errors.nmc));
     assert_eq!(errors.of(ErrorSource::Nmc), &errors.nmc);
-    let again = settings.background_errors(0, &engine, &mut Silent).unwrap();
+    let again = settings.background_errors(0, None, &engine, &mut Silent).unwrap();
     assert_eq!(again.truth, errors.truth);
-    let other = CycleSettings { seed: 2, ..settings }.background_errors(0, &engine, &mut Silent).unwrap();
+    let other = CycleSettings { seed: 2, ..settings }.background_errors(0, None, &engine, &mut Silent).unwrap();
     assert_ne!(other.truth, errors.truth);
 }
 

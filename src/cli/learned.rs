@@ -15,7 +15,7 @@ use vi4dvar::output::{Attributes, error_figure, latent_figure, loss_figure, writ
 use vi4dvar::problem::CovarianceFactor;
 
 /// What is learned of background errors, and how.
-#[derive(Args, Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Args, Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Learned background errors")]
 pub(super) struct LearnedOptions {
@@ -24,6 +24,10 @@ pub(super) struct LearnedOptions {
     #[arg(long, value_name = "SOURCE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<ErrorSource>,
+    /// Rounds of collecting and learning: from the second on the errors are those of VAE-Var's own cycles with what the round
+    /// before has learned, so that in the end it knows the errors that it makes itself. Default: 1
+    #[arg(long, value_name = "N")]
+    pub error_rounds: usize,
     /// Files of distributions learned before, one for each window: nothing is collected, nothing trained. Default: none
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -34,6 +38,13 @@ pub(super) struct LearnedOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub training: TrainingSettings,
+}
+
+impl Default for LearnedOptions {
+    fn default() -> Self {
+        let (network, training) = (VaeSettings::default(), TrainingSettings::default());
+        Self { errors: None, error_rounds: 1, vae: Vec::new(), network, training }
+    }
 }
 
 /// What is known of the background errors of one window.
@@ -54,6 +65,10 @@ struct Training {
 impl LearnedOptions {
     /// Refuses what cannot work, before anything is computed.
     pub(super) fn check(&self, settings: &CycleSettings) -> Result<()> {
+        if !(1..=100).contains(&self.error_rounds) {
+            let found = self.error_rounds.to_string();
+            return Err(Error::invalid("error-rounds", "1 to 100", found, "1 learns from cycles of 4dvar"));
+        }
         if self.is_trained(settings) {
             self.network.check(settings.sites)?;
             self.training.check()?;
@@ -92,22 +107,30 @@ impl LearnedOptions {
             return Ok(Vec::new());
         }
         let one = |(k, window): (usize, &usize)| {
-            let clock = Instant::now();
-            let errors = settings.background_errors(k, engine, bar)?;
-            let collected = clock.elapsed().as_secs_f64();
-            let errors = errors.of(self.errors.unwrap_or_default()).to_owned();
+            let source = self.errors.unwrap_or_default();
             if !is_trained {
+                let errors = settings.background_errors(k, None, engine, bar)?;
+                let errors = errors.of(source);
                 let mean = errors.mean_axis(Axis(0)).expect("errors were collected");
-                let departures = &errors - &mean;
+                let departures = errors - &mean;
                 let covariance = departures.t().dot(&departures) / (errors.nrows() - 1).max(1) as f64;
                 return Ok(Learned { vae: Vae::gaussian(mean, &CovarianceFactor::new(covariance)?)?, training: None });
             }
-            let vae = self.network.train(errors.view(), &self.training, settings.seed, bar)?;
-            let seconds = [collected, clock.elapsed().as_secs_f64() - collected];
-            let first = errors.nrows() - self.training.held_out_of(errors.nrows())?;
-            let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), settings.seed)?;
-            let training = Training { window: *window, errors, quality, seconds };
-            Ok(Learned { vae, training: Some(training) })
+            let mut learned: Option<Learned> = None;
+            let mut seconds = [0.0; 2];
+            for _ in 0..self.error_rounds {
+                let clock = Instant::now();
+                let known = learned.as_ref().map(|before| &before.vae);
+                let errors = settings.background_errors(k, known, engine, bar)?.of(source).to_owned();
+                seconds[0] += clock.elapsed().as_secs_f64();
+                let clock = Instant::now();
+                let vae = self.network.train(errors.view(), &self.training, settings.seed, bar)?;
+                seconds[1] += clock.elapsed().as_secs_f64();
+                let first = errors.nrows() - self.training.held_out_of(errors.nrows())?;
+                let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), settings.seed)?;
+                learned = Some(Learned { vae, training: Some(Training { window: *window, errors, quality, seconds }) });
+            }
+            Ok(learned.expect("at least one round"))
         };
         settings.windows.iter().enumerate().map(one).collect()
     }

@@ -187,6 +187,8 @@ pub struct Cycles {
     pub parameter_names: &'static [&'static str],
     /// The truth's parameters.
     pub true_parameters: Vec<f64>,
+    /// What static covariances are multiples of: "C", that of climatology, or "P_e", of background errors.
+    pub covariance: &'static str,
     /// One for each method.
     pub methods: Vec<CycledErrors>,
 }
@@ -334,6 +336,7 @@ impl CycleSettings {
             seeds: seeds.to_vec(),
             parameter_names: self.model.parameter_names(),
             true_parameters: self.truth().0,
+            covariance: if learned.is_empty() { "C" } else { "P_e" },
             methods: all,
         })
     }
@@ -389,7 +392,8 @@ impl Cycles {
             return Vec::new();
         };
         let name = |s: &CycledScores| {
-            let b = s.factor.map_or_else(|| format!("{} P", s.inflation.unwrap_or(1.0)), |x| format!("{x} C"));
+            let of = |x: f64| format!("{x} {}", self.covariance);
+            let b = s.factor.map_or_else(|| format!("{} P", s.inflation.unwrap_or(1.0)), of);
             format!("{} with a window of {} and B = {b}", s.method, s.window)
         };
         let mut notes = Vec::new();
@@ -402,7 +406,39 @@ impl Cycles {
                 notes.push(format!("{} is far surer than it is right; {help}", name(s)));
             }
         }
+        notes.extend(self.gains());
         notes
+    }
+
+    /// Of each window: VAE-Var at its best factor against 3DVar or 4DVar at theirs, seed by seed.
+    fn gains(&self) -> Vec<String> {
+        let mean =
+            |e: &CycledErrors| e.analysis.slice(s![.., self.burn_in..]).mean_axis(Axis(1)).expect("cycles to score");
+        let best = |wanted: &dyn Fn(CycledMethod) -> bool| {
+            let own = self.methods.iter().filter(|e| wanted(e.method) && mean(e).mean().is_some_and(f64::is_finite));
+            own.min_by(|a, b| mean(a).mean().unwrap_or(f64::NAN).total_cmp(&mean(b).mean().unwrap_or(f64::NAN)))
+        };
+        let windows = self.methods.iter().filter(|e| matches!(e.method, CycledMethod::Learned { .. }));
+        let mut windows: Vec<usize> = windows.map(|e| e.method.window()).collect();
+        windows.dedup();
+        windows.sort_unstable();
+        windows.dedup();
+        let gain = |window: usize| {
+            let plain = best(&|m| matches!(m, CycledMethod::Static { window: w, .. } if w == window))?;
+            let learned =
+                best(&|m| matches!(m, CycledMethod::Learned { window: w, terms: VaeTerms::All, .. } if w == window))?;
+            let lower = (1.0 - mean(learned) / mean(plain)).mapv(|share| 100.0 * share);
+            let gain = Estimate::new(&lower.to_vec())?;
+            let error = gain.standard_error.map_or(String::new(), |e| format!(" ± {e:.1}"));
+            let (of, way) = (gain.mean.abs(), if gain.mean < 0.0 { "above" } else { "below" });
+            let [a, b] = [learned, plain].map(|e| e.method.factor().unwrap_or(f64::NAN));
+            Some(format!(
+                "{} at its best factor, {a}, is {of:.1}{error} % {way} {} at its best, {b}",
+                learned.method.name(),
+                plain.method.name()
+            ))
+        };
+        windows.into_iter().filter_map(gain).collect()
     }
 }
 
@@ -429,9 +465,10 @@ impl fmt::Display for Cycles {
         let heads = ["Mean RMSE", "window", "B", "analysis", "forecast", "window's start", "spread"].map(String::from);
         let of_parameters = parameters.iter().flat_map(|p| [p.name.to_string(), "its sd".into()]);
         writeln!(f, "{}", row(heads.into_iter().chain(of_parameters).collect()))?;
-        for s in &scores {
+        for (s, errors) in scores.iter().zip(&self.methods) {
+            let static_part = if errors.method.is_baseline() { "C" } else { self.covariance };
             let factor = match (s.factor, s.inflation) {
-                (Some(x), _) => format!("{x} C"),
+                (Some(x), _) => format!("{x} {static_part}"),
                 (None, Some(inflation)) => format!("{inflation} P"),
                 (None, None) => "-".into(),
             };

@@ -93,7 +93,7 @@ impl<'a> Panels<'a> {
         let mut entries: Vec<Entry> = Vec::new();
         for errors in self.groups.iter().flatten() {
             let label = match (errors.method.factor(), errors.method.inflation()) {
-                (Some(factor), _) => format!("B = {factor} C"),
+                (Some(factor), _) => format!("B = {factor} {}", self.cycles.covariance),
                 (None, inflation) => format!("B = {} P, carried", inflation.unwrap_or(1.0)),
             };
             if entries.iter().all(|e| e.label != label) {
