@@ -135,7 +135,7 @@ fn prior(problem: &Problem, p: usize) -> (DVector<f64>, DMatrix<f64>) {
     let b = dense(&background.error, p) * background.scale[row(background.scale.len(), p)];
     let (sites, errors) = (b.nrows(), error_steps(problem).len());
     let first = sites * (1 + errors);
-    let n = first + problem.parameter_std.as_ref().map_or(0, |std| std.ncols());
+    let n = first + problem.parameter_std.as_ref().map_or(0, Array2::ncols);
     let (mut mean, mut covariance) = (DVector::zeros(n), DMatrix::identity(n, n));
     for i in 0..sites {
         mean[i] = background.mean[[row(background.mean.nrows(), p), i]];

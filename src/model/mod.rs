@@ -174,7 +174,7 @@ impl Model {
 
     /// Integrates one state on the host in f64: `x: [sites]` becomes the state `steps` RK4 steps of `dt` later.
     pub fn integrate(self, parameters: &[f64], x: &mut [f64], dt: f64, steps: usize) {
-        with_model!(self, M => integrate::<M>(parameters, x, dt, steps))
+        with_model!(self, M => integrate::<M>(parameters, x, dt, steps));
     }
 }
 
