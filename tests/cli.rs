@@ -580,3 +580,90 @@ fn documented_defaults_are_the_defaults_of(command: &str) {
     }
     assert!(unseen.is_empty(), "{command}: no documented default: {unseen:?}");
 }
+
+/// A training that takes no time, of windows that a problem of these sizes is one of.
+#[cfg(feature = "neural")]
+const TRAINING: &str = "train amortized --quiet --backend cpu --sites 8 --times 8 --assimilated-times 6 --windows 60 --epochs 3 \
+                        --network-width 8 --network-layers 1 --training-batch 16";
+
+#[cfg(feature = "neural")]
+#[test]
+fn train_writes_weights_that_other_commands_read() {
+    let d = fresh();
+    let text = succeed(&d, TRAINING);
+    for word in ["60 windows", "after 3 epochs", "-ELBO", "held out", "weights.nc"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert_eq!(names(d.path()), ["weights.nc", "weights.png", "weights.svg", "weights.toml"]);
+    // The saved settings make the same bytes; nothing is written over.
+    refuse(&d, TRAINING);
+    let before = bytes(&d, "weights.nc");
+    succeed(&d, "train amortized --quiet --config weights.toml --out again.nc");
+    assert!(before == bytes(&d, "again.nc"), "another network by the same settings");
+
+    let sizes = "--sites 8 --times 8 --assimilated-times 6 --preset amortized-l96 --seed 3";
+    succeed(&d, &format!("simulate {sizes} --out problem.nc"));
+    let few = "--backend cpu --quiet --samples 20 --importance-draws 500 --iterations 20 --batch 4";
+    let text =
+        succeed(&d, &format!("assimilate problem.nc --method amortized --weights weights.nc {few} --out amortized.nc"));
+    assert!(text.contains("Amortized") && text.contains("convolution network"), "{text}");
+    let analysis = read_analysis(d.path().join("amortized.nc")).unwrap().analysis;
+    assert_eq!(analysis.samples.shape(), [20, 8, 8]);
+    for method in ["--method vi --vi-start amortized", "--method 4dvar --first-start amortized"] {
+        succeed(&d, &format!("assimilate problem.nc {method} --weights weights.nc {few} --out other.nc --force"));
+        let message = refuse(&d, &format!("assimilate problem.nc {method} {few} --out none.nc"));
+        assert!(message.contains("--weights"), "{message}");
+    }
+    let twin = "--methods prior,amortized,vi --vi-start amortized --weights weights.nc --repeat 2 --out results";
+    let table = succeed(&d, &format!("twin {sizes} {few} {twin}"));
+    assert!(table.lines().any(|l| l.starts_with("Amortized ")), "{table}");
+    assert!(d.path().join("results/amortized.nc").is_file());
+    succeed(&d, "compare results/amortized.nc results/vi.nc --out comparison");
+
+    let message =
+        refuse(&d, &format!("assimilate problem.nc --method amortized {few} --weights problem.nc --out no.nc"));
+    assert!(message.contains("problem.nc") && message.contains("recognition"), "{message}");
+    let other = "--sites 8 --times 8 --assimilated-times 5 --preset amortized-l96";
+    let message = refuse(&d, &format!("twin {other} {few} --methods amortized --weights weights.nc --out elsewhere"));
+    assert!(message.contains("assimilated times"), "{message}");
+}
+
+#[cfg(feature = "neural")]
+#[test]
+fn train_refuses_what_cannot_work() {
+    let d = fresh();
+    for (flags, word) in [
+        ("--windows 1", "windows"),
+        ("--network-width 0", "network-width"),
+        ("--network-radius 4", "sites"),
+        ("--passes 0", "passes"),
+        ("--training-draws 1", "training-draws"),
+        ("--epochs 0", "epochs"),
+        ("--model-error-std 0.1", "initial state alone"),
+        ("--out missing/weights.nc", "missing"),
+    ] {
+        let arguments = TRAINING.split_whitespace().collect::<Vec<_>>();
+        let given: Vec<_> = flags.split_whitespace().collect();
+        // A flag may be given once.
+        let kept = arguments.chunks(1).map(|a| a[0]).collect::<Vec<_>>();
+        let position = kept.iter().position(|a| *a == given[0]);
+        let mut all: Vec<&str> = kept.clone();
+        if let Some(k) = position {
+            all.drain(k..k + 2);
+        }
+        let message = refuse(&d, &[all.join(" "), flags.to_string()].join(" "));
+        assert!(message.contains(word), "{flags}: {message}");
+    }
+    assert!(succeed(&d, "train amortized --preset list").contains("amortized-l96"));
+}
+
+#[cfg(not(feature = "neural"))]
+#[test]
+fn networks_need_their_feature() {
+    let d = fresh();
+    let message = refuse(&d, "train amortized");
+    assert!(message.contains("--features neural"), "{message}");
+    succeed(&d, "simulate --out problem.nc");
+    let message = refuse(&d, "assimilate problem.nc --method amortized --weights problem.nc --out analysis.nc");
+    assert!(message.contains("--features neural"), "{message}");
+}

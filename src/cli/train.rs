@@ -29,6 +29,7 @@ mod amortized {
     use vi4dvar::error::Result;
     use vi4dvar::experiment::{Preset, TwinSettings};
     use vi4dvar::method::AmortizedTraining;
+    use vi4dvar::neural::TrainingSettings;
 
     #[derive(Args, Serialize)]
     #[serde(rename_all = "kebab-case")]
@@ -61,7 +62,14 @@ mod amortized {
     }
 
     pub(super) fn flags(command: Command) -> Command {
+        // What other networks train with is not what this one does.
+        let TrainingSettings { epochs, training_rate, .. } = AmortizedTraining::default().training;
         Options::augment_args_for_update(command)
+            .mut_arg("epochs", |a| a.help(format!("Passes over the training set at most. Default: {epochs}")))
+            .mut_arg("training_rate", |a| {
+                let what = "Adam's learning rate at the start, in deviations of the initial weights; it falls to 0 by a cosine";
+                a.help(format!("{what}. Default: {training_rate}"))
+            })
     }
 
     pub(super) fn run(flags: &ArgMatches) -> Result<()> {

@@ -3,7 +3,8 @@
 //! The network maps what is known of a window (observations, mask, deviations, background) to q(x0): a point as in R. Filoche
 //! et al., *Learning 4DVAR inversion directly from observations* (arXiv 2211.09741), a mean-field Gaussian or one of low
 //! rank. It is trained on many simulated windows by the same loss that each of them would be assimilated with, the 4DVAR
-//! cost or -ELBO, and never sees a truth. Inputs and outputs are counted in the background's deviation around x_b, so
+//! cost or -ELBO, and never sees a truth. It may be asked several times, each time around what it said before (iterative
+//! amortized inference: Marino, Yue & Mandt 2018). Inputs and outputs are counted in the background's deviation around x_b, so
 //! that one network serves any background.
 
 #[cfg(feature = "neural")]
@@ -111,7 +112,7 @@ pub struct NetworkSettings {
     /// Sites on either side that a convolution sees. Default: 2
     #[arg(long, value_name = "SITES")]
     pub network_radius: usize,
-    /// Times that the network is asked, first around x_b, then around its own mean (iterative amortized inference). Default: 2
+    /// Times that the network is asked, first around x_b, then around its own mean. Default: 6
     #[arg(long, value_name = "N")]
     pub passes: usize,
 }
@@ -125,7 +126,7 @@ impl Default for NetworkSettings {
             network_width: 64,
             network_layers: 4,
             network_radius: 2,
-            passes: 2,
+            passes: 6,
         }
     }
 }
@@ -148,7 +149,7 @@ impl NetworkSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AmortizedTraining {
-    /// Simulated windows to train on, those held out included. Default: 16000
+    /// Simulated windows to train on, those held out included. Default: 20000
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub windows: usize,
     /// Draws of each window in each step, in pairs of opposite sign. Default: 8
@@ -167,10 +168,11 @@ pub struct AmortizedTraining {
 impl Default for AmortizedTraining {
     fn default() -> Self {
         Self {
-            windows: 16_000,
+            windows: 20_000,
             training_draws: 8,
             network: NetworkSettings::default(),
-            training: TrainingSettings { epochs: 40, training_rate: 0.02, ..TrainingSettings::default() },
+            // Fewer epochs of more windows: a window costs nothing to make, and is learned by heart when seen often.
+            training: TrainingSettings { epochs: 7, training_rate: 0.03, ..TrainingSettings::default() },
         }
     }
 }
