@@ -201,7 +201,7 @@ impl Recognition {
     pub(super) fn summary(&self) -> String {
         let passes = self.settings.passes;
         format!(
-            "{} network of {} weights, {passes} pass{}, trained on rings of {} sites",
+            "{} network of {} weights, {passes} pass{}, trained on {} sites",
             self.settings.architecture.map_or("", Architecture::name),
             self.weights(),
             if passes == 1 { "" } else { "es" },

@@ -19,7 +19,7 @@ use super::{
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, Schedule};
-use crate::posterior::{Estimator, Family, FlowSettings, Mixture, Mixtures, Normal, Posterior, log_normalizer};
+use crate::posterior::{Estimator, Family, FlowSettings, Normal, Posterior, log_normalizer};
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Axis, concatenate, s};
@@ -268,6 +268,7 @@ impl Settings {
     }
 
     /// Describes and weighs a Gaussian for each problem that was not fitted to it alone.
+    #[cfg(feature = "neural")]
     pub(super) fn weigh(
         &self,
         problem: &Problem,
@@ -279,7 +280,8 @@ impl Settings {
         let mut minima = minima::Minima::new(problem, engine)?;
         let records = normals.iter().map(|normal| gaussian::records(normal, self.family, problem.control())).collect();
         let faults = vec![None; problem.count()];
-        let posterior = Box::new(normals.into_iter().map(Mixture::from).collect::<Mixtures>());
+        let posterior: crate::posterior::Mixtures = normals.into_iter().map(Into::into).collect();
+        let posterior = Box::new(posterior);
         self.analyses(problem, &mut minima, &Fitted { title, posterior, ascent: None, records, notes, faults })
     }
 

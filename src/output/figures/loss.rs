@@ -40,7 +40,7 @@ pub fn loss_figure(history: &TrainingHistory, loss: &str) -> Option<Figure> {
     let line = |values: &[f64], shift: f64| -> Vec<(f64, f64)> {
         let inside = values.iter().enumerate().map(|(k, v)| (k as f64 + shift, *v));
         inside
-            .skip_while(|(_, v)| !(*v <= high + margin))
+            .skip_while(|(_, v)| v.is_nan() || *v > high + margin)
             .filter(|(_, v)| v.is_finite())
             .map(|(k, v)| (k, v.min(high + margin)))
             .collect()
