@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn training_learns_a_bent_distribution() {
         let errors = errors(4000);
-        let training = TrainingSettings { epochs: 30, ..TrainingSettings::default() };
+        let training = TrainingSettings { epochs: 60, training_rate: 0.03, ..TrainingSettings::default() };
         let settings = VaeSettings { vae_width: 24, vae_hidden: 1, reconstruction_std: 0.2, ..VaeSettings::default() };
         let vae = settings.train(errors.view(), &training, 1, &mut Silent).unwrap();
         assert!(vae.history.held_out.last() < vae.history.held_out.first(), "{:?}", vae.history.held_out);
