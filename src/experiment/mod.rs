@@ -65,9 +65,9 @@ impl CyclePreset {
             jardak2018::preset(),
             isda_16_cycled::preset(),
             sites_1000::preset(),
+            sakov2012::preset(),
             vae_var_l63::preset(),
             vae_var_l96::preset(),
-            sakov2012::preset(),
         ]
     }
 

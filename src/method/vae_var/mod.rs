@@ -203,16 +203,10 @@ impl Settings {
         let problem = &self.observed(problem);
         let increments = self.increments(vae, problem)?;
         let mut found = self.search(&increments, minimisation, problem, engine, observer)?;
+        let hessians = found.hessians(problem)?;
         let windows = &mut found.windows;
         let latents = windows.latents();
-        let factors: Vec<_> = found
-            .lowest
-            .iter()
-            .enumerate()
-            .map(|(p, k)| windows.jacobian(p, &found.rests[p][*k].minimum.point))
-            .collect();
         let best = found.best.clone();
-        let hessians = laplace::gauss_newton_hessians(problem, windows.whole(), best.view(), &factors)?;
         // The minimum and its samples are one batch: row 0 of each problem, then the samples.
         let count = minimisation.samples;
         let mut members = Vec::with_capacity(2 * problem.count());
@@ -316,9 +310,12 @@ impl Settings {
     ) -> Result<Minima> {
         let problem = &self.observed(problem);
         let increments = self.increments(vae, problem)?;
-        let found = self.search(&increments, minimisation, problem, engine, observer)?;
-        let mut windows = found.windows;
-        Minima::from_controls(problem, windows.whole(), found.best)
+        let mut found = self.search(&increments, minimisation, problem, engine, observer)?;
+        let layout = problem.control();
+        let parameter_std = if layout.parameters > 0 { Some(found.stds(problem)?) } else { None };
+        let mut minima = Minima::from_controls(problem, found.windows.whole(), found.best)?;
+        minima.parameter_std = parameter_std.map(|std| std.slice(s![.., layout.parameters()]).to_owned());
+        Ok(minima)
     }
 
     /// The problem as the cost sees it.
@@ -393,6 +390,33 @@ struct Found<'a> {
     lowest: Vec<usize>,
     /// Their controls: `[P, control]`.
     best: Array2<f64>,
+}
+
+impl Found<'_> {
+    /// dc/dz at each minimum: `[P][control, latents]`.
+    fn jacobians(&self) -> Vec<Array2<f64>> {
+        let own = self.rests.iter().zip(&self.lowest).map(|(rests, k)| &rests[*k].minimum.point);
+        own.enumerate().map(|(p, z)| self.windows.jacobian(p, z)).collect()
+    }
+
+    /// I + J' H J with H the Gauss-Newton Hessian of J_o at each minimum: `[P][latents, latents]`.
+    fn hessians(&mut self, problem: &Problem) -> Result<Vec<Array2<f64>>> {
+        let jacobians = self.jacobians();
+        laplace::gauss_newton_hessians(problem, self.windows.whole(), self.best.view(), &jacobians)
+    }
+
+    /// Posterior deviations of the control by those: `[P, control]`.
+    fn stds(&mut self, problem: &Problem) -> Result<Array2<f64>> {
+        let mut stds = Array2::zeros(self.best.raw_dim());
+        let jacobians = self.jacobians();
+        for ((hessian, jacobian), mut std) in self.hessians(problem)?.iter().zip(jacobians).zip(stds.outer_iter_mut()) {
+            let n = hessian.nrows();
+            // The rows of J C^-T, with C C' the Hessian.
+            let rows = around(&vec![0.0; n], hessian, &Array2::eye(n))?.dot(&jacobian.t());
+            std.assign(&rows.mapv(|v| v * v).sum_axis(Axis(0)).mapv(f64::sqrt));
+        }
+        Ok(stds)
+    }
 }
 
 /// z + C^-T eps for rows of standard normals, with C C' the Hessian there: `[rows, latents]`.

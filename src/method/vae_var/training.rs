@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn training_learns_a_bent_distribution() {
         let errors = errors(4000);
-        let training = TrainingSettings { epochs: 60, training_rate: 0.03, ..TrainingSettings::default() };
-        let settings = VaeSettings { vae_width: 24, vae_hidden: 1, reconstruction_std: 0.2, ..VaeSettings::default() };
+        let training = TrainingSettings { epochs: 200, patience: 200, ..TrainingSettings::default() };
+        let settings = VaeSettings { vae_width: 32, vae_hidden: 1, ..VaeSettings::default() };
         let vae = settings.train(errors.view(), &training, 1, &mut Silent).unwrap();
         assert!(vae.history.held_out.last() < vae.history.held_out.first(), "{:?}", vae.history.held_out);
         let lost = vae.lost_variance(errors.slice(s![3600.., ..])).unwrap();
