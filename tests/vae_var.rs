@@ -60,7 +60,7 @@ fn an_affine_decoder_is_3dvar_exactly() {
             .unwrap();
         let want = exact(&problem).mean;
         let gap = largest(minima.controls.row(0).iter().zip(want.iter()).map(|(a, b)| a - b));
-        assert!(gap < 1e-8, "full B {full}: {gap}");
+        assert!(gap < 1e-6, "full B {full}: {gap}");
     }
 }
 

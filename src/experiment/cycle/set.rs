@@ -138,6 +138,9 @@ impl<'a> CycledSet<'a> {
                 self.problem.background.mean.row_mut(p).assign(&start);
             }
         }
+        if cycle == first {
+            self.unbias();
+        }
         let clock = Instant::now();
         let analyses = self.assimilate(cycle, engine)?;
         let seconds = clock.elapsed().as_secs_f64() / self.problem.count() as f64;

