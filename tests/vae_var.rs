@@ -339,7 +339,7 @@ fn cycles_refuse_what_does_not_fit() {
     let run = |settings: &CycleSettings, learned: &[Vae]| {
         settings.run_learned(&[1], learned, &engine(), &mut Silent).unwrap_err().to_string()
     };
-    let message = run(&settings, &[other.clone()]);
+    let message = run(&settings, std::slice::from_ref(&other));
     assert!(message.contains("8 sites") && message.contains('9'), "{message}");
     assert!(run(&settings, &[other.clone(), other]).contains("each of 1 windows"));
     let refused = |what: &str, change: fn(&mut CycleSettings)| {

@@ -216,13 +216,11 @@ impl MethodSettings {
     pub fn samples_of(&self, method: Method) -> usize {
         match method {
             Method::Prior => self.prior.samples,
-            Method::FourDVar => self.four_d_var.samples,
+            Method::FourDVar | Method::VaeVar => self.four_d_var.samples,
             Method::Abc => self.abc.samples,
             Method::Ensemble => self.ensemble.members,
-            Method::VaeVar => self.four_d_var.samples,
-            Method::VaeVi => self.vi.samples,
             Method::Amortized => self.amortized.samples,
-            Method::Vi(_) => self.vi.samples,
+            Method::VaeVi | Method::Vi(_) => self.vi.samples,
             Method::Reference => self.reference.samples,
         }
     }
@@ -394,6 +392,18 @@ pub struct Progress<'a> {
 pub trait Observer {
     /// Called after each iteration. `Break` ends the run early; what has been found so far is kept.
     fn progress(&mut self, progress: &Progress) -> std::ops::ControlFlow<()>;
+}
+
+/// Tells an observer how the training of a network goes.
+#[cfg(feature = "neural")]
+fn watch_training(
+    method: &'static str,
+    observer: &mut dyn Observer,
+) -> impl FnMut(usize, usize, [f64; 2]) -> std::ops::ControlFlow<()> {
+    move |iteration, iterations, [loss, held_out]| {
+        let figures = [("loss", loss), ("held out", held_out)];
+        observer.progress(&Progress { method, iteration, iterations, figures: &figures })
+    }
 }
 
 /// An observer that looks away.

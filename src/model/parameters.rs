@@ -46,7 +46,7 @@ impl ParameterValues {
     /// For each parameter of the model its value; `None` where there are none at all.
     ///
     /// # Panics
-    /// Values for some parameters and not for the others, which [`Self::check_complete`] refuses.
+    /// Values for some parameters and not for the others, which [`Self::check_deviations`] refuses.
     pub fn all_or_none(&self, model: Model) -> Option<Vec<f64>> {
         let value = |name: &&str| self.get(name).unwrap_or_else(|| panic!("no value for {name}: to be checked before"));
         if self.is_empty() { None } else { Some(model.parameter_names().iter().map(value).collect()) }

@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "neural")]
 use {
-    crate::method::{Observer, Progress},
     crate::optimizer::{Adam, AdamSettings, Schedule},
     crate::random::{Stream, StreamRng},
     rand::seq::SliceRandom,
+    std::ops::ControlFlow,
 };
 
 /// How a network is trained.
@@ -108,22 +108,25 @@ pub(crate) trait Learner {
     fn loss(&mut self, parameters: &[f64], examples: &[usize]) -> Result<f64>;
 }
 
+/// Watches a training: called after each step with the steps done, the steps at most, the mean loss of the last epoch and the
+/// lowest over what is held out. `Break` ends it; the best weights are kept.
+#[cfg(feature = "neural")]
+pub(crate) type Watch<'a> = dyn FnMut(usize, usize, [f64; 2]) -> ControlFlow<()> + 'a;
+
 /// Trains on the first of `examples` and judges by the last, those that are held out. `parameters` end as those with the
 /// lowest loss there.
 ///
 /// # Errors
 /// Settings that cannot work, too few examples, a loss that is not finite at the start, a learner's failure.
 #[cfg(feature = "neural")]
-#[expect(clippy::too_many_arguments, reason = "what to train, on what, and how")]
 pub(crate) fn train(
-    name: &'static str,
     learner: &mut dyn Learner,
     parameters: &mut [f64],
     units: Vec<f64>,
     examples: usize,
     settings: &TrainingSettings,
     seed: u64,
-    observer: &mut dyn Observer,
+    watch: &mut Watch,
 ) -> Result<TrainingHistory> {
     settings.check()?;
     let held_out = settings.held_out_of(examples)?;
@@ -154,9 +157,7 @@ pub(crate) fn train(
                 adam.step(parameters, &gradient);
             }
             let seen = history.training.last().copied().unwrap_or(loss);
-            let figures = [("loss", seen), ("held out", lowest)];
-            let progress = Progress { method: name, iteration: step + 1, iterations, figures: &figures };
-            if observer.progress(&progress).is_break() {
+            if watch(step + 1, iterations, [seen, lowest]).is_break() {
                 break 'epochs;
             }
         }

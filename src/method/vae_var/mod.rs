@@ -115,7 +115,7 @@ impl VaeSettings {
         _: u64,
         _: &mut dyn Observer,
     ) -> Result<Vae> {
-        self.check(errors.ncols()).and_then(|()| unreachable!("refused"))
+        self.check(errors.ncols()).map(|()| unreachable!("refused"))
     }
 }
 

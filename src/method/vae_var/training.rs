@@ -6,7 +6,7 @@
 
 use super::{Network, Vae, VaeSettings};
 use crate::error::{Error, Result};
-use crate::method::Observer;
+use crate::method::{Observer, watch_training};
 use crate::neural::{self, Activation, Dense, Learner, Matrix, TrainingSettings};
 use crate::problem::check_finite;
 use crate::random::{Stream, standard_normals};
@@ -60,7 +60,10 @@ impl VaeSettings {
         let matrices = learner.matrices();
         let mut theta = neural::initial(&matrices, seed);
         let units = neural::units(&matrices);
-        let history = neural::train("VAE", &mut learner, &mut theta, units, count, training, seed, observer)?;
+        let history = {
+            let watch = &mut watch_training("VAE", observer);
+            neural::train(&mut learner, &mut theta, units, count, training, seed, watch)?
+        };
         let (encoder, decoder) = learner.networks(&theta);
         let judged = learner.whitened.slice(s![known.nrows().., ..]);
         let divergence = learner.divergence(&encoder, judged);
@@ -77,7 +80,7 @@ fn roots(covariance: &Array2<f64>) -> Result<(Array2<f64>, Array2<f64>)> {
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| eigen.eigenvalues[*b].total_cmp(&eigen.eigenvalues[*a]));
     let (most, least) = (eigen.eigenvalues[order[0]], eigen.eigenvalues[order[n - 1]]);
-    if !(least > 1e-12 * most) {
+    if least <= 1e-12 * most {
         let found = format!("eigenvalues from {least:.1e} to {most:.1e}");
         let help = "collect more errors, of cycles in which every site has some";
         return Err(Error::invalid("covariance of the background errors", "one of full rank", found, help));

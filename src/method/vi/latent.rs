@@ -185,7 +185,7 @@ impl Latent<'_> {
         Ok(Evaluated {
             prior: costs.iter().map(|(cost, _)| *cost).collect(),
             observation: found.costs.observation.to_vec(),
-            diverged: found.costs.diverged.to_vec(),
+            diverged: found.costs.diverged,
             gradient: Array2::from_shape_vec((rows.len(), z[0].ncols()), gradient).expect("as many numbers"),
         })
     }
@@ -237,7 +237,7 @@ fn mapped(draw: &Draw, p: usize, eps: &Array2<f64>) -> Array2<f64> {
         Scale::Lower(scale) => eps.dot(&scale.index_axis(Axis(0), if scale.len_of(Axis(0)) == 1 { 0 } else { p }).t()),
         Scale::LowRank { .. } => unreachable!("no such family in a latent space"),
     };
-    scaled + &draw.map.mean.row(p)
+    scaled + draw.map.mean.row(p)
 }
 
 /// The sums over the rows of one problem, which begin at `first` among all that were evaluated.
