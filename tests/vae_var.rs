@@ -13,8 +13,8 @@ use vi4dvar::method::vae_var::Network;
 use vi4dvar::neural::TrainingHistory;
 use vi4dvar::problem::CovarianceFactor;
 use vi4dvar::{
-    Backend, Engine, EngineSettings, FourDVarSettings, PointFunction, Precision, Problem, Silent, Stream, TwinSettings,
-    Vae, VaeVarSettings, random, simulate,
+    Backend, Engine, EngineSettings, Estimator, Family, FourDVarSettings, PointFunction, Precision, Problem, Schedule,
+    Silent, Stream, TwinSettings, Vae, VaeVarSettings, ViSettings, random, simulate,
 };
 
 fn engine() -> Engine {
@@ -100,7 +100,7 @@ fn cost(problem: &Problem, vae: &Vae, terms: &VaeVarSettings, z: &[f64]) -> f64 
             h = (0..w.ncols())
                 .map(|j| {
                     let sum = b[j] + (0..w.nrows()).map(|i| h[i] * w[[i, j]]).sum::<f64>();
-                    if l + 1 < layers { sum.tanh() } else { sum }
+                    if l + 1 < layers { (1.0 + sum.exp()).ln() } else { sum }
                 })
                 .collect();
         }
@@ -356,6 +356,72 @@ fn cycles_refuse_what_does_not_fit() {
     refused("error-experiments", |s| s.error_experiments = 0);
 }
 
+/// VI over the latents of an affine decoder is VI with B = L L': it reaches the exact posterior and its evidence.
+#[test]
+fn vi_over_the_latents_of_an_affine_decoder_reaches_the_posterior() {
+    let problem = linear(8, 1, true);
+    let exact = exact(&problem);
+    for (family, iterations) in [(Family::FullRank, 600), (Family::MeanField, 600)] {
+        let settings = VaeVarSettings { latent_family: family, ..Default::default() };
+        let vi = ViSettings {
+            iterations,
+            batch: Some(64),
+            schedule: Some(Schedule::Cosine),
+            learning_rate: 0.05,
+            estimator: Some(Estimator::Path),
+            samples: 20_000,
+            importance_draws: 20_000,
+            ..ViSettings::default()
+        };
+        let analysis =
+            settings.run_vi(&affine(&problem), &vi, &problem, &engine(), &mut Silent).unwrap().swap_remove(0);
+        let number = |name: &str| analysis.number(name).unwrap_or_else(|| panic!("no {name}"));
+        let (elbo, evidence) = (number("latent_elbo"), number("latent_log_evidence"));
+        // A mean field's weights are heavier.
+        let error = if family == Family::FullRank { 0.02 } else { 0.2 };
+        assert!((evidence - exact.log_evidence).abs() < error, "{family:?}: {evidence} {}", exact.log_evidence);
+        let gap = exact.log_evidence - elbo;
+        match family {
+            Family::FullRank => assert!(gap.abs() < 1e-2, "{gap}"),
+            _ => assert!(gap > 1e-2 && gap < 1.0, "{gap}"),
+        }
+        let std = exact.covariance.diagonal().map(f64::sqrt);
+        for i in 0..8 {
+            let mean = (analysis.mean[[0, i]] - exact.mean[i]) / std[i];
+            assert!(mean.abs() < 0.05, "{family:?}, site {i}: {mean}");
+            let ratio = analysis.std[[0, i]] / std[i];
+            assert!(family == Family::MeanField || (ratio - 1.0).abs() < 0.03, "site {i}: {ratio}");
+        }
+    }
+    let settings = VaeVarSettings { latent_family: Family::LowRank, ..Default::default() };
+    let refused = settings.run_vi(&affine(&problem), &ViSettings::default(), &problem, &engine(), &mut Silent);
+    assert!(refused.unwrap_err().to_string().contains("latent-family"));
+}
+
+/// Of a decoder that is not affine: the ELBO stays below the evidence, both by the same weights.
+#[test]
+fn vi_over_latents_bounds_the_evidence() {
+    let twin = TwinSettings { sites: 8, times: 4, assimilated_times: 3, dt: 0.05, ..TwinSettings::default() };
+    let problem = simulate(&twin).unwrap();
+    let vi = ViSettings {
+        iterations: 400,
+        batch: Some(32),
+        learning_rate: 0.03,
+        samples: 200,
+        importance_draws: 20_000,
+        ..ViSettings::default()
+    };
+    let settings = VaeVarSettings::default();
+    let analysis = settings.run_vi(&bent(5, 8), &vi, &problem, &engine(), &mut Silent).unwrap().swap_remove(0);
+    let number = |name: &str| analysis.number(name).unwrap();
+    let (elbo, iwae, evidence) = (number("latent_elbo"), number("latent_iwae"), number("latent_log_evidence"));
+    assert!(elbo < iwae + 0.05 && iwae < evidence + 0.05, "{elbo} {iwae} {evidence}");
+    let first = analysis.record("elbo").unwrap().values[0];
+    assert!(elbo > first + 5.0, "{first} {elbo}");
+    assert_eq!(analysis.record("latent_mean").unwrap().values.shape(), [5]);
+    assert_eq!(analysis.samples.shape(), [200, 4, 8]);
+}
+
 /// A point-wise check that observations enter as everywhere: nothing observed is the most probable error.
 #[test]
 fn without_observations_it_is_the_mode_of_the_errors() {
@@ -371,4 +437,65 @@ fn without_observations_it_is_the_mode_of_the_errors() {
     let at = |v: ArrayView1<f64>| v.to_owned();
     let gap = largest(at(minima.controls.row(0)) - at(problem.background.mean.row(0)) - at(zero.row(0)));
     assert!(gap < 1e-6, "{gap}");
+}
+
+/// From training to cycles and twins, as a user goes.
+#[cfg(feature = "neural")]
+#[test]
+fn from_the_command_line() {
+    let d = tempdir().unwrap();
+    let run = |line: &str| {
+        let mut command = assert_cmd::Command::cargo_bin("vi4dvar").unwrap();
+        command.current_dir(d.path()).args(line.split_whitespace()).assert()
+    };
+    let text = |assert: assert_cmd::assert::Assert| String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let few = "--backend cpu --sites 8 --cycles 20 --burn-in 10 --climatology 1000 --error-samples 400 \
+               --error-experiments 20 --error-factors 0.05 --epochs 3 --vae-width 8 --vae-hidden 1";
+    let flags = "--preset sakov2008 --windows 0,1";
+    let trained = text(run(&format!("train vae {flags} {few} --out t")).success());
+    assert!(trained.contains("vae-3dvar") && trained.contains("energy distance"), "{trained}");
+    for file in ["vae-3dvar.nc", "vae-3dvar.json", "vae-4dvar-1.nc", "vae-4dvar-1-errors.png", "vae-3dvar-loss.svg"] {
+        assert!(fs::metadata(d.path().join("t").join(file)).unwrap().len() > 100, "{file}");
+    }
+    let again = run(&format!("train vae {flags} {few} --out t")).code(2);
+    assert!(String::from_utf8_lossy(&again.get_output().stderr).contains("--force"));
+
+    // Loaded, and trained on the way: the same tables.
+    let methods = "--methods 4dvar,vae-var --vae-terms all,no-log-det --repeat 2 --factors 1,2";
+    let loaded = run(&format!("cycle {flags} {few} {methods} --vae t/vae-3dvar.nc,t/vae-4dvar-1.nc --out a")).success();
+    let (loaded, on_the_way) = (text(loaded), text(run(&format!("cycle {flags} {few} {methods} --out b")).success()));
+    let table = |text: &str| {
+        text.lines().filter(|l| l.starts_with("VAE") || l.contains("DVar ")).map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(table(&loaded), table(&on_the_way));
+    assert!(loaded.contains("VAE-4DVar, no log det") && loaded.contains("1 P_e") && loaded.contains("at its best"));
+    assert!(d.path().join("b/vae-3dvar-latents.png").exists() && !d.path().join("a/vae-3dvar.nc").exists());
+    let nmc = text(run(&format!("cycle {flags} {few} --methods 4dvar --errors nmc --repeat 2 --out c")).success());
+    assert!(nmc.contains("P_e"), "{nmc}");
+
+    // In a twin and of a problem file.
+    let twin = "--sites 8 --backend cpu --samples 50 --iterations 30 --batch 8 --importance-draws 200 --starts 2";
+    let methods = "--methods 4dvar,vae-var,vae-vi --vae t/vae-3dvar.nc";
+    let twins = text(run(&format!("twin {twin} {methods} --out d")).success());
+    assert!(twins.contains("VAE-Var") && twins.contains("VAE-VI"), "{twins}");
+    run("assimilate d/problem.nc --method vae-var --vae t/vae-3dvar.nc --backend cpu --log-det-term=false --out v.nc")
+        .success();
+    run("compare d/4dvar.nc v.nc --out e").success();
+    for (line, wanted) in [
+        ("assimilate d/problem.nc --method vae-var --backend cpu --out w.nc", "--vae"),
+        ("assimilate d/problem.nc --method vae-var --vae d/problem.nc --backend cpu --out w.nc", "learned error"),
+        ("assimilate d/problem.nc --method vae-vi --vae missing.nc --backend cpu --out w.nc", "missing.nc"),
+        ("cycle --preset vae-var-l63 --vae t/vae-3dvar.nc --out w", "one for each window"),
+        ("cycle --preset vae-var-l63 --windows 0 --vae t/vae-3dvar.nc --out w", "3 sites"),
+        ("train vae --epochs 0 --out w", "epochs"),
+        ("train vae --reconstruction-std 2 --out w", "reconstruction-std"),
+        ("train vae --latents 4 --out w", "latents"),
+        ("train vae --error-rounds 0 --out w", "error-rounds"),
+        ("train vae --vae t/vae-3dvar.nc --out w", "trained already"),
+    ] {
+        let refused = run(line).code(2);
+        let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(message.contains(wanted), "{line}: {message}");
+        assert!(!d.path().join("w").exists() && !d.path().join("w.nc").exists(), "{line} left something");
+    }
 }

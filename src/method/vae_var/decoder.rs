@@ -1,11 +1,11 @@
-//! A dense network with tanh, in f64 on the host: its values, its Jacobian, and the gradient of the Jacobian's determinant.
+//! A dense network with softplus, in f64 on the host: its values, its Jacobian, and the gradient of the Jacobian's determinant.
 //!
 //! Networks are trained in f32; a minimiser to round-off and a second derivative are better served by f64.
 
 use nalgebra::{Cholesky, DMatrix};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-/// h_0 = z; h_l = tanh(h_{l-1} W_l + b_l) in the hidden layers; the last layer is linear, and z S is added to it. Without
+/// h_0 = z; h_l = log(1 + exp(h_{l-1} W_l + b_l)) in the hidden layers; the last layer is linear, and z S is added to it. Without
 /// hidden layers it is an affine map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
@@ -35,7 +35,7 @@ impl Network {
         for (l, (weights, bias)) in self.weights.iter().zip(&self.biases).enumerate() {
             h = h.dot(weights) + bias;
             if l < last {
-                h.mapv_inplace(f64::tanh);
+                h.mapv_inplace(softplus);
             }
         }
         h + rows.dot(&self.skip)
@@ -48,7 +48,7 @@ impl Network {
         let mut h = z.to_owned();
         for (weights, bias) in self.weights[..last].iter().zip(&self.biases) {
             h = h.dot(weights) + bias;
-            h.mapv_inplace(f64::tanh);
+            h.mapv_inplace(softplus);
             hidden.push(h.clone());
         }
         let output = h.dot(&self.weights[last]) + &self.biases[last] + z.dot(&self.skip);
@@ -73,6 +73,16 @@ impl Network {
     }
 }
 
+/// log(1 + e^x), whichever is large.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// The derivative of softplus where it is h: 1 - e^-h.
+fn slope(h: f64) -> f64 {
+    -(-h).exp_m1()
+}
+
 /// A network at one input.
 pub struct Evaluated<'a> {
     network: &'a Network,
@@ -88,7 +98,7 @@ impl Evaluated<'_> {
         let Network { weights, skip, .. } = self.network;
         let mut g = weights[weights.len() - 1].dot(&by_output);
         for (weights, h) in weights.iter().zip(&self.hidden).rev() {
-            g.zip_mut_with(h, |g, h| *g *= 1.0 - h * h);
+            g.zip_mut_with(h, |g, h| *g *= slope(*h));
             g = weights.dot(&g);
         }
         g + skip.dot(&by_output)
@@ -101,7 +111,7 @@ impl Evaluated<'_> {
         let mut all = Vec::with_capacity(self.hidden.len());
         for (weights, h) in weights.iter().zip(&self.hidden) {
             let linear = before.as_ref().map_or_else(|| weights.clone(), |j| j.dot(weights));
-            let bent = &linear * &h.mapv(|h| 1.0 - h * h);
+            let bent = &linear * &h.mapv(slope);
             before = Some(bent.clone());
             all.push([linear, bent]);
         }
@@ -139,15 +149,16 @@ impl Evaluated<'_> {
         let mut by_jacobian = inverse.dot(&transposed).dot(&weights[weights.len() - 1].t());
         let mut by_h: Array1<f64> = Array1::zeros(by_jacobian.ncols());
         for (l, ([linear, _], h)) in layers.iter().zip(&self.hidden).enumerate().rev() {
-            // slope = 1 - h^2 and d slope / d input of tanh = -2 h slope.
+            // The slope of softplus is a logistic function, whose own is slope (1 - slope).
             let by_slope = (&by_jacobian * linear).sum_axis(Axis(0));
             let mut by_linear = by_h;
             for ((by, h), by_slope) in by_linear.iter_mut().zip(h).zip(&by_slope) {
-                *by = (*by - 2.0 * h * by_slope) * (1.0 - h * h);
+                let slope = slope(*h);
+                *by = (*by + (1.0 - slope) * by_slope) * slope;
             }
             by_h = weights[l].dot(&by_linear);
             if l > 0 {
-                by_jacobian = (by_jacobian * &h.mapv(|h| 1.0 - h * h)).dot(&weights[l].t());
+                by_jacobian = (by_jacobian * &h.mapv(slope)).dot(&weights[l].t());
             }
         }
         (value, by_h.slice(s![..inputs]).to_owned())

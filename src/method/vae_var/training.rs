@@ -46,7 +46,7 @@ impl VaeSettings {
             outputs,
             width: self.vae_width,
             hidden: self.vae_hidden,
-            activation: Activation::Tanh,
+            activation: Activation::Softplus,
             gain: 0.0,
         };
         let mut learner = VaeLearner {
@@ -205,8 +205,8 @@ mod tests {
         let settings = VaeSettings { latents: Some(2), vae_width: 5, vae_hidden: 1, ..VaeSettings::default() };
         let mut learner = VaeLearner {
             whitened: errors(40),
-            encoder: Dense { inputs: 3, outputs: 4, width: 5, hidden: 1, activation: Activation::Tanh, gain: 0.5 },
-            decoder: Dense { inputs: 2, outputs: 3, width: 5, hidden: 1, activation: Activation::Tanh, gain: 0.5 },
+            encoder: Dense { inputs: 3, outputs: 4, width: 5, hidden: 1, activation: Activation::Softplus, gain: 0.5 },
+            decoder: Dense { inputs: 2, outputs: 3, width: 5, hidden: 1, activation: Activation::Softplus, gain: 0.5 },
             latents: settings.latents.unwrap(),
             s: 0.5,
             seed: 3,

@@ -62,7 +62,8 @@ pub fn error_figure(vae: &Vae, errors: ArrayView2<f64>, seed: u64) -> Option<Fig
         let all = densities.iter().flatten().map(|(_, d)| *d).filter(|d| *d > 0.0);
         let y = Axis::positive(all.collect::<Vec<_>>().into_iter(), 4);
         let plot = Plot { frame: grid.panel(0, site), x, y };
-        plot.draw_axes(&mut canvas, Written::full("error"), Written::at_edge(site == 0, "density"));
+        let y = Written { labels: true, title: (site == 0).then_some("density") };
+        plot.draw_axes(&mut canvas, Written::full("error"), y);
         for (density, (_, _, color)) in densities.iter().zip(&samples) {
             let seen = density.iter().copied().filter(|(_, d)| *d > 0.0);
             plot.line(&mut canvas, seen, Pen::new(*color, 1.6));
@@ -134,8 +135,10 @@ pub fn latent_figure(vae: &Vae) -> Option<Figure> {
     let (mut canvas, top) = titled(title, &note);
     let steps: Vec<f64> = (-3..=3).map(f64::from).collect();
     let color = |t: f64| if t == 0.0 { FAINT } else { Map::Signed.color(0.5 + t / 6.0 * 0.94) };
-    let entries: Vec<_> =
-        steps.iter().map(|t| Entry::new(format!("{t}"), Sample::Line(Pen::new(color(*t), 2.2)))).collect();
+    let entries: Vec<_> = steps
+        .iter()
+        .map(|t| Entry::new(format!("{t}").replace('-', "\u{2212}"), Sample::Line(Pen::new(color(*t), 2.2))))
+        .collect();
     let top = legend(&mut canvas, top + 8.0, &entries);
     let left = MARGIN + 56.0;
     let grid = Grid {
@@ -144,7 +147,7 @@ pub fn latent_figure(vae: &Vae) -> Option<Figure> {
         width: WIDTH - left - MARGIN - INSET,
         columns: 2,
         height: 180.0,
-        gaps: (64.0, 56.0),
+        gaps: (64.0, 70.0),
     };
     let along = |latent: usize, t: f64| -> Array1<f64> {
         let mut z = Array2::zeros((1, vae.latents()));
