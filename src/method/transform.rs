@@ -1,7 +1,7 @@
 //! The control variable transform: from a latent control z ~ N(0, I) to the control c, and the cost of z itself.
 //!
 //! With a Gaussian prior c = b + L z, L L' its covariance, and the cost of z is 1/2 z'z. With a learned one (VAE-Var) x0 = x_b
-//! + mean + D(z), D a decoder, and the cost of z adds log |det dD/dz| (reference in [`vae_var`](super::vae_var)).
+//! + mean + D(z), D a decoder, and the cost of z adds log |det dD/dz| (derived in [`vae_var`](super::vae_var)).
 
 use super::vae_var::Increment;
 use crate::problem::Problem;

@@ -2,7 +2,7 @@
 //!
 //! Encoder and decoder start as those of the Gaussian with the errors' covariance, probabilistic PCA (Tipping & Bishop
 //! 1999): u = sqrt(1 - s^2) z and back, with networks beside them that say nothing yet. What is learned is what is not
-//! Gaussian, and by what is held out it cannot become worse than the Gaussian.
+//! Gaussian; the weights that are kept are those of the lowest loss on what is held out.
 
 use super::{Network, Vae, VaeSettings};
 use crate::error::{Error, Result};
