@@ -86,9 +86,9 @@ pub use method::abc::Criterion;
 pub use method::ensemble::{Start, Status};
 pub use method::vi::{InitialFit, Units};
 pub use method::{
-    AbcSettings, AmortizedSettings, AmortizedTraining, Analysis, Architecture, EnsembleSettings, FirstStart,
-    FourDVarSettings, Hessian, Method, MethodSettings, Minima, Minimiser, NetworkSettings, Observer, PriorSettings,
-    Progress, Recognized, Record, ReferenceSettings, Silent, Vae, VaeSettings, VaeVarSettings, ViSettings,
+    AbcSettings, AmortizedSettings, AmortizedTraining, Analysis, EnsembleSettings, FirstStart, FourDVarSettings,
+    Hessian, Method, MethodSettings, Minima, Minimiser, NetworkSettings, Observer, PriorSettings, Progress, Recognized,
+    Record, ReferenceSettings, Silent, Vae, VaeSettings, VaeVarSettings, ViSettings,
 };
 
 // Twin experiments and presets.

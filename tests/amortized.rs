@@ -11,10 +11,10 @@ use std::fs;
 use vi4dvar::engine::{Engine, Precision};
 use vi4dvar::experiment::{TwinKind, training_windows};
 use vi4dvar::method::{
-    AmortizedSettings, AmortizedTraining, Analysis, Architecture, FirstStart, FourDVarSettings, InitialFit, Method,
-    MethodSettings, NetworkSettings, Recognition, Recognized, Silent, ViSettings,
+    AmortizedSettings, AmortizedTraining, Analysis, FirstStart, FourDVarSettings, InitialFit, Method, MethodSettings,
+    NetworkSettings, Recognition, Recognized, Silent, ViSettings,
 };
-use vi4dvar::neural::TrainingSettings;
+use vi4dvar::neural::{Architecture, TrainingSettings};
 use vi4dvar::output::Attributes;
 use vi4dvar::problem::{ErrorCovariance, PointFunction, Problem};
 use vi4dvar::random::Stream;

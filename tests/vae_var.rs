@@ -40,6 +40,7 @@ fn bent(latents: usize, sites: usize) -> Vae {
     let normals =
         |k: u32, rows: usize, columns: usize| random::standard_normals(5, Stream::Weights, k, 0..rows, columns);
     let decoder = Network {
+        places: 1,
         weights: vec![normals(0, latents, 9) * 0.5, normals(1, 9, 9) * 0.3, normals(2, 9, sites) * 0.4],
         biases: vec![normals(3, 1, 9).row(0).to_owned(), normals(4, 1, 9).row(0).to_owned(), Array1::zeros(sites)],
         skip: Array2::from_shape_fn((latents, sites), |(i, j)| if i == j { 0.9 } else { 0.0 }),
@@ -275,7 +276,7 @@ fn cycles_by_an_affine_decoder_are_those_of_the_errors_covariance() {
     let settings = CycleSettings { methods: vec![CycledKind::FourDVar, CycledKind::VaeVar], ..cycled() };
     let learned: Vec<Vae> = (0..2)
         .map(|k| {
-            let errors = settings.background_errors(k, None, &engine, &mut Silent).unwrap();
+            let errors = settings.background_errors(k, &engine, &mut Silent).unwrap();
             let (mean, covariance) = moments(&errors.truth);
             Vae::gaussian(mean, &CovarianceFactor::new(covariance).unwrap()).unwrap()
         })
@@ -313,7 +314,7 @@ fn moments(errors: &Array2<f64>) -> (Array1<f64>, Array2<f64>) {
 fn background_errors_are_those_of_the_cycle() {
     let engine = engine();
     let settings = CycleSettings { windows: vec![0], ..cycled() };
-    let errors = settings.background_errors(0, None, &engine, &mut Silent).unwrap();
+    let errors = settings.background_errors(0, &engine, &mut Silent).unwrap();
     assert_eq!(errors.truth.dim(), (600, 8));
     assert_eq!(errors.nmc.dim(), (600, 8));
     let rms = |e: &Array2<f64>| (e.iter().map(|e| e * e).sum::<f64>() / e.len() as f64).sqrt();
@@ -326,9 +327,9 @@ fn background_errors_are_those_of_the_cycle() {
     // The newer forecast is the better one: what it gains on the older is no larger than both errors together.
     assert!(rms(&errors.nmc) > 0.05 * want && rms(&errors.nmc) < 2.0 * want, "{}", rms(&errors.nmc));
     assert_eq!(errors.of(ErrorSource::Nmc), &errors.nmc);
-    let again = settings.background_errors(0, None, &engine, &mut Silent).unwrap();
+    let again = settings.background_errors(0, &engine, &mut Silent).unwrap();
     assert_eq!(again.truth, errors.truth);
-    let other = CycleSettings { seed: 2, ..settings }.background_errors(0, None, &engine, &mut Silent).unwrap();
+    let other = CycleSettings { seed: 2, ..settings }.background_errors(0, &engine, &mut Silent).unwrap();
     assert_ne!(other.truth, errors.truth);
 }
 
@@ -491,7 +492,9 @@ fn from_the_command_line() {
         ("train vae --epochs 0 --out w", "epochs"),
         ("train vae --reconstruction-std 2 --out w", "reconstruction-std"),
         ("train vae --latents 4 --out w", "latents"),
-        ("train vae --error-rounds 0 --out w", "error-rounds"),
+        ("train vae --preset vae-var-l96 --latents 7 --out w", "one at each site"),
+        ("train vae --vae-architecture convolution --out w", "ring of equal sites"),
+        ("train vae --preset vae-var-l96 --vae-radius 20 --out w", "vae-radius"),
         ("train vae --vae t/vae-3dvar.nc --out w", "trained already"),
     ] {
         let refused = run(line).code(2);

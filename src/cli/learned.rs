@@ -24,10 +24,6 @@ pub(super) struct LearnedOptions {
     #[arg(long, value_name = "SOURCE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<ErrorSource>,
-    /// Rounds of collecting and learning: from the second on the errors are those of VAE-Var's own cycles with what the round
-    /// before has learned, so that in the end it knows the errors that it makes itself. Default: 1
-    #[arg(long, value_name = "N")]
-    pub error_rounds: usize,
     /// Files of distributions learned before, one for each window: nothing is collected, nothing trained. Default: none
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -43,7 +39,7 @@ pub(super) struct LearnedOptions {
 impl Default for LearnedOptions {
     fn default() -> Self {
         let (network, training) = (VaeSettings::default(), TrainingSettings::default());
-        Self { errors: None, error_rounds: 1, vae: Vec::new(), network, training }
+        Self { errors: None, vae: Vec::new(), network, training }
     }
 }
 
@@ -65,12 +61,8 @@ struct Training {
 impl LearnedOptions {
     /// Refuses what cannot work, before anything is computed.
     pub(super) fn check(&self, settings: &CycleSettings) -> Result<()> {
-        if !(1..=100).contains(&self.error_rounds) {
-            let found = self.error_rounds.to_string();
-            return Err(Error::invalid("error-rounds", "1 to 100", found, "1 learns from cycles of 4dvar"));
-        }
         if self.is_trained(settings) {
-            self.network.check(settings.sites)?;
+            self.network.check(settings.model, settings.sites)?;
             self.training.check()?;
         }
         if !self.vae.is_empty() && self.vae.len() != settings.windows.len() {
@@ -109,28 +101,22 @@ impl LearnedOptions {
         let one = |(k, window): (usize, &usize)| {
             let source = self.errors.unwrap_or_default();
             if !is_trained {
-                let errors = settings.background_errors(k, None, engine, bar)?;
+                let errors = settings.background_errors(k, engine, bar)?;
                 let errors = errors.of(source);
                 let mean = errors.mean_axis(Axis(0)).expect("errors were collected");
                 let departures = errors - &mean;
                 let covariance = departures.t().dot(&departures) / (errors.nrows() - 1).max(1) as f64;
                 return Ok(Learned { vae: Vae::gaussian(mean, &CovarianceFactor::new(covariance)?)?, training: None });
             }
-            let mut learned: Option<Learned> = None;
-            let mut seconds = [0.0; 2];
-            for _ in 0..self.error_rounds {
-                let clock = Instant::now();
-                let known = learned.as_ref().map(|before| &before.vae);
-                let errors = settings.background_errors(k, known, engine, bar)?.of(source).to_owned();
-                seconds[0] += clock.elapsed().as_secs_f64();
-                let clock = Instant::now();
-                let vae = self.network.train(errors.view(), &self.training, settings.seed, bar)?;
-                seconds[1] += clock.elapsed().as_secs_f64();
-                let first = errors.nrows() - self.training.held_out_of(errors.nrows())?;
-                let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), settings.seed)?;
-                learned = Some(Learned { vae, training: Some(Training { window: *window, errors, quality, seconds }) });
-            }
-            Ok(learned.expect("at least one round"))
+            let clock = Instant::now();
+            let errors = settings.background_errors(k, engine, bar)?.of(source).to_owned();
+            let collecting = clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            let vae = self.network.train(errors.view(), settings.model, &self.training, settings.seed, bar)?;
+            let seconds = [collecting, clock.elapsed().as_secs_f64()];
+            let first = errors.nrows() - self.training.held_out_of(errors.nrows())?;
+            let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), settings.seed)?;
+            Ok(Learned { vae, training: Some(Training { window: *window, errors, quality, seconds }) })
         };
         settings.windows.iter().enumerate().map(one).collect()
     }

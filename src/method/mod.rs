@@ -19,7 +19,7 @@ pub mod vi;
 pub use abc::Settings as AbcSettings;
 #[cfg(feature = "neural")]
 pub use amortized::Recognition;
-pub use amortized::{AmortizedTraining, Architecture, NetworkSettings, Recognized, Settings as AmortizedSettings};
+pub use amortized::{AmortizedTraining, NetworkSettings, Recognized, Settings as AmortizedSettings};
 pub use descent::Minimiser;
 pub use ensemble::Settings as EnsembleSettings;
 pub use four_d_var::{FirstStart, Minima, Settings as FourDVarSettings};

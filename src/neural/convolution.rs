@@ -1,11 +1,10 @@
 //! Convolutional networks over a ring of sites: turning the ring turns what comes out, for any number of sites.
 
-use super::Matrix;
+use super::{Activation, Matrix};
 use burn_tensor::Tensor;
-use burn_tensor::activation::relu;
 
-/// A network's shape: ReLU layers of one width, the second and later ones added to what they are given (He et al. 2016), and
-/// a linear layer at each site behind them.
+/// A network's shape: layers of one width, the second and later ones added to what they are given (He et al. 2016) if it is
+/// residual, and a linear layer at each site behind them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Convolution {
     /// Channels at each site.
@@ -16,7 +15,9 @@ pub(crate) struct Convolution {
     pub outputs: usize,
     /// Sites on either side that a layer sees.
     pub radius: usize,
-    /// The deviation of the outputs at the start, for inputs of deviation 1.
+    pub residual: bool,
+    pub activation: Activation,
+    /// The deviation of the outputs at the start, for inputs of deviation 1; 0 for a network that says nothing.
     pub gain: f64,
 }
 
@@ -29,7 +30,7 @@ impl Convolution {
         for layer in 0..self.hidden {
             let rows = (2 * self.radius + 1) * inputs;
             // What is added to its input is kept small, so that the sum keeps about its size.
-            let share = if layer == 0 { 1.0 } else { self.hidden as f64 };
+            let share = if layer == 0 || !self.residual { 1.0 } else { self.hidden as f64 };
             let std = (2.0 / (rows as f64 * share)).sqrt();
             matrices.push(Matrix { shape: [rows, self.width], std, unit: std });
             matrices.push(Matrix { shape: [1, self.width], std: 0.0, unit: std });
@@ -55,9 +56,12 @@ impl Convolution {
                 sum.reshape([rows, sites, channels])
             };
             x = match layer {
-                0 => relu(linear(neighbours(x, self.radius))),
                 _ if layer == self.hidden => linear(x),
-                _ => x.clone() + relu(linear(neighbours(x, self.radius))),
+                0 => self.activation.of(linear(neighbours(x, self.radius))),
+                _ => {
+                    let own = self.activation.of(linear(neighbours(x.clone(), self.radius)));
+                    if self.residual { x + own } else { own }
+                }
             };
         }
         x.reshape([rows, sites * self.outputs])
@@ -83,7 +87,16 @@ mod tests {
     use burn_tensor::Device;
 
     fn network() -> Convolution {
-        Convolution { inputs: 3, width: 5, hidden: 3, outputs: 2, radius: 2, gain: 1.0 }
+        Convolution {
+            inputs: 3,
+            width: 5,
+            hidden: 3,
+            outputs: 2,
+            radius: 2,
+            residual: true,
+            activation: Activation::Relu,
+            gain: 1.0,
+        }
     }
 
     fn inputs(rows: usize, sites: usize) -> Vec<f32> {

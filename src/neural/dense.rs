@@ -12,6 +12,15 @@ pub(crate) enum Activation {
     Softplus,
 }
 
+impl Activation {
+    pub(super) fn of<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Relu => relu(x),
+            Self::Softplus => softplus(x, 1.0),
+        }
+    }
+}
+
 /// A network's shape.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dense {
@@ -53,11 +62,7 @@ impl Dense {
     pub fn evaluate(&self, weights: &[Tensor<2>], input: Tensor<2>) -> Tensor<2> {
         weights.chunks_exact(2).enumerate().fold(input, |x, (k, pair)| {
             let linear = x.matmul(pair[0].clone()) + pair[1].clone();
-            match self.activation {
-                _ if k == self.hidden => linear,
-                Activation::Relu => relu(linear),
-                Activation::Softplus => softplus(linear, 1.0),
-            }
+            if k == self.hidden { linear } else { self.activation.of(linear) }
         })
     }
 

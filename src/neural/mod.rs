@@ -4,6 +4,7 @@
 mod convolution;
 #[cfg(feature = "neural")]
 mod dense;
+mod layers;
 #[cfg(feature = "neural")]
 mod tensors;
 mod training;
@@ -12,6 +13,9 @@ mod training;
 pub(crate) use convolution::Convolution;
 #[cfg(feature = "neural")]
 pub(crate) use dense::{Activation, Dense};
+pub use layers::Architecture;
+#[cfg(feature = "neural")]
+pub(crate) use layers::Layers;
 #[cfg(feature = "neural")]
 pub(crate) use tensors::{Matrix, gradients, initial, leaves, numbers, tensor, tensors, units};
 #[cfg(feature = "neural")]

@@ -2,7 +2,7 @@
 
 use super::set::CycledSet;
 use super::truth::Truth;
-use super::{CycleSettings, CycledMethod, VaeTerms, in_cycle};
+use super::{CycleSettings, CycledMethod, in_cycle};
 use crate::diagnostics::{EnergyTest, Mardia, energy_test, mardia, thinned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -87,16 +87,14 @@ impl ErrorQuality {
 const MOST_TESTED: usize = 1000;
 
 impl CycleSettings {
-    /// Cycles 4DVar with window number `k` of the settings, or VAE-Var with what is `known` of the errors of an earlier round,
-    /// `error_experiments` side by side, and collects the errors of its backgrounds after the burn-in, `error_samples` in
-    /// all. Their truths have nothing to do with those of [`Self::run`].
+    /// Cycles 4DVar with window number `k` of the settings, `error_experiments` side by side, and collects the errors of its
+    /// backgrounds after the burn-in, `error_samples` in all. Their truths have nothing to do with those of [`Self::run`].
     ///
     /// # Errors
     /// As [`Self::run`]; a caller that ends it before the last cycle.
     pub fn background_errors(
         &self,
         k: usize,
-        known: Option<&Vae>,
         engine: &Engine,
         observer: &mut dyn Observer,
     ) -> Result<BackgroundErrors> {
@@ -107,13 +105,10 @@ impl CycleSettings {
         let seeds: Vec<u64> = (0..experiments).map(seed).collect();
         let factor = self.error_factors[if self.error_factors.len() == 1 { 0 } else { k }];
         let window = self.windows[k];
-        let method = match known {
-            None => CycledMethod::Static { window, factor },
-            Some(_) => CycledMethod::Learned { window, factor: 1.0, terms: VaeTerms::All },
-        };
+        let method = CycledMethod::Static { window, factor };
         let (mean, climate) = self.climatology()?;
         let mut truths = seeds.iter().map(|&seed| Truth::new(self, seed)).collect::<Result<Vec<_>>>()?;
-        let mut set = CycledSet::new(self, &[method], &seeds, &mean, &climate, known)?;
+        let mut set = CycledSet::new(self, &[method], &seeds, &mean, &climate, None)?;
         let cycles = self.error_samples.div_ceil(experiments);
         let total = self.burn_in + cycles;
         let (mut errors, mut differences) = (Vec::with_capacity(cycles), Vec::with_capacity(cycles));

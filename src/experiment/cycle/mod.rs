@@ -454,15 +454,16 @@ impl fmt::Display for Cycles {
         let parameters: &[CycledParameter] =
             scores.iter().map(|s| &s.parameters[..]).find(|p| !p.is_empty()).unwrap_or(&[]);
         let row = |cells: Vec<String>| {
-            let widths = [22, 7, 9, 18, 18, 18, 18].into_iter().chain(std::iter::repeat(18));
-            let shown = [true, true, true, true, true, true, spread].into_iter().chain(std::iter::repeat(true));
+            let widths = [22, 7, 9, 18, 18, 18, 13, 18].into_iter().chain(std::iter::repeat(18));
+            let shown = [true, true, true, true, true, true, true, spread].into_iter().chain(std::iter::repeat(true));
             let cells = cells.into_iter().zip(widths).zip(shown).enumerate().filter(|(_, (_, shown))| *shown);
             let text: String = cells
                 .map(|(k, ((cell, w), _))| if k == 0 { format!("{cell:w$}") } else { format!(" {cell:>0$}", w - 1) })
                 .collect();
             text.trim_end().to_string()
         };
-        let heads = ["Mean RMSE", "window", "B", "analysis", "forecast", "window's start", "spread"].map(String::from);
+        let heads = ["Mean RMSE", "window", "B", "analysis", "forecast", "window's start", "ms/analysis", "spread"]
+            .map(String::from);
         let of_parameters = parameters.iter().flat_map(|p| [p.name.to_string(), "its sd".into()]);
         writeln!(f, "{}", row(heads.into_iter().chain(of_parameters).collect()))?;
         for (s, errors) in scores.iter().zip(&self.methods) {
@@ -474,7 +475,9 @@ impl fmt::Display for Cycles {
             };
             let [analysis, forecast, start] = [&s.analysis, &s.forecast, &s.window_start].map(cell);
             let spread = s.spread.as_ref().map_or("-".into(), cell);
-            let own = [s.method.into(), s.window.to_string(), factor, analysis, forecast, start, spread];
+            let computed = errors.method != CycledMethod::Climatology;
+            let time = if computed { format!("{:.2}", 1e3 * errors.seconds) } else { "-".into() };
+            let own = [s.method.into(), s.window.to_string(), factor, analysis, forecast, start, time, spread];
             let of_parameters = (0..parameters.len()).flat_map(|k| match s.parameters.get(k) {
                 Some(p) => [cell(&p.rmse), cell(&p.spread)],
                 None => ["-", "-"].map(String::from),

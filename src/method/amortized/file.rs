@@ -1,11 +1,11 @@
 //! Files of trained networks: weights, what they were trained for, and the course of the training.
 
 use super::network::{Domain, Recognition};
-use super::{Architecture, NetworkSettings, Recognized};
+use super::{NetworkSettings, Recognized};
 use crate::error::Result;
 use crate::model::Model;
 use crate::netcdf::{Attributes, Reader, Writer};
-use crate::neural::TrainingHistory;
+use crate::neural::{Architecture, TrainingHistory};
 use crate::problem::{ObservationOperator, PointFunction, check_finite};
 use ndarray::{Array1, ArrayView1};
 use std::path::Path;

@@ -23,7 +23,7 @@ use super::samples::MAX_DIVERGED_SHARE;
 use super::{Analysis, MOST_MEMBERS, check_count, check_share};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::neural::TrainingSettings;
+use crate::neural::{Architecture, TrainingSettings};
 use crate::posterior::Normal;
 use crate::problem::Problem;
 use ndarray::Array2;
@@ -64,26 +64,6 @@ impl Recognized {
             Self::Delta => "delta",
             Self::MeanField => "mean-field",
             Self::LowRank => "low-rank",
-        }
-    }
-}
-
-/// The layers of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Architecture {
-    /// Circular convolutions over the sites: for a ring of equal sites, of any number.
-    Convolution,
-    /// Every site with every other.
-    Dense,
-}
-
-impl Architecture {
-    /// The name on the command line and in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Convolution => "convolution",
-            Self::Dense => "dense",
         }
     }
 }

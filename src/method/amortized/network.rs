@@ -1,11 +1,12 @@
 //! The recognition network: what it is shown of a window, and what its outputs mean.
 
-use super::{Architecture, NetworkSettings, Recognized};
+use super::{NetworkSettings, Recognized};
 use crate::engine::{Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::neural::{
-    Activation, Convolution, Dense, Matrix, TrainingHistory, gradients, leaves, numbers, tensor, tensors,
+    Activation, Architecture, Convolution, Dense, Layers, Matrix, TrainingHistory, gradients, leaves, numbers, tensor,
+    tensors,
 };
 use crate::posterior::Normal;
 use crate::problem::{ObservationOperator, Problem};
@@ -81,13 +82,6 @@ impl Domain {
     }
 }
 
-/// The layers, by the way in which they see the sites.
-#[derive(Clone, Copy, Debug)]
-enum Layers {
-    Convolution(Convolution),
-    Dense(Dense),
-}
-
 /// A recognition network with its weights.
 #[derive(Clone, Debug)]
 pub struct Recognition {
@@ -153,6 +147,7 @@ impl Recognition {
         };
         let (inputs, outputs) = (channels(domain.assimilated_times), outputs(&settings));
         let (width, hidden, gain) = (settings.network_width, settings.network_layers, GAIN);
+        let activation = Activation::Relu;
         let layers = match architecture {
             Architecture::Convolution => {
                 let radius = settings.network_radius;
@@ -164,18 +159,24 @@ impl Recognition {
                     let expected = format!("at least {} sites for this radius", 2 * radius + 1);
                     return refuse("network-radius", expected, domain.sites.to_string());
                 }
-                Layers::Convolution(Convolution { inputs, width, hidden, outputs, radius, gain })
+                Layers::Convolution(Convolution {
+                    inputs,
+                    width,
+                    hidden,
+                    outputs,
+                    radius,
+                    residual: true,
+                    activation,
+                    gain,
+                })
             }
             Architecture::Dense => {
                 let n = domain.sites;
-                let (inputs, outputs, activation) = (n * inputs, n * outputs, Activation::Relu);
+                let (inputs, outputs) = (n * inputs, n * outputs);
                 Layers::Dense(Dense { inputs, width, hidden, outputs, activation, gain })
             }
         };
-        let matrices = match &layers {
-            Layers::Convolution(net) => net.matrices(),
-            Layers::Dense(net) => net.matrices(),
-        };
+        let matrices = layers.matrices();
         let parameters = vec![0.0; matrices.iter().map(Matrix::len).sum()];
         let (input_mean, input_scale) = (vec![0.0; inputs_of(&domain)], vec![1.0; inputs_of(&domain)]);
         let history = TrainingHistory::default();
@@ -338,20 +339,13 @@ impl Recognition {
         }
     }
 
-    fn evaluate(&self, weights: &[Tensor<2>], input: Tensor<2>) -> Tensor<2> {
-        match &self.layers {
-            Layers::Convolution(net) => net.evaluate(weights, input),
-            Layers::Dense(net) => net.evaluate(weights, input),
-        }
-    }
-
     /// Inputs to outputs: `[rows, sites, channels]` to `[rows, sites, outputs]`.
     pub(super) fn outputs(&self, parameters: &[f64], inputs: &[f32], sites: usize) -> Vec<f32> {
         let columns = sites * self.input_mean.len();
         let weights = tensors(&self.matrices, parameters);
         let pass = |piece: &[f32]| {
             let shape = [piece.len() / columns, columns];
-            numbers(self.evaluate(&weights, tensor(piece.to_vec(), shape, &Device::flex())))
+            numbers(self.layers.evaluate(&weights, tensor(piece.to_vec(), shape, &Device::flex())))
         };
         inputs.par_chunks(PIECE * columns).map(pass).collect::<Vec<_>>().concat()
     }
@@ -361,7 +355,7 @@ impl Recognition {
         let columns = sites * self.input_mean.len();
         let leaves = leaves(&self.matrices, parameters);
         let input = tensor(inputs.to_vec(), [inputs.len() / columns, columns], &Device::flex().autodiff());
-        let output = self.evaluate(&leaves, input);
+        let output = self.layers.evaluate(&leaves, input);
         (numbers(output.clone().inner()), Forward { leaves, output })
     }
 

@@ -1,17 +1,22 @@
-//! A dense network with softplus, in f64 on the host: its values, its Jacobian, and the gradient of the Jacobian's determinant.
+//! A network with softplus, dense or of convolutions on a ring, in f64 on the host: its values, its Jacobian, and the gradient
+//! of the Jacobian's determinant.
 //!
 //! Networks are trained in f32; a minimiser to round-off and a second derivative are better served by f64.
 
 use nalgebra::{Cholesky, DMatrix};
+use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
-/// h_0 = z; h_l = log(1 + exp(h_{l-1} W_l + b_l)) in the hidden layers; the last layer is linear, and z S is added to it. Without
-/// hidden layers it is an affine map.
+/// h_0 = z; h_l = log(1 + exp(h_{l-1} W_l + b_l)) in the hidden layers, at each place of a ring and from what a layer sees
+/// around it; the last layer is linear, and z S is added to it. At one place it is dense; without hidden layers it is affine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    /// W_l, layer by layer: `[inputs, outputs]`.
+    /// Places of the ring. What comes in and goes out is that of the first place, then of the second.
+    pub places: usize,
+    /// W_l, layer by layer: a row for each channel of each place that it sees, from the leftmost to the rightmost, and a
+    /// column for each channel that it gives: `[seen places * channels, channels]`.
     pub weights: Vec<Array2<f64>>,
-    /// b_l: `[outputs]`.
+    /// b_l: `[channels]`.
     pub biases: Vec<Array1<f64>>,
     /// S, past all layers: `[inputs, outputs]`.
     pub skip: Array2<f64>,
@@ -20,20 +25,87 @@ pub struct Network {
 impl Network {
     /// Numbers that it takes.
     pub fn inputs(&self) -> usize {
-        self.weights[0].nrows()
+        self.skip.nrows()
     }
 
     /// Numbers that it gives.
     pub fn outputs(&self) -> usize {
-        self.weights[self.weights.len() - 1].ncols()
+        self.skip.ncols()
+    }
+
+    /// What does not fit, if anything.
+    pub(super) fn misfit(&self) -> Option<String> {
+        let (inputs, outputs, places) = (self.inputs(), self.outputs(), self.places);
+        if places == 0 || inputs % places != 0 || outputs % places != 0 {
+            return Some(format!("{inputs} inputs and {outputs} outputs at {places} places"));
+        }
+        let mut channels = inputs / places;
+        for (l, (weights, bias)) in self.weights.iter().zip(&self.biases).enumerate() {
+            let (rows, columns) = weights.dim();
+            let seen = rows / channels.max(1);
+            if channels == 0 || rows % channels != 0 || seen % 2 != 1 || seen > places || columns != bias.len() {
+                return Some(format!("layer {l} with weights of {rows} x {columns} for {channels} channels"));
+            }
+            channels = columns;
+        }
+        let fits = channels * places == outputs && self.weights.len() == self.biases.len();
+        if fits { None } else { Some(format!("{channels} channels at {places} places for {outputs} outputs")) }
+    }
+
+    /// Channels of a layer's input, and those at both sides of a place that it sees.
+    fn channels(&self, l: usize) -> [usize; 2] {
+        let channels = if l == 0 { self.inputs() / self.places } else { self.weights[l - 1].ncols() };
+        [channels, (self.weights[l].nrows() - channels) / 2]
+    }
+
+    /// h_{l-1} W_l: `[rows, places * channels]` both.
+    fn linear(&self, l: usize, rows: ArrayView2<f64>) -> Array2<f64> {
+        let weights = &self.weights[l];
+        let ([channels, beside], seen) = (self.channels(l), weights.nrows());
+        let mut out = Array2::zeros((rows.nrows() * self.places, weights.ncols()));
+        let mut windows = Array2::zeros((self.places, seen));
+        let mut ring = Vec::with_capacity(rows.ncols() + 2 * beside);
+        for (row, mut out) in rows.outer_iter().zip(out.axis_chunks_iter_mut(Axis(0), self.places)) {
+            ring.clear();
+            ring.extend(row.slice(s![row.len() - beside..]));
+            ring.extend(&row);
+            ring.extend(row.slice(s![..beside]));
+            for (place, mut window) in windows.outer_iter_mut().enumerate() {
+                window.assign(&ArrayView1::from(&ring[place * channels..][..seen]));
+            }
+            general_mat_mul(1.0, &windows, weights, 0.0, &mut out);
+        }
+        out.into_shape_with_order((rows.nrows(), self.places * weights.ncols())).expect("as many numbers")
+    }
+
+    /// The way back: from gradients with respect to h_{l-1} W_l to those with respect to h_{l-1}, row by row.
+    fn linear_back(&self, l: usize, rows: ArrayView2<f64>) -> Array2<f64> {
+        let weights = &self.weights[l];
+        let ([channels, beside], seen) = (self.channels(l), weights.nrows());
+        let mut out = Array2::zeros((rows.nrows(), self.places * channels));
+        let mut windows = Array2::zeros((self.places, seen));
+        let mut ring = vec![0.0; self.places * channels + 2 * beside];
+        for (by_row, mut row) in rows.outer_iter().zip(out.outer_iter_mut()) {
+            let by_place = by_row.to_shape((self.places, weights.ncols())).expect("as many numbers");
+            general_mat_mul(1.0, &by_place, &weights.t(), 0.0, &mut windows);
+            ring.fill(0.0);
+            for (place, window) in windows.outer_iter().enumerate() {
+                ring[place * channels..][..seen].iter_mut().zip(window).for_each(|(to, by)| *to += by);
+            }
+            let own = row.len();
+            row.assign(&ArrayView1::from(&ring[beside..beside + own]));
+            row.slice_mut(s![own - beside..]).zip_mut_with(&ArrayView1::from(&ring[..beside]), |to, by| *to += by);
+            row.slice_mut(s![..beside]).zip_mut_with(&ArrayView1::from(&ring[own + beside..]), |to, by| *to += by);
+        }
+        out
     }
 
     /// The outputs of each row: `[rows, inputs]` to `[rows, outputs]`.
     pub fn evaluate(&self, rows: ArrayView2<f64>) -> Array2<f64> {
         let last = self.weights.len() - 1;
         let mut h = rows.to_owned();
-        for (l, (weights, bias)) in self.weights.iter().zip(&self.biases).enumerate() {
-            h = h.dot(weights) + bias;
+        for l in 0..=last {
+            h = self.linear(l, h.view()) + self.bias(l);
             if l < last {
                 h.mapv_inplace(softplus);
             }
@@ -41,17 +113,25 @@ impl Network {
         h + rows.dot(&self.skip)
     }
 
+    /// b_l at all places.
+    fn bias(&self, l: usize) -> Array1<f64> {
+        let bias = &self.biases[l];
+        (0..self.places * bias.len()).map(|k| bias[k % bias.len()]).collect()
+    }
+
     /// The same of one input, with what derivatives need.
     pub fn at(&self, z: ArrayView1<f64>) -> Evaluated<'_> {
         let last = self.weights.len() - 1;
         let mut hidden = Vec::with_capacity(last);
         let mut h = z.to_owned();
-        for (weights, bias) in self.weights[..last].iter().zip(&self.biases) {
-            h = h.dot(weights) + bias;
-            h.mapv_inplace(softplus);
+        let layer = |l: usize, h: &Array1<f64>| {
+            self.linear(l, h.view().insert_axis(Axis(0))).remove_axis(Axis(0)) + self.bias(l)
+        };
+        for l in 0..last {
+            h = layer(l, &h).mapv(softplus);
             hidden.push(h.clone());
         }
-        let output = h.dot(&self.weights[last]) + &self.biases[last] + z.dot(&self.skip);
+        let output = layer(last, &h) + z.dot(&self.skip);
         Evaluated { network: self, hidden, output }
     }
 
@@ -65,11 +145,16 @@ impl Network {
         self
     }
 
-    /// The network of some of its inputs, the others 0.
-    pub fn select_inputs(&self, inputs: &[usize]) -> Self {
+    /// The network of some channels of its inputs, the others 0.
+    pub fn select_channels(&self, kept: &[usize]) -> Self {
+        let channels = self.inputs() / self.places;
+        let rows = |blocks: usize| -> Vec<usize> {
+            (0..blocks).flat_map(|block| kept.iter().map(move |c| block * channels + c)).collect()
+        };
         let mut weights = self.weights.clone();
-        weights[0] = weights[0].select(Axis(0), inputs);
-        Self { weights, biases: self.biases.clone(), skip: self.skip.select(Axis(0), inputs) }
+        weights[0] = weights[0].select(Axis(0), &rows(weights[0].nrows() / channels));
+        let skip = self.skip.select(Axis(0), &rows(self.places));
+        Self { places: self.places, weights, biases: self.biases.clone(), skip }
     }
 }
 
@@ -95,29 +180,25 @@ pub struct Evaluated<'a> {
 impl Evaluated<'_> {
     /// J' g: from the gradient with respect to the output, `[outputs]`, to that with respect to the input, `[inputs]`.
     pub fn pull_back(&self, by_output: ArrayView1<f64>) -> Array1<f64> {
-        let Network { weights, skip, .. } = self.network;
-        let mut g = weights[weights.len() - 1].dot(&by_output);
-        for (weights, h) in weights.iter().zip(&self.hidden).rev() {
-            g.zip_mut_with(h, |g, h| *g *= slope(*h));
-            g = weights.dot(&g);
+        let network = self.network;
+        let mut g = network.linear_back(self.hidden.len(), by_output.insert_axis(Axis(0)));
+        for (l, h) in self.hidden.iter().enumerate().rev() {
+            g = network.linear_back(l, (g * h.mapv(slope)).view());
         }
-        g + skip.dot(&by_output)
+        g.remove_axis(Axis(0)) + network.skip.dot(&by_output)
     }
 
-    /// J' after each layer, the hidden ones before and after their slopes: `[inputs, outputs]`.
-    fn jacobians(&self) -> (Vec<[Array2<f64>; 2]>, Array2<f64>) {
-        let Network { weights, skip, .. } = self.network;
-        let mut before: Option<Array2<f64>> = None;
+    /// J' after each hidden layer, before its slopes, and after the last: `[inputs, outputs]`.
+    fn jacobians(&self) -> (Vec<Array2<f64>>, Array2<f64>) {
+        let network = self.network;
+        let mut before = Array2::eye(network.inputs());
         let mut all = Vec::with_capacity(self.hidden.len());
-        for (weights, h) in weights.iter().zip(&self.hidden) {
-            let linear = before.as_ref().map_or_else(|| weights.clone(), |j| j.dot(weights));
-            let bent = &linear * &h.mapv(slope);
-            before = Some(bent.clone());
-            all.push([linear, bent]);
+        for (l, h) in self.hidden.iter().enumerate() {
+            let linear = network.linear(l, before.view());
+            before = &linear * &h.mapv(slope);
+            all.push(linear);
         }
-        let last = &weights[weights.len() - 1];
-        let jacobian = before.map_or_else(|| last.clone(), |j| j.dot(last));
-        (all, jacobian + skip)
+        (all, network.linear(self.hidden.len(), before.view()) + &network.skip)
     }
 
     /// The Jacobian dD/dz: `[outputs, inputs]`.
@@ -131,7 +212,7 @@ impl Evaluated<'_> {
     /// Its derivative with respect to J is G = J (J'J + ridge^2 I)^-1 (Petersen & Pedersen 2012, eq. 53, with the ridge), and
     /// the gradient is that of <G, J(z)> with G held, by the chain through the layers that J is made of.
     pub fn log_volume(&self, ridge: f64) -> (f64, Array1<f64>) {
-        let Network { weights, .. } = self.network;
+        let network = self.network;
         let (layers, transposed) = self.jacobians();
         let inputs = transposed.nrows();
         let gram = transposed.dot(&transposed.t());
@@ -146,9 +227,9 @@ impl Evaluated<'_> {
         let inverse = cholesky.inverse();
         let inverse = Array2::from_shape_fn((inputs, inputs), |(i, j)| inverse[(i, j)]);
         // G', and what it becomes on the way back through J's layers; `by_h` goes back through the layers themselves.
-        let mut by_jacobian = inverse.dot(&transposed).dot(&weights[weights.len() - 1].t());
+        let mut by_jacobian = network.linear_back(self.hidden.len(), inverse.dot(&transposed).view());
         let mut by_h: Array1<f64> = Array1::zeros(by_jacobian.ncols());
-        for (l, ([linear, _], h)) in layers.iter().zip(&self.hidden).enumerate().rev() {
+        for (l, (linear, h)) in layers.iter().zip(&self.hidden).enumerate().rev() {
             // The slope of softplus is a logistic function, whose own is slope (1 - slope).
             let by_slope = (&by_jacobian * linear).sum_axis(Axis(0));
             let mut by_linear = by_h;
@@ -156,12 +237,12 @@ impl Evaluated<'_> {
                 let slope = slope(*h);
                 *by = (*by + (1.0 - slope) * by_slope) * slope;
             }
-            by_h = weights[l].dot(&by_linear);
+            by_h = network.linear_back(l, by_linear.view().insert_axis(Axis(0))).remove_axis(Axis(0));
             if l > 0 {
-                by_jacobian = (by_jacobian * &h.mapv(slope)).dot(&weights[l].t());
+                by_jacobian = network.linear_back(l, (by_jacobian * &h.mapv(slope)).view());
             }
         }
-        (value, by_h.slice(s![..inputs]).to_owned())
+        (value, by_h)
     }
 }
 
@@ -170,20 +251,29 @@ mod tests {
     use super::*;
     use crate::random::{Stream, standard_normals};
 
-    /// `layers`: the sizes from the inputs on.
-    fn network(layers: &[usize]) -> Network {
+    /// `layers`: the channels from the inputs on, each seeing `seen` places.
+    fn network([places, seen]: [usize; 2], layers: &[usize]) -> Network {
         let normals = |k: u32, rows: usize, columns: usize| {
             standard_normals(7, Stream::Weights, k, 0..rows, columns) / (rows as f64).sqrt()
         };
         let pairs: Vec<_> = layers.windows(2).collect();
         Network {
-            weights: pairs.iter().enumerate().map(|(l, p)| normals(l as u32, p[0], p[1])).collect(),
+            places,
+            weights: pairs.iter().enumerate().map(|(l, p)| normals(l as u32, seen * p[0], p[1])).collect(),
             biases: pairs.iter().enumerate().map(|(l, p)| normals(50 + l as u32, 1, p[1]).row(0).to_owned()).collect(),
-            skip: normals(90, layers[0], layers[layers.len() - 1]),
+            skip: normals(90, places * layers[0], places * layers[layers.len() - 1]),
         }
     }
 
-    const SHAPES: [&[usize]; 4] = [&[3, 3], &[3, 8, 3], &[4, 9, 7, 4], &[2, 9, 7, 6, 5]];
+    const SHAPES: [([usize; 2], &[usize]); 7] = [
+        ([1, 1], &[3, 3]),
+        ([1, 1], &[3, 8, 3]),
+        ([1, 1], &[4, 9, 7, 4]),
+        ([1, 1], &[2, 9, 7, 6, 5]),
+        ([5, 3], &[1, 1]),
+        ([6, 3], &[1, 3, 4, 1]),
+        ([5, 5], &[1, 4, 2]),
+    ];
 
     fn point(n: usize) -> Array1<f64> {
         standard_normals(3, Stream::Starts, 0, 2..3, n).row(0).to_owned()
@@ -191,8 +281,9 @@ mod tests {
 
     #[test]
     fn jacobians_are_those_of_differences() {
-        for shape in SHAPES {
-            let (network, z) = (network(shape), point(shape[0]));
+        for (ring, shape) in SHAPES {
+            let (network, z) = (network(ring, shape), point(ring[0] * shape[0]));
+            assert_eq!(network.misfit(), None);
             let (jacobian, step) = (network.at(z.view()).jacobian(), 1e-5);
             for j in 0..z.len() {
                 let side = |sign: f64| {
@@ -202,20 +293,20 @@ mod tests {
                 };
                 let difference = (side(1.0) - side(-1.0)) / (2.0 * step);
                 let gap = (&difference - &jacobian.column(j)).iter().fold(0.0f64, |m, d| m.max(d.abs()));
-                assert!(gap < 1e-9, "{shape:?}: {gap}");
+                assert!(gap < 1e-9, "{ring:?} {shape:?}: {gap}");
             }
             let g = point(jacobian.nrows());
             let back = network.at(z.view()).pull_back(g.view());
-            assert!((back - jacobian.t().dot(&g)).iter().all(|d| d.abs() < 1e-13), "{shape:?}");
+            assert!((back - jacobian.t().dot(&g)).iter().all(|d| d.abs() < 1e-13), "{ring:?} {shape:?}");
         }
     }
 
     /// The value against the determinant of the Jacobian itself, the gradient against differences of the value.
     #[test]
     fn log_volumes_and_their_gradients() {
-        for shape in SHAPES {
+        for (ring, shape) in SHAPES {
             for ridge in [0.0, 0.3] {
-                let (network, z) = (network(shape), point(shape[0]));
+                let (network, z) = (network(ring, shape), point(ring[0] * shape[0]));
                 let (value, gradient) = network.at(z.view()).log_volume(ridge);
                 let j = network.at(z.view()).jacobian();
                 let j = DMatrix::from_fn(j.nrows(), j.ncols(), |i, k| j[[i, k]]);
@@ -225,7 +316,7 @@ mod tests {
                     let gram = j.transpose() * &j + DMatrix::identity(j.ncols(), j.ncols()) * ridge * ridge;
                     0.5 * gram.determinant().ln()
                 };
-                assert!((value - want).abs() < 1e-12, "{shape:?}, {ridge}: {value} {want}");
+                assert!((value - want).abs() < 1e-12, "{ring:?} {shape:?}, {ridge}: {value} {want}");
                 let step = 1e-5;
                 for k in 0..z.len() {
                     let side = |sign: f64| {
@@ -234,20 +325,53 @@ mod tests {
                         network.at(moved.view()).log_volume(ridge).0
                     };
                     let difference = (side(1.0) - side(-1.0)) / (2.0 * step);
-                    assert!((difference - gradient[k]).abs() < 1e-8, "{shape:?}: {difference} {}", gradient[k]);
+                    assert!(
+                        (difference - gradient[k]).abs() < 1e-8,
+                        "{ring:?} {shape:?}: {difference} {}",
+                        gradient[k]
+                    );
                 }
-                assert_eq!(shape.len() > 2, gradient.iter().any(|g| g.abs() > 1e-3), "{shape:?}: nothing to see");
+                assert_eq!(
+                    shape.len() > 2,
+                    gradient.iter().any(|g| g.abs() > 1e-3),
+                    "{ring:?} {shape:?}: nothing to see"
+                );
             }
         }
     }
 
     #[test]
-    fn inputs_left_out_are_zero() {
-        let network = network(&[4, 9, 7, 4]);
-        let part = network.select_inputs(&[0, 2]);
-        let [whole, part] = [network.at(ndarray::array![0.3, 0.0, -1.2, 0.0].view()).output, {
-            part.at(ndarray::array![0.3, -1.2].view()).output
-        }];
-        assert!((whole - part).iter().all(|d| d.abs() < 1e-15));
+    fn channels_left_out_are_zero() {
+        let dense = network([1, 1], &[4, 9, 7, 4]);
+        let ring = network([3, 3], &[2, 4, 1]);
+        for (network, kept, z, short) in [
+            (dense, vec![0, 2], vec![0.3, 0.0, -1.2, 0.0], vec![0.3, -1.2]),
+            (ring, vec![1], vec![0.0, 0.4, 0.0, -0.7, 0.0, 1.1], vec![0.4, -0.7, 1.1]),
+        ] {
+            let part = network.select_channels(&kept);
+            assert_eq!(part.misfit(), None);
+            let [whole, part] = [network.at(ArrayView1::from(&z)).output, part.at(ArrayView1::from(&short)).output];
+            assert!((whole - part).iter().all(|d| d.abs() < 1e-15));
+        }
+    }
+
+    /// By a loop over places, what each sees, and channels.
+    #[test]
+    fn convolutions_see_around_each_place() {
+        let network = network([5, 3], &[2, 3]);
+        let z = point(10);
+        let found = network.at(z.view()).output - z.dot(&network.skip);
+        for place in 0..5usize {
+            for out in 0..3 {
+                let mut want = network.biases[0][out];
+                for (k, from) in [(place + 4) % 5, place, (place + 1) % 5].into_iter().enumerate() {
+                    want += (0..2).map(|c| z[2 * from + c] * network.weights[0][[2 * k + c, out]]).sum::<f64>();
+                }
+                assert!((found[3 * place + out] - want).abs() < 1e-14);
+            }
+        }
+        let mut broken = network;
+        broken.weights[0] = Array2::zeros((5, 3));
+        assert!(broken.misfit().is_some_and(|m| m.contains("5 x 3 for 2 channels")));
     }
 }

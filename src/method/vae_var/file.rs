@@ -46,6 +46,7 @@ impl Vae {
         }
         let mut own = Attributes::new();
         own.set("kind", KIND)
+            .set("places", self.decoder.places)
             .set("reconstruction_std", self.reconstruction_std)
             .set("best_epoch", *best)
             .set("stopped_early", usize::from(*stopped_early));
@@ -68,12 +69,13 @@ impl Vae {
         let covariance = reader.numbers("error_covariance", &["site", "site_2"])?;
         let root = reader.numbers("error_root", &["site", "site_2"])?;
         let latent_kl = reader.numbers("latent_kl", &["latent"])?;
+        let places = reader.integer("places", Some(1))? as usize;
         let encoder = if reader.has("encoder_weight_0") {
-            Some(network(&mut reader, "encoder", ["site", "encoder_outputs"])?)
+            Some(network(&mut reader, "encoder", places, ["site", "encoder_outputs"])?)
         } else {
             None
         };
-        let decoder = network(&mut reader, "decoder", ["latent", "site"])?;
+        let decoder = network(&mut reader, "decoder", places, ["latent", "site"])?;
         let curve = |reader: &mut Reader, name: &str| -> Result<Vec<f64>> {
             if !reader.has(name) {
                 return Ok(Vec::new());
@@ -94,17 +96,22 @@ impl Vae {
 /// What such a file says that it is.
 const KIND: &str = "background error VAE";
 
+/// The dimensions of a layer's weights: what it sees around each place, and what it gives there.
+fn dimensions(name: &str, layer: usize) -> [String; 2] {
+    [format!("{name}_seen_{layer}"), format!("{name}_{layer}")]
+}
+
 /// The layers of a network, as many as there are.
-fn network(reader: &mut Reader, name: &str, ends: [&str; 2]) -> Result<Network> {
+fn network(reader: &mut Reader, name: &str, places: usize, ends: [&str; 2]) -> Result<Network> {
     let (mut weights, mut biases) = (Vec::<Array2<f64>>::new(), Vec::<Array1<f64>>::new());
     while weights.is_empty() || reader.has(&format!("{name}_weight_{}", weights.len())) {
         let l = weights.len();
-        let (from, to) = (format!("{name}_{l}"), format!("{name}_{}", l + 1));
+        let [from, to] = dimensions(name, l);
         weights.push(reader.numbers(&format!("{name}_weight_{l}"), &[&from, &to])?);
         biases.push(reader.numbers(&format!("{name}_bias_{l}"), &[&to])?);
     }
     let skip = reader.numbers(&format!("{name}_skip"), &ends)?;
-    Ok(Network { weights, biases, skip })
+    Ok(Network { places, weights, biases, skip })
 }
 
 /// A layer with the names of its variables and dimensions.
@@ -119,11 +126,12 @@ struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     fn new(name: &str, network: &'a Network, l: usize) -> Self {
+        let [from, to] = dimensions(name, l);
         Self {
             weight: format!("{name}_weight_{l}"),
             bias: format!("{name}_bias_{l}"),
-            from: format!("{name}_{l}"),
-            to: format!("{name}_{}", l + 1),
+            from,
+            to,
             weights: &network.weights[l],
             biases: &network.biases[l],
         }

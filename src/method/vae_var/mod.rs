@@ -30,6 +30,8 @@ use super::transform::Transform;
 use super::{Analysis, FourDVarSettings, Observer, Record, ViSettings};
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::neural::Architecture;
 #[cfg(not(feature = "neural"))]
 use crate::neural::TrainingSettings;
 use crate::posterior::Family;
@@ -51,13 +53,22 @@ pub const VI_NAME: &str = "VAE-VI";
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 #[command(next_help_heading = "Autoencoder")]
 pub struct VaeSettings {
-    /// Latents, at most as many as sites. Default: as many as sites
+    /// Latents, at most as many as sites; a convolution has one at each site. Default: as many as sites
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latents: Option<usize>,
-    /// Width of the hidden layers of encoder and decoder. Default: 64
+    /// The layers of encoder and decoder; a convolution takes the errors of all sites to be alike. Default: convolution for a
+    /// ring of equal sites, else dense
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae_architecture: Option<Architecture>,
+    /// Sites on either side that a convolution sees in each hidden layer. Default: 2
+    #[arg(long, value_name = "SITES")]
+    pub vae_radius: usize,
+    /// Width of the hidden layers, of a convolution at each site. Default: 64, of a convolution 16
     #[arg(long, value_name = "N")]
-    pub vae_width: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae_width: Option<usize>,
     /// Hidden layers of each. Default: 2
     #[arg(long, value_name = "N")]
     pub vae_hidden: usize,
@@ -69,24 +80,53 @@ pub struct VaeSettings {
 
 impl Default for VaeSettings {
     fn default() -> Self {
-        Self { latents: None, vae_width: 64, vae_hidden: 2, reconstruction_std: 0.2 }
+        Self {
+            latents: None,
+            vae_architecture: None,
+            vae_radius: 2,
+            vae_width: None,
+            vae_hidden: 2,
+            reconstruction_std: 0.2,
+        }
     }
 }
 
 impl VaeSettings {
-    /// Refuses settings that cannot work for errors of so many sites.
+    /// The layers for a model.
+    pub fn architecture(&self, model: Model) -> Architecture {
+        let of_model = if model.is_ring() { Architecture::Convolution } else { Architecture::Dense };
+        self.vae_architecture.unwrap_or(of_model)
+    }
+
+    /// Refuses settings that cannot work for errors of so many sites of a model.
     ///
     /// # Errors
     /// The first setting at fault.
-    pub fn check(&self, sites: usize) -> Result<()> {
+    pub fn check(&self, model: Model, sites: usize) -> Result<()> {
         for (flag, value, most) in [
             ("latents", self.latents.unwrap_or(1), sites),
-            ("vae-width", self.vae_width, 4096),
+            ("vae-width", self.vae_width.unwrap_or(1), 4096),
             ("vae-hidden", self.vae_hidden, 16),
         ] {
             if !(1..=most).contains(&value) {
                 let expected = format!("1 to {most}");
                 return Err(Error::invalid(flag, expected, value.to_string(), "correct the setting, or leave it out"));
+            }
+        }
+        if self.architecture(model) == Architecture::Convolution {
+            let refuse = |what: &str, expected: String, found: String| {
+                Err(Error::invalid(what, expected, found, "choose --vae-architecture dense, or change it"))
+            };
+            if !model.is_ring() {
+                let expected = "a model on a ring of equal sites for convolutions".into();
+                return refuse("vae-architecture", expected, model.name().into());
+            }
+            if sites < 2 * self.vae_radius + 1 {
+                let expected = format!("at most {} for {sites} sites", (sites - 1) / 2);
+                return refuse("vae-radius", expected, self.vae_radius.to_string());
+            }
+            if let Some(latents) = self.latents.filter(|latents| *latents != sites) {
+                return refuse("latents", format!("{sites}, one at each site of a convolution"), latents.to_string());
             }
         }
         if !cfg!(feature = "neural") {
@@ -111,11 +151,12 @@ impl VaeSettings {
     pub fn train(
         &self,
         errors: ndarray::ArrayView2<f64>,
+        model: Model,
         _: &TrainingSettings,
         _: u64,
         _: &mut dyn Observer,
     ) -> Result<Vae> {
-        self.check(errors.ncols()).map(|()| unreachable!("refused"))
+        self.check(model, errors.ncols()).map(|()| unreachable!("refused"))
     }
 }
 

@@ -75,6 +75,10 @@ impl Vae {
         };
         let numbers: Vec<f64> = networks.flat_map(|n| -> Vec<f64> { of(n) }).collect();
         let own = mean.iter().chain(&covariance).chain(&root).chain(&latent_kl).chain([&reconstruction_std]);
+        let networks = encoder.iter().chain([&decoder]);
+        if let Some(found) = networks.filter_map(Network::misfit).next() {
+            return refuse("a learned error distribution", "layers that fit together".into(), found);
+        }
         if let Some(v) = own.chain(&numbers).find(|v| !v.is_finite()) {
             return refuse("a learned error distribution", "finite numbers".into(), v.to_string());
         }
@@ -82,14 +86,17 @@ impl Vae {
             let expected = format!("1 to {sites} latents and a reconstruction to within a deviation below 1");
             return refuse("a learned error distribution", expected, format!("{latents}, {reconstruction_std}"));
         }
-        let alive: Vec<usize> = (0..latents).filter(|k| latent_kl[*k] >= DEAD).collect();
+        // Of a convolution those at all sites, or none.
+        let channels = latents / decoder.places;
+        let divergence = |c: usize| latent_kl.iter().skip(c).step_by(channels).sum::<f64>() / decoder.places as f64;
+        let alive: Vec<usize> = (0..channels).filter(|c| divergence(*c) >= DEAD).collect();
         if alive.is_empty() {
             let found = format!("all {latents} below {DEAD}");
             let help = "lower --reconstruction-std or train for longer";
             return Err(Error::invalid("KL divergence of the latents", "one that carries something", found, help));
         }
         let live =
-            decoder.select_inputs(&alive).stretched((1.0 - reconstruction_std * reconstruction_std).sqrt().recip());
+            decoder.select_channels(&alive).stretched((1.0 - reconstruction_std * reconstruction_std).sqrt().recip());
         Ok(Self { mean, covariance, root, encoder, decoder, reconstruction_std, latent_kl, history, live })
     }
 
@@ -100,7 +107,7 @@ impl Vae {
     pub fn gaussian(mean: Array1<f64>, b: &CovarianceFactor) -> Result<Self> {
         let sites = mean.len();
         let layer = (vec![Array2::zeros((sites, sites))], vec![Array1::zeros(sites)]);
-        let decoder = Network { weights: layer.0, biases: layer.1, skip: Array2::eye(sites) };
+        let decoder = Network { places: 1, weights: layer.0, biases: layer.1, skip: Array2::eye(sites) };
         let (kl, history) = (Array1::ones(sites), TrainingHistory::default());
         Self::new(mean, b.covariance.clone(), b.lower.clone(), None, decoder, 0.0, kl, history)
     }
@@ -133,9 +140,8 @@ impl Vae {
     /// Errors through encoder and decoder, each by the mean of its latents: `[rows, sites]` both. None without an encoder.
     pub fn reconstruct(&self, errors: ArrayView2<f64>) -> Option<Array2<f64>> {
         let encoder = self.encoder.as_ref()?;
-        let latents = encoder.evaluate(self.whiten(errors).view());
-        let mean = latents.slice(s![.., ..self.latent_kl.len()]);
-        Some(self.decoder.evaluate(mean).dot(&self.root.t()) + &self.mean)
+        let [mean, _] = encode(encoder, self.whiten(errors).view());
+        Some(self.decoder.evaluate(mean.view()).dot(&self.root.t()) + &self.mean)
     }
 
     /// root^-1 (e - mean), row by row: `[rows, sites]`.
@@ -154,6 +160,18 @@ impl Vae {
         let square = |a: Array2<f64>| a.iter().map(|v| v * v).sum::<f64>();
         Some(square(gap) / square(departure))
     }
+}
+
+/// Mean and log variance of the latents of each whitened error: `[rows, latents]` both. At each place of the encoder its
+/// outputs are the means and then the log variances.
+pub(super) fn encode(encoder: &Network, whitened: ArrayView2<f64>) -> [Array2<f64>; 2] {
+    let (rows, places) = (whitened.nrows(), encoder.places);
+    let own = encoder.outputs() / places / 2;
+    let all = encoder.evaluate(whitened).into_shape_with_order((rows * places, 2 * own)).expect("as many numbers");
+    [0, own].map(|first| {
+        let part = all.slice(s![.., first..first + own]).to_owned();
+        part.into_shape_with_order((rows, places * own)).expect("as many numbers")
+    })
 }
 
 /// Which terms the cost of a latent z has. All of them make its minimum the most probable state; without the
