@@ -51,7 +51,7 @@ pub enum CycledKind {
 }
 
 /// Which terms the cost of VAE-Var has beside the observations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum VaeTerms {
     /// The latents' prior term and the log-determinant
@@ -406,39 +406,69 @@ impl Cycles {
                 notes.push(format!("{} is far surer than it is right; {help}", name(s)));
             }
         }
-        notes.extend(self.gains());
+        notes.extend(self.gains().iter().map(Gain::to_string));
         notes
     }
 
-    /// Of each window: VAE-Var at its best factor against 3DVar or 4DVar at theirs, seed by seed.
-    fn gains(&self) -> Vec<String> {
+    /// VAE-Var, with all terms and without some, against 3DVar or 4DVar in the same windows, each at its best factor.
+    pub fn gains(&self) -> Vec<Gain> {
         let mean =
             |e: &CycledErrors| e.analysis.slice(s![.., self.burn_in..]).mean_axis(Axis(1)).expect("cycles to score");
         let best = |wanted: &dyn Fn(CycledMethod) -> bool| {
-            let own = self.methods.iter().filter(|e| wanted(e.method) && mean(e).mean().is_some_and(f64::is_finite));
-            own.min_by(|a, b| mean(a).mean().unwrap_or(f64::NAN).total_cmp(&mean(b).mean().unwrap_or(f64::NAN)))
+            let own = self.methods.iter().filter(|e| wanted(e.method)).map(|e| (e, mean(e)));
+            let own = own.filter_map(|(e, mean)| Some((e, mean.mean().filter(|m| m.is_finite())?, mean)));
+            own.min_by(|(_, a, _), (_, b, _)| a.total_cmp(b)).map(|(e, _, mean)| (e, mean))
         };
-        let windows = self.methods.iter().filter(|e| matches!(e.method, CycledMethod::Learned { .. }));
-        let mut windows: Vec<usize> = windows.map(|e| e.method.window()).collect();
-        windows.dedup();
-        windows.sort_unstable();
-        windows.dedup();
-        let gain = |window: usize| {
-            let plain = best(&|m| matches!(m, CycledMethod::Static { window: w, .. } if w == window))?;
-            let learned =
-                best(&|m| matches!(m, CycledMethod::Learned { window: w, terms: VaeTerms::All, .. } if w == window))?;
-            let lower = (1.0 - mean(learned) / mean(plain)).mapv(|share| 100.0 * share);
-            let gain = Estimate::new(&lower.to_vec())?;
-            let error = gain.standard_error.map_or(String::new(), |e| format!(" ± {e:.1}"));
-            let (of, way) = (gain.mean.abs(), if gain.mean < 0.0 { "above" } else { "below" });
-            let [a, b] = [learned, plain].map(|e| e.method.factor().unwrap_or(f64::NAN));
-            Some(format!(
-                "{} at its best factor, {a}, is {of:.1}{error} % {way} {} at its best, {b}",
-                learned.method.name(),
-                plain.method.name()
-            ))
+        let gain = |(window, terms): (usize, VaeTerms)| {
+            let (plain, of_plain) = best(&|m| matches!(m, CycledMethod::Static { window: w, .. } if w == window))?;
+            let (learned, of_learned) =
+                best(&|m| matches!(m, CycledMethod::Learned { window: w, terms: t, .. } if (w, t) == (window, terms)))?;
+            let percent = (1.0 - &of_learned / &of_plain).mapv(|share| 100.0 * share);
+            Some(Gain {
+                plain: plain.method,
+                learned: learned.method,
+                seconds: [plain.seconds, learned.seconds],
+                rmse: [Estimate::new(&of_plain.to_vec())?, Estimate::new(&of_learned.to_vec())?],
+                percent: Estimate::new(&percent.to_vec())?,
+            })
         };
-        windows.into_iter().filter_map(gain).collect()
+        let of = |e: &CycledErrors| match e.method {
+            CycledMethod::Learned { window, terms, .. } => Some((window, terms)),
+            _ => None,
+        };
+        let mut all: Vec<_> = self.methods.iter().filter_map(of).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter().filter_map(gain).collect()
+    }
+}
+
+/// What a learned distribution of errors gains in one window.
+#[derive(Clone, Copy, Debug)]
+pub struct Gain {
+    /// 3DVar or 4DVar at its best factor.
+    pub plain: CycledMethod,
+    /// VAE-Var at its best.
+    pub learned: CycledMethod,
+    /// RMSE of the analysis, of both.
+    pub rmse: [Estimate; 2],
+    /// By how many per cent of it VAE-Var's is lower, seed by seed.
+    pub percent: Estimate,
+    /// Wall time of one analysis, of both.
+    pub seconds: [f64; 2],
+}
+
+impl fmt::Display for Gain {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let error = self.percent.standard_error.map_or(String::new(), |e| format!(" ± {e:.1}"));
+        let (of, way) = (self.percent.mean.abs(), if self.percent.mean < 0.0 { "above" } else { "below" });
+        let [a, b] = [self.learned, self.plain].map(|m| m.factor().unwrap_or(f64::NAN));
+        write!(
+            f,
+            "{} at its best factor, {a}, is {of:.1}{error} % {way} {} at its best, {b}",
+            self.learned.name(),
+            self.plain.name()
+        )
     }
 }
 

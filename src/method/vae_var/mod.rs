@@ -65,7 +65,7 @@ pub struct VaeSettings {
     /// Sites on either side that a convolution sees in each hidden layer. Default: 2
     #[arg(long, value_name = "SITES")]
     pub vae_radius: usize,
-    /// Width of the hidden layers, of a convolution at each site. Default: 64, of a convolution 16
+    /// Width of the hidden layers, of a convolution at each site. Default: 64, of a convolution 8
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vae_width: Option<usize>,

@@ -82,7 +82,7 @@ impl VaeSettings {
         let (hidden, activation, gain) = (self.vae_hidden, Activation::Softplus, 0.0);
         match architecture {
             Architecture::Convolution => {
-                let (width, radius, residual) = (self.vae_width.unwrap_or(16), self.vae_radius, false);
+                let (width, radius, residual) = (self.vae_width.unwrap_or(8), self.vae_radius, false);
                 Layers::Convolution(Convolution { inputs, width, hidden, outputs, radius, residual, activation, gain })
             }
             Architecture::Dense => {
