@@ -4,7 +4,7 @@
 
 use std::f64::consts::SQRT_2;
 use std::io::Write;
-use vi4dvar::experiment::{CyclePreset, CycleSettings, ErrorQuality, ErrorSource, VaeTerms};
+use vi4dvar::experiment::{CyclePreset, CycleSettings, ErrorSource, VaeTerms};
 use vi4dvar::neural::TrainingSettings;
 use vi4dvar::{Backend, Engine, EngineSettings, Error, PointFunction, Result, Silent, VaeSettings};
 
@@ -55,20 +55,14 @@ fn cases(preset: &str) -> Result<Vec<Case>> {
 
 fn run(case: &Case, engine: &Engine) -> Result<String> {
     let Case { name, settings, source } = case;
-    let mut vaes = Vec::new();
-    let mut qualities = Vec::new();
-    for window in 0..settings.windows.len() {
-        let errors = settings.background_errors(window, engine, &mut Silent)?.of(*source).to_owned();
-        let training = TrainingSettings::default();
-        let vae = VaeSettings::default().train(errors.view(), settings.model, &training, settings.seed, &mut Silent)?;
-        let held_out = errors.nrows() - training.held_out_of(errors.nrows())?;
-        qualities.push(ErrorQuality::new(&vae, errors.slice(ndarray::s![held_out.., ..]), settings.seed)?);
-        vaes.push(vae);
-    }
+    let (network, training) = (VaeSettings::default(), TrainingSettings::default());
+    let learn = |k| settings.learn_errors(k, *source, &network, &training, engine, &mut Silent);
+    let learned = (0..settings.windows.len()).map(learn).collect::<Result<Vec<_>>>()?;
+    let vaes: Vec<_> = learned.iter().map(|own| own.vae.clone()).collect();
     let cycles = settings.run_learned(&[1, 2, 3, 4, 5], &vaes, engine, &mut Silent)?;
     let row = |gain: &vi4dvar::experiment::Gain| {
-        let window = gain.plain.window();
-        let quality = &qualities[settings.windows.iter().position(|w| *w == window).unwrap_or(0)];
+        let own = learned.iter().find(|own| own.window == gain.plain.window());
+        let quality = own.and_then(|own| own.quality).expect("an autoencoder for each window");
         let [plain, learned] = gain.rmse.map(|e| format!("{:.3} ± {:.3}", e.mean, e.standard_error.unwrap_or(0.0)));
         let [a, b] = [gain.plain, gain.learned].map(|m| m.factor().unwrap_or(f64::NAN));
         let percent = format!("{:.1} ± {:.1}", gain.percent.mean, gain.percent.standard_error.unwrap_or(0.0));

@@ -77,6 +77,8 @@ pub enum Stream {
     Latent = 29,
     /// The seeds of simulated windows on which a network is trained: [`derived_seed`].
     Windows = 30,
+    /// The seeds of the experiments whose background errors are learned: [`derived_seed`].
+    BackgroundErrors = 31,
 }
 
 /// Ten rounds of Philox4x32.

@@ -1,11 +1,11 @@
 //! `vi4dvar cycle`: assimilation in many windows, one after the other, with its scores, errors by cycle and figures.
 
 use super::config::{self, Given};
-use super::learned::{Learned, LearnedOptions};
+use super::learned::{self, LearnedOptions};
 use super::options::{HardwareOptions, RunOptions};
 use super::progress::Bar;
 use super::twin::seeds;
-use super::{output, preset_line, print};
+use super::{cycle_preset, output, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -59,20 +59,10 @@ pub(super) fn flags(command: Command) -> Command {
 
 pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
-    let name = given.text("preset").map(String::as_str);
-    if name == Some("list") {
-        let lines: Vec<_> = CyclePreset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
-        return print(&lines.concat());
-    }
-    let of_model = || CyclePreset::all().into_iter().find(|p| Some(p.settings.model) == given.model());
-    let preset = match name {
-        Some(name) => CyclePreset::from_name(name)?,
-        None => of_model().map_or_else(|| CyclePreset::from_name("sakov2008"), Ok)?,
-    };
-    let model = given.model().unwrap_or(preset.settings.model);
+    let Some(preset) = cycle_preset(&given, CyclePreset::from_name("sakov2008")?)? else { return Ok(()) };
     let mut options = given.over(Options {
         repeat: 10,
-        settings: preset.settings.with_model(model),
+        settings: preset.settings,
         learned: LearnedOptions::default(),
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(format!("cycle-{}", preset.name)) },
@@ -105,9 +95,10 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let attributes = output::attributes("cycle", &resolved, Some(&engine));
     // What took longest is kept, whatever comes next.
     for own in &learned {
-        own.write(out, &attributes, settings.seed, force)?;
+        learned::write(own, out, &attributes, settings.seed, force)?;
     }
-    let vaes: Vec<_> = learned.iter().map(|own| own.vae.clone()).collect();
+    let mut vaes = options.learned.read()?;
+    vaes.extend(learned.iter().map(|own| own.vae.clone()));
     let cycles = settings.run_learned(&seeds, &vaes, &engine, &mut bar)?;
     drop(bar);
 
@@ -128,7 +119,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let text = "windows overlap: what one learns of the model's errors the next one does not know (see --shift)";
         notes.push(text.into());
     }
-    let training: String = learned.iter().map(Learned::summary).collect();
+    let training: String = learned.iter().map(learned::summary).collect();
     let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     print(&format!(
         "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, seeds \

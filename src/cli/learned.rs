@@ -2,17 +2,14 @@
 
 use super::progress::Bar;
 use clap::Args;
-use ndarray::{Array2, Axis, s};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 use vi4dvar::engine::Engine;
 use vi4dvar::error::{Error, Result};
-use vi4dvar::experiment::{CycleSettings, CycledKind, ErrorQuality, ErrorSource};
+use vi4dvar::experiment::{CycleSettings, CycledKind, ErrorSource, LearnedErrors};
 use vi4dvar::method::{Vae, VaeSettings};
 use vi4dvar::neural::TrainingSettings;
 use vi4dvar::output::{Attributes, error_figure, latent_figure, loss_figure, write_bytes, write_text};
-use vi4dvar::problem::CovarianceFactor;
 
 /// What is learned of background errors, and how.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
@@ -43,27 +40,15 @@ impl Default for LearnedOptions {
     }
 }
 
-/// What is known of the background errors of one window.
-pub(super) struct Learned {
-    pub vae: Vae,
-    /// What it was trained with, where it was trained here.
-    training: Option<Training>,
-}
-
-struct Training {
-    window: usize,
-    errors: Array2<f64>,
-    quality: ErrorQuality,
-    /// Of collecting and of training.
-    seconds: [f64; 2],
-}
-
 impl LearnedOptions {
     /// Refuses what cannot work, before anything is computed.
     pub(super) fn check(&self, settings: &CycleSettings) -> Result<()> {
-        if self.is_trained(settings) {
+        if self.errors.is_some() || self.is_trained(settings) {
             self.network.check(settings.model, settings.sites)?;
             self.training.check()?;
+        }
+        if self.is_trained(settings) {
+            VaeSettings::check_build()?;
         }
         if !self.vae.is_empty() && self.vae.len() != settings.windows.len() {
             let expected = format!("{} files, one for each window", settings.windows.len());
@@ -89,91 +74,77 @@ impl LearnedOptions {
         windows.iter().flat_map(of).collect()
     }
 
-    /// One for each window; none where B is of climatology.
-    pub(super) fn learn(&self, settings: &CycleSettings, engine: &Engine, bar: &mut Bar) -> Result<Vec<Learned>> {
-        if !self.vae.is_empty() {
-            return self.vae.iter().map(|path| Ok(Learned { vae: Vae::read(path)?, training: None })).collect();
-        }
-        let is_trained = self.is_trained(settings);
-        if self.errors.is_none() && !is_trained {
+    /// Collects and learns, one for each window; none where B is of climatology, or where it is known from files.
+    pub(super) fn learn(&self, settings: &CycleSettings, engine: &Engine, bar: &mut Bar) -> Result<Vec<LearnedErrors>> {
+        if !self.vae.is_empty() || (self.errors.is_none() && !self.is_trained(settings)) {
             return Ok(Vec::new());
         }
-        let one = |(k, window): (usize, &usize)| {
-            let source = self.errors.unwrap_or_default();
-            if !is_trained {
-                let errors = settings.background_errors(k, engine, bar)?;
-                let errors = errors.of(source);
-                let mean = errors.mean_axis(Axis(0)).expect("errors were collected");
-                let departures = errors - &mean;
-                let covariance = departures.t().dot(&departures) / (errors.nrows() - 1).max(1) as f64;
-                return Ok(Learned { vae: Vae::gaussian(mean, &CovarianceFactor::new(covariance)?)?, training: None });
-            }
-            let clock = Instant::now();
-            let errors = settings.background_errors(k, engine, bar)?.of(source).to_owned();
-            let collecting = clock.elapsed().as_secs_f64();
-            let clock = Instant::now();
-            let vae = self.network.train(errors.view(), settings.model, &self.training, settings.seed, bar)?;
-            let seconds = [collecting, clock.elapsed().as_secs_f64()];
-            let first = errors.nrows() - self.training.held_out_of(errors.nrows())?;
-            let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), settings.seed)?;
-            Ok(Learned { vae, training: Some(Training { window: *window, errors, quality, seconds }) })
-        };
-        settings.windows.iter().enumerate().map(one).collect()
+        let source = self.errors.unwrap_or_default();
+        let one = |k: usize| settings.learn_errors(k, source, &self.network, &self.training, engine, bar);
+        (0..settings.windows.len()).map(one).collect()
+    }
+
+    /// The distributions that were learned before.
+    pub(super) fn read(&self) -> Result<Vec<Vae>> {
+        self.vae.iter().map(Vae::read).collect()
     }
 }
 
-impl Learned {
-    /// Writes what was trained here: the distribution, how good it is, and its figures.
-    pub(super) fn write(&self, out: &Path, attributes: &Attributes, seed: u64, force: bool) -> Result<()> {
-        let Some(Training { window, errors, quality, seconds }) = &self.training else { return Ok(()) };
-        let (vae, base) = (&self.vae, base(*window));
-        vae.write(out.join(format!("{base}.nc")), attributes, force)?;
-        let history = &vae.history;
-        let report = serde_json::json!({
-            "window": window,
-            "latents": vae.latents(),
-            "epochs": history.held_out.len(),
-            "held_out_loss": history.held_out.get(history.best),
-            "quality": quality,
-            "seconds_of_collecting": seconds[0],
-            "seconds_of_training": seconds[1],
-        });
-        write_text(out.join(format!("{base}.json")), &format!("{report:#}\n"), force)?;
-        let figures = [error_figure(vae, errors.view(), seed), latent_figure(vae), loss_figure(history, "loss")];
-        for (name, figure) in FIGURES.iter().zip(figures) {
-            let Some(figure) = figure else { continue };
-            write_text(out.join(format!("{base}-{name}.svg")), &figure.svg, force)?;
-            write_bytes(out.join(format!("{base}-{name}.png")), &figure.png, force)?;
-        }
-        Ok(())
+/// Writes what was trained: the distribution, how good it is, and its figures. Nothing of a mere Gaussian.
+pub(super) fn write(
+    learned: &LearnedErrors,
+    out: &Path,
+    attributes: &Attributes,
+    seed: u64,
+    force: bool,
+) -> Result<()> {
+    let LearnedErrors { window, vae, errors, quality, .. } = learned;
+    let Some(quality) = quality else { return Ok(()) };
+    let base = base(*window);
+    vae.write(out.join(format!("{base}.nc")), attributes, force)?;
+    let history = &vae.history;
+    let report = serde_json::json!({
+        "window": window,
+        "latents": vae.latents(),
+        "epochs": history.held_out.len(),
+        "held_out_loss": history.held_out.get(history.best),
+        "quality": quality,
+    });
+    write_text(out.join(format!("{base}.json")), &format!("{report:#}\n"), force)?;
+    let figures = [error_figure(vae, errors.view(), seed), latent_figure(vae), loss_figure(history, "loss")];
+    for (name, figure) in FIGURES.iter().zip(figures) {
+        let Some(figure) = figure else { continue };
+        write_text(out.join(format!("{base}-{name}.svg")), &figure.svg, force)?;
+        write_bytes(out.join(format!("{base}-{name}.png")), &figure.png, force)?;
     }
+    Ok(())
+}
 
-    /// What a person should know of the training; nothing where there was none.
-    pub(super) fn summary(&self) -> String {
-        let Some(Training { window, quality, seconds, .. }) = &self.training else { return String::new() };
-        let (vae, history) = (&self.vae, &self.vae.history);
-        let ending = if history.stopped_early { "stopped early" } else { "done" };
-        let lost =
-            quality.lost_variance.map_or(String::new(), |l| format!("{:.1} % of their variance lost, ", 100.0 * l));
-        let normality = quality
-            .normality
-            .map_or(String::new(), |m| format!("kurtosis {:.2} of a Gaussian's (p {:.3}), ", m.kurtosis, m.kurtosis_p));
-        format!(
-            "{}: {ending} after {} epochs, {:.0} s of cycles and {:.0} s of training, {} of {} latents alive\n\
-             {:10}errors held out: {lost}{normality}energy distance {:.4} (p {:.3}), of a Gaussian {:.4} (p {:.3})\n",
-            base(*window),
-            history.held_out.len(),
-            seconds[0],
-            seconds[1],
-            vae.latents(),
-            vae.latent_kl.len(),
-            "",
-            quality.learned.distance,
-            quality.learned.p,
-            quality.gaussian.distance,
-            quality.gaussian.p,
-        )
-    }
+/// What a person should know of a training; nothing where there was none.
+pub(super) fn summary(learned: &LearnedErrors) -> String {
+    let LearnedErrors { window, vae, quality, seconds, .. } = learned;
+    let Some(quality) = quality else { return String::new() };
+    let history = &vae.history;
+    let ending = if history.stopped_early { "stopped early" } else { "done" };
+    let lost = quality.lost_variance.map_or(String::new(), |l| format!("{:.1} % of their variance lost, ", 100.0 * l));
+    let normality = quality
+        .normality
+        .map_or(String::new(), |m| format!("kurtosis {:.2} of a Gaussian's (p {:.3}), ", m.kurtosis, m.kurtosis_p));
+    format!(
+        "{}: {ending} after {} epochs, {:.0} s of cycles and {:.0} s of training, {} of {} latents alive\n\
+         {:10}errors held out: {lost}{normality}energy distance {:.4} (p {:.3}), of a Gaussian {:.4} (p {:.3})\n",
+        base(*window),
+        history.held_out.len(),
+        seconds[0],
+        seconds[1],
+        vae.latents(),
+        vae.latent_kl.len(),
+        "",
+        quality.learned.distance,
+        quality.learned.p,
+        quality.gaussian.distance,
+        quality.gaussian.p,
+    )
 }
 
 /// The figures of a training.

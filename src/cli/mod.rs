@@ -20,7 +20,7 @@ mod validate;
 use clap::{ArgMatches, Command};
 use std::io::Write;
 use vi4dvar::error::{Error, Result};
-use vi4dvar::experiment::Preset;
+use vi4dvar::experiment::{CyclePreset, CycledKind, Preset};
 
 /// A subcommand: its name, what it does in one line, its flags, and what runs it.
 struct Subcommand {
@@ -57,7 +57,7 @@ const SUBCOMMANDS: [Subcommand; 11] = [
     },
     Subcommand {
         name: "train",
-        about: "Train a network on simulated windows and write its weights",
+        about: "Train a network, on simulated windows or on background errors, and write its weights",
         flags: train::flags,
         run: train::run,
     },
@@ -163,6 +163,30 @@ fn preset(given: &config::Given, default: Preset) -> Result<Option<Preset>> {
     };
     let twin = preset.twin.clone().with_model(model.unwrap_or(preset.twin.model)).completed();
     Ok(Some(Preset { twin, ..preset }))
+}
+
+/// The same of cycles: of another model the first preset that does, or does not, learn like the default.
+fn cycle_preset(given: &config::Given, default: CyclePreset) -> Result<Option<CyclePreset>> {
+    let model = given.model();
+    let preset = match given.text("preset").map(String::as_str) {
+        None => {
+            let learns = |p: &CyclePreset| p.settings.methods.contains(&CycledKind::VaeVar);
+            let of_model = |p: &CyclePreset| Some(p.settings.model) == model;
+            if model.is_none() || of_model(&default) {
+                default
+            } else {
+                let fits = |p: &CyclePreset| of_model(p) && learns(p) == learns(&default);
+                CyclePreset::all().into_iter().find(fits).unwrap_or(default)
+            }
+        }
+        Some("list") => {
+            let lines: Vec<_> = CyclePreset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
+            return print(&lines.concat()).map(|()| None);
+        }
+        Some(name) => CyclePreset::from_name(name)?,
+    };
+    let settings = preset.settings.clone().with_model(model.unwrap_or(preset.settings.model));
+    Ok(Some(CyclePreset { settings, ..preset }))
 }
 
 /// A preset in a list of them.

@@ -1,4 +1,4 @@
-//! `vi4dvar train`: train a network on simulated windows and write its weights.
+//! `vi4dvar train`: train a recognition network on simulated windows, or an autoencoder on the background errors of a cycle.
 
 use clap::{ArgMatches, Command};
 use vi4dvar::error::Result;
@@ -146,10 +146,10 @@ mod amortized {
 /// `vi4dvar train vae`.
 mod vae {
     use crate::cli::config::{self, Given};
-    use crate::cli::learned::{Learned, LearnedOptions};
+    use crate::cli::learned::{self, LearnedOptions};
     use crate::cli::options::{HardwareOptions, RunOptions};
     use crate::cli::progress::Bar;
-    use crate::cli::{output, preset_line, print};
+    use crate::cli::{cycle_preset, output, print};
     use clap::{ArgMatches, Args, Command};
     use serde::Serialize;
     use std::path::PathBuf;
@@ -179,7 +179,8 @@ mod vae {
 
     #[derive(Args)]
     struct Output {
-        /// The settings of the cycle to start from; `list` shows them all. Default: vae-var-l63
+        /// The settings of the cycle to start from; `list` shows them all. Default: vae-var-l63, or vae-var-l96 for
+        /// --model lorenz96
         #[arg(long, value_name = "NAME")]
         preset: Option<String>,
         /// The directory to write to: vae-3dvar.nc or vae-4dvar-WINDOW.nc, how good each is, and figures. Default: out/vae
@@ -193,15 +194,9 @@ mod vae {
 
     pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         let given = Given::new::<Options>(flags)?;
-        let name = given.text("preset").map_or("vae-var-l63", String::as_str);
-        if name == "list" {
-            let lines: Vec<_> = CyclePreset::all().iter().map(|p| preset_line(p.name, p.about)).collect();
-            return print(&lines.concat());
-        }
-        let preset = CyclePreset::from_name(name)?;
-        let model = given.model().unwrap_or(preset.settings.model);
+        let Some(preset) = cycle_preset(&given, CyclePreset::from_name("vae-var-l63")?)? else { return Ok(()) };
         let mut options = given.over(Options {
-            settings: preset.settings.with_model(model),
+            settings: preset.settings,
             learned: LearnedOptions::default(),
             hardware: HardwareOptions::default(),
             output: Output { preset: None, out: "out/vae".into() },
@@ -211,11 +206,11 @@ mod vae {
             let help = "leave --vae out, or use it with `vi4dvar cycle`";
             return Err(Error::invalid("vae", "nothing that is trained already", "a file", help));
         }
-        options.settings.methods = vec![CycledKind::VaeVar];
-        let Options { settings, learned, output: Output { out, .. }, run, .. } = &options;
+        options.settings = CycleSettings { methods: vec![CycledKind::VaeVar], ..options.settings.completed() };
+        let Options { settings, learned: from, output: Output { out, .. }, run, .. } = &options;
         settings.check()?;
-        learned.check(settings)?;
-        let files = learned.files(settings, out);
+        from.check(settings)?;
+        let files = from.files(settings, out);
         let check = || files.iter().try_for_each(|target| check_writable(target, run.force));
         if out.exists() {
             check()?;
@@ -225,13 +220,13 @@ mod vae {
         new.create(out)?;
         check()?;
         let mut bar = Bar::new(run.quiet);
-        let all = learned.learn(settings, &engine, &mut bar)?;
+        let all = from.learn(settings, &engine, &mut bar)?;
         drop(bar);
         let attributes = output::attributes("train vae", &config::resolved("train vae", &options), Some(&engine));
         for own in &all {
-            own.write(out, &attributes, settings.seed, run.force)?;
+            learned::write(own, out, &attributes, settings.seed, run.force)?;
         }
-        let text: String = all.iter().map(Learned::summary).collect();
+        let text: String = all.iter().map(learned::summary).collect();
         print(&format!("{text}on {}\n{}\n", engine.hardware(), out.display()))
     }
 }

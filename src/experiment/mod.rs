@@ -21,7 +21,7 @@ mod vae_var_l96;
 
 pub use cycle::{
     BackgroundErrors, CycleSettings, CycledErrors, CycledKind, CycledMethod, CycledParameter, CycledScores, Cycles,
-    ErrorQuality, ErrorSource, Gain, VaeTerms,
+    ErrorQuality, ErrorSource, Gain, LearnedErrors, VaeTerms,
 };
 pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};

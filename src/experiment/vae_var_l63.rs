@@ -13,7 +13,7 @@ pub(super) fn preset() -> CyclePreset {
         settings: CycleSettings {
             methods: vec![CycledKind::FourDVar, CycledKind::VaeVar],
             windows: vec![0, 1],
-            factors: vec![0.25, 0.5, 1.0, 2.0],
+            factors: vec![0.15, 0.25, 0.5, 1.0, 2.0],
             error_factors: vec![0.1],
             cycles: 300,
             burn_in: 60,

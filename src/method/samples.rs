@@ -1,4 +1,4 @@
-//! Samples of a posterior: the normals they are made of, and their mean and spread without the diverged ones.
+//! Samples of a posterior: their mean and spread without the diverged ones.
 
 use crate::engine::DIVERGED;
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
 //! RK4 steps of a model on a ring of sites whose tendency reads two neighbours behind and one ahead: two stages to a
-//! pass over the sites, with the values between them in registers.
+//! pass over the sites, or from ten sites on all four, with the values between them in registers.
 //!
 //! A pass of one stage alone waits for memory: it loads and stores three numbers for five operations. The second stage
 //! follows the first as close as its neighbours allow, and closes the ring at the end from the first three values. Four

@@ -2,16 +2,18 @@
 
 use super::set::CycledSet;
 use super::truth::Truth;
-use super::{CycleSettings, CycledMethod, in_cycle};
+use super::{CycleSettings, CycledKind, CycledMethod, in_cycle};
 use crate::diagnostics::{EnergyTest, Mardia, energy_test, mardia, thinned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{Observer, Progress, Vae};
+use crate::method::{Observer, Progress, Vae, VaeSettings};
+use crate::neural::TrainingSettings;
 use crate::problem::CovarianceFactor;
 use crate::random::{Stream, derived_seed};
-use ndarray::{Array2, ArrayView2, Axis, concatenate};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// What stands for a background error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -86,7 +88,52 @@ impl ErrorQuality {
 /// Errors that tests of all pairs take.
 const MOST_TESTED: usize = 1000;
 
+/// What was learned of the background errors of one window.
+#[derive(Clone, Debug)]
+pub struct LearnedErrors {
+    /// Intervals; 0 is 3DVar.
+    pub window: usize,
+    /// Their distribution.
+    pub vae: Vae,
+    /// What it was learned from: `[errors, sites]`.
+    pub errors: Array2<f64>,
+    /// How good it is, by the errors that were held out; none of a mere Gaussian.
+    pub quality: Option<ErrorQuality>,
+    /// Wall time of collecting and of learning. Kept out of result files.
+    pub seconds: [f64; 2],
+}
+
 impl CycleSettings {
+    /// Collects the background errors of window number `k` of the settings and trains an autoencoder on them, or takes the
+    /// Gaussian that it would start from, where no cycle is VAE-Var.
+    ///
+    /// # Errors
+    /// As [`Self::background_errors`] and [`VaeSettings::train`].
+    pub fn learn_errors(
+        &self,
+        k: usize,
+        source: ErrorSource,
+        network: &VaeSettings,
+        training: &TrainingSettings,
+        engine: &Engine,
+        observer: &mut dyn Observer,
+    ) -> Result<LearnedErrors> {
+        let clock = Instant::now();
+        let errors = self.background_errors(k, engine, observer)?.of(source).to_owned();
+        let collecting = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        let (vae, quality) = if self.methods.contains(&CycledKind::VaeVar) {
+            let vae = network.train(errors.view(), self.model, training, self.seed, observer)?;
+            let first = errors.nrows() - training.held_out_of(errors.nrows())?;
+            let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), self.seed)?;
+            (vae, Some(quality))
+        } else {
+            (network.gaussian(errors.view(), self.model, training)?, None)
+        };
+        let seconds = [collecting, clock.elapsed().as_secs_f64()];
+        Ok(LearnedErrors { window: self.windows[k], vae, errors, quality, seconds })
+    }
+
     /// Cycles 4DVar with window number `k` of the settings, `error_experiments` side by side, and collects the errors of its
     /// backgrounds after the burn-in, `error_samples` in all. Their truths have nothing to do with those of [`Self::run`].
     ///
@@ -101,7 +148,7 @@ impl CycleSettings {
         self.check()?;
         let experiments = self.error_experiments.min(self.error_samples);
         self.check_size(experiments)?;
-        let seed = |k: usize| derived_seed(self.seed, Stream::Training, k as u64);
+        let seed = |k: usize| derived_seed(self.seed, Stream::BackgroundErrors, k as u64);
         let seeds: Vec<u64> = (0..experiments).map(seed).collect();
         let factor = self.error_factors[if self.error_factors.len() == 1 { 0 } else { k }];
         let window = self.windows[k];

@@ -19,7 +19,7 @@ mod set;
 mod settings;
 mod truth;
 
-pub use errors::{BackgroundErrors, ErrorQuality, ErrorSource};
+pub use errors::{BackgroundErrors, ErrorQuality, ErrorSource, LearnedErrors};
 pub use settings::CycleSettings;
 
 use crate::diagnostics::Estimate;

@@ -2,13 +2,14 @@
 
 use super::truth::Truth;
 use super::{CycleSettings, CycledErrors, CycledKind, CycledMethod, VaeTerms};
+use crate::diagnostics::covariance;
 use crate::diagnostics::rmse;
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
 use crate::method::{EnsembleSettings, FourDVarSettings, PosteriorMembers, Silent, Vae, VaeVarSettings, ViSettings};
 use crate::problem::{Background, CovarianceFactor, ErrorCovariance, ModelError, Problem};
 use crate::random::{Stream, derived_seed};
-use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Array3, ArrayView1, Axis, concatenate, s};
 use std::time::Instant;
 
 /// What keeps a carried covariance positive definite: this share of its mean variance on the diagonal.
@@ -287,13 +288,6 @@ impl<'a> CycledSet<'a> {
         background.error = ErrorCovariance::Full(factors);
         Ok(())
     }
-}
-
-/// Sample covariance over rows `[members, sites]`.
-fn covariance(members: ArrayView2<f64>) -> Array2<f64> {
-    let mean = members.mean_axis(Axis(0)).expect("at least two members");
-    let departures = &members - &mean;
-    departures.t().dot(&departures) / (members.nrows() - 1) as f64
 }
 
 /// RMSE over sites.

@@ -10,13 +10,13 @@
 //! reconstruction, that of a Gaussian with the covariance J J' + s^2 I (derived), which serves any number of latents. Over a
 //! window this is VAE-4DVar, at a single time VAE-3DVar; an affine decoder D(z) = L z makes it 4DVAR with B = L L'.
 
-mod decoder;
+mod network;
 mod file;
 #[cfg(feature = "neural")]
 mod training;
 mod vae;
 
-pub use decoder::{Evaluated, Network};
+pub use network::{Evaluated, Network};
 use vae::CostTerms;
 pub(super) use vae::Increment;
 pub use vae::{DEAD, Vae};
@@ -28,17 +28,16 @@ use super::laplace;
 use super::samples::Samples;
 use super::transform::Transform;
 use super::{Analysis, FourDVarSettings, Observer, Record, ViSettings};
+use crate::diagnostics::covariance;
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::neural::Architecture;
-#[cfg(not(feature = "neural"))]
-use crate::neural::TrainingSettings;
+use crate::neural::{Architecture, TrainingSettings};
 use crate::posterior::Family;
-use crate::problem::Problem;
+use crate::problem::{CovarianceFactor, Problem, check_finite};
 use crate::random::{Stream, standard_normals};
 use nalgebra::{Cholesky, DMatrix, DVector};
-use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -129,14 +128,61 @@ impl VaeSettings {
                 return refuse("latents", format!("{sites}, one at each site of a convolution"), latents.to_string());
             }
         }
+        if !(self.reconstruction_std > 0.0 && self.reconstruction_std <= 0.9) {
+            let found = self.reconstruction_std.to_string();
+            return Err(Error::invalid("reconstruction-std", "a number above 0, at most 0.9", found, "0.2 is a start"));
+        }
+        Ok(())
+    }
+
+    /// The Gaussian of background errors, with the mean and the covariance that training on them would find: of the first
+    /// errors, those that are not held out, and on a ring of equal sites of all its turns.
+    ///
+    /// # Errors
+    /// Too few errors, errors that are not finite or do not vary.
+    pub fn gaussian(&self, errors: ArrayView2<f64>, model: Model, training: &TrainingSettings) -> Result<Vae> {
+        let (mean, covariance) = self.moments(errors, model, training)?;
+        Vae::gaussian(mean, &CovarianceFactor::new(covariance)?)
+    }
+
+    /// Mean and covariance of the errors that are not held out: `[sites]`, `[sites, sites]`.
+    fn moments(
+        &self,
+        errors: ArrayView2<f64>,
+        model: Model,
+        training: &TrainingSettings,
+    ) -> Result<(Array1<f64>, Array2<f64>)> {
+        let (count, sites) = errors.dim();
+        check_finite("background errors", errors.iter())?;
+        if count < 2 * sites {
+            let expected = format!("at least {}, twice as many as sites", 2 * sites);
+            return Err(Error::invalid("background errors", expected, count.to_string(), "cycle for longer"));
+        }
+        let known = errors.slice(s![..count - training.held_out_of(count)?, ..]);
+        let covariance = covariance(known);
+        let mean = known.mean_axis(Axis(0)).expect("errors to train with");
+        if self.architecture(model) == Architecture::Dense {
+            return Ok((mean, covariance));
+        }
+        // Errors are alike at all sites: the mean over the turns of the ring, about one mean for all.
+        let level = mean.mean().expect("sites");
+        let around = &mean - level;
+        let product = |i: usize, j: usize| covariance[[i, j]] + around[i] * around[j];
+        let apart: Vec<f64> =
+            (0..sites).map(|d| (0..sites).map(|i| product(i, (i + d) % sites)).sum::<f64>() / sites as f64).collect();
+        let alike = Array2::from_shape_fn((sites, sites), |(i, j)| apart[(sites + j - i) % sites]);
+        Ok((Array1::from_elem(sites, level), alike))
+    }
+
+    /// Refuses a build that cannot train.
+    ///
+    /// # Errors
+    /// One without networks.
+    pub fn check_build() -> Result<()> {
         if !cfg!(feature = "neural") {
             let (expected, found) = ("a build with networks", "one without");
             let help = "build with --features neural, or give a file that was trained elsewhere";
             return Err(Error::invalid("training of an autoencoder", expected, found, help));
-        }
-        if !(self.reconstruction_std > 0.0 && self.reconstruction_std <= 0.9) {
-            let found = self.reconstruction_std.to_string();
-            return Err(Error::invalid("reconstruction-std", "a number above 0, at most 0.9", found, "0.2 is a start"));
         }
         Ok(())
     }
@@ -150,13 +196,14 @@ impl VaeSettings {
     /// Always, in this one.
     pub fn train(
         &self,
-        errors: ndarray::ArrayView2<f64>,
+        errors: ArrayView2<f64>,
         model: Model,
         _: &TrainingSettings,
         _: u64,
         _: &mut dyn Observer,
     ) -> Result<Vae> {
-        self.check(model, errors.ncols()).map(|()| unreachable!("refused"))
+        self.check(model, errors.ncols())?;
+        Self::check_build().map(|()| unreachable!("refused"))
     }
 }
 

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::method::{Observer, watch_training};
 use crate::model::Model;
 use crate::neural::{self, Activation, Architecture, Convolution, Dense, Layers, Learner, Matrix, TrainingSettings};
-use crate::problem::check_finite;
 use crate::random::{Stream, standard_normals};
 use burn_tensor::{Device, Tensor};
 use nalgebra::{DMatrix, SymmetricEigen};
@@ -35,22 +34,9 @@ impl VaeSettings {
         let (count, sites) = errors.dim();
         self.check(model, sites)?;
         training.check()?;
-        check_finite("background errors", errors.iter())?;
-        if count < 2 * sites {
-            let expected = format!("at least {}, twice as many as sites", 2 * sites);
-            return Err(Error::invalid("background errors", expected, count.to_string(), "cycle for longer"));
-        }
-        let known = errors.slice(s![..count - training.held_out_of(count)?, ..]);
+        let (mean, covariance) = self.moments(errors, model, training)?;
         let architecture = self.architecture(model);
-        let mut mean = known.mean_axis(Axis(0)).expect("errors to train with");
-        if architecture == Architecture::Convolution {
-            mean = Array1::from_elem(sites, mean.mean().expect("sites"));
-        }
-        let departures = &known - &mean;
-        let mut covariance = departures.t().dot(&departures) / (known.nrows() - 1) as f64;
-        if architecture == Architecture::Convolution {
-            covariance = alike(&covariance);
-        }
+        let held_out = training.held_out_of(count)?;
         let (root, whitening) = roots(&covariance, architecture)?;
         let places = if architecture == Architecture::Convolution { sites } else { 1 };
         let latents = self.latents.unwrap_or(sites);
@@ -71,7 +57,7 @@ impl VaeSettings {
             neural::train(&mut learner, &mut theta, units, count, training, seed, watch)?
         };
         let (encoder, decoder) = learner.networks(&theta);
-        let judged = learner.whitened.slice(s![known.nrows().., ..]);
+        let judged = learner.whitened.slice(s![count - held_out.., ..]);
         let divergence = learner.divergence(&encoder, judged);
         let s = self.reconstruction_std;
         Vae::new(mean, covariance, root, Some(encoder), decoder, s, divergence, history)
@@ -91,14 +77,6 @@ impl VaeSettings {
             }
         }
     }
-}
-
-/// The mean of a covariance over turns of the ring.
-fn alike(covariance: &Array2<f64>) -> Array2<f64> {
-    let n = covariance.nrows();
-    let apart: Vec<f64> =
-        (0..n).map(|d| (0..n).map(|i| covariance[[i, (i + d) % n]]).sum::<f64>() / n as f64).collect();
-    Array2::from_shape_fn((n, n), |(i, j)| apart[(n + j - i) % n])
 }
 
 /// A root of a covariance, and what rows are multiplied by to be whitened by it. For a dense network its columns are the
@@ -334,7 +312,8 @@ mod tests {
     #[test]
     fn roots_are_roots() {
         let whole = ring_errors(500, 6);
-        let covariance = alike(&(whole.t().dot(&whole) / 500.0));
+        let settings = VaeSettings::default();
+        let (_, covariance) = settings.moments(whole.view(), Model::Lorenz96, &TrainingSettings::default()).unwrap();
         for architecture in [Architecture::Dense, Architecture::Convolution] {
             let (root, whitening) = roots(&covariance, architecture).unwrap();
             let near = |a: Array2<f64>, b: &Array2<f64>| (a - b).iter().all(|d| d.abs() < 1e-12);

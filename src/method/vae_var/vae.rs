@@ -33,6 +33,8 @@ pub struct Vae {
     /// The decoder of the latents that carry something, stretched by 1 / sqrt(1 - s^2): what the noise of the reconstruction
     /// would add to the variance of its errors.
     live: Network,
+    /// Which latents those are.
+    alive: Vec<usize>,
 }
 
 impl Vae {
@@ -97,7 +99,8 @@ impl Vae {
         }
         let live =
             decoder.select_channels(&alive).stretched((1.0 - reconstruction_std * reconstruction_std).sqrt().recip());
-        Ok(Self { mean, covariance, root, encoder, decoder, reconstruction_std, latent_kl, history, live })
+        let alive = (0..latents).filter(|k| alive.contains(&(k % channels))).collect();
+        Ok(Self { mean, covariance, root, encoder, decoder, reconstruction_std, latent_kl, history, live, alive })
     }
 
     /// The Gaussian N(mean, B) as an affine decoder without a ridge.
@@ -120,6 +123,11 @@ impl Vae {
     /// Latents that carry something: the length of z.
     pub fn latents(&self) -> usize {
         self.live.inputs()
+    }
+
+    /// Which of all latents those are.
+    pub fn alive(&self) -> &[usize] {
+        &self.alive
     }
 
     /// The decoder of those, to whitened errors.

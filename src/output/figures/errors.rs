@@ -120,18 +120,21 @@ fn dots(canvas: &mut Canvas, plot: &Plot, rows: ArrayView2<f64>, (i, j): (usize,
 
 /// The figure `latents`: what the error is along each of the latents that carry most.
 ///
-/// Nothing where no latent is alive.
+/// Nothing where no latent is alive. Of a convolution's latents, which do the same at every site, one is shown.
 pub fn latent_figure(vae: &Vae) -> Option<Figure> {
-    let alive: Vec<f64> = vae.latent_kl.iter().copied().filter(|kl| *kl >= crate::method::vae_var::DEAD).collect();
+    let carried = |k: &usize| vae.latent_kl[vae.alive()[*k]];
+    let places = vae.decoder.places;
     let mut order: Vec<usize> = (0..vae.latents()).collect();
-    order.sort_by(|a, b| alive[*b].total_cmp(&alive[*a]));
-    order.truncate(LATENTS);
+    let which = if places > 1 {
+        order.retain(|k| k * places / vae.latents() == places / 2);
+        "that of the middle site, and so at each".to_string()
+    } else {
+        order.sort_by(|a, b| carried(b).total_cmp(&carried(a)));
+        order.truncate(LATENTS);
+        format!("the {} of {} that carry most", order.len(), vae.latents())
+    };
     let title = "What each latent does";
-    let note = format!(
-        "The error that is decoded as one latent goes from -3 to 3, the others 0: the {} of {} that carry most.",
-        order.len(),
-        vae.latents()
-    );
+    let note = format!("The error that is decoded as one latent goes from -3 to 3, the others 0: {which}.");
     let (mut canvas, top) = titled(title, &note);
     let steps: Vec<f64> = (-3..=3).map(f64::from).collect();
     let color = |t: f64| if t == 0.0 { FAINT } else { Map::Signed.color(0.5 + t / 6.0 * 0.94) };
@@ -168,7 +171,7 @@ pub fn latent_figure(vae: &Vae) -> Option<Figure> {
             plot.line(&mut canvas, points, Pen::new(color(*t), 1.8));
         }
         plot.close(&mut canvas);
-        heading(&mut canvas, plot.frame, &format!("{:.2} nats", alive[*latent]), INK);
+        heading(&mut canvas, plot.frame, &format!("{:.2} nats", carried(latent)), INK);
     }
     canvas.height = grid.all(order.len().div_ceil(2)).bottom() + 44.0;
     let caption = "Lines at equal distances, symmetric about the middle one, are what a Gaussian would have.";
