@@ -101,7 +101,7 @@ fn a_low_rank_gains_on_a_mean_field_where_sites_are_correlated() {
         settings.network.architecture = Some(Architecture::Dense);
         let network = train(&windows, settings);
         let history = network.history().clone();
-        history.held_out[history.best]
+        history.lowest()
     };
     let (low_rank, mean_field) = (best(Recognized::LowRank), best(Recognized::MeanField));
     println!("-ELBO: low rank {low_rank:.3}, mean field {mean_field:.3}");

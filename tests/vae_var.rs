@@ -495,7 +495,13 @@ fn from_the_command_line() {
         ("train vae --preset vae-var-l96 --latents 7 --out w", "one at each site"),
         ("train vae --vae-architecture convolution --out w", "ring of equal sites"),
         ("train vae --preset vae-var-l96 --vae-radius 20 --out w", "vae-radius"),
-        ("train vae --vae t/vae-3dvar.nc --out w", "trained already"),
+        ("train vae --vae t/vae-3dvar.nc --out w", "that training uses"),
+        ("train vae --factors 2 --out w", "that training uses"),
+        ("train vae --error-samples 60 --out w", "held-out"),
+        (
+            "train vae --training-rate 1e30 --epochs 1 --error-samples 300 --error-experiments 20 --climatology 500 --windows 0 --burn-in 3 --backend cpu --out w",
+            "training-rate",
+        ),
     ] {
         let refused = run(line).code(2);
         let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();

@@ -48,6 +48,11 @@ impl Given {
         given(&self.flags) || self.file.as_ref().is_some_and(given)
     }
 
+    /// Whether the command line gives the flag of that name.
+    pub(super) fn has_flag(&self, name: &str) -> bool {
+        self.flags.value_source(&name.replace('-', "_")) == Some(ValueSource::CommandLine)
+    }
+
     /// `base` with the file laid over it, and the flags over that.
     pub(super) fn over<T: FromArgMatches>(self, mut base: T) -> T {
         for matches in self.file.iter().chain([&self.flags]) {
@@ -113,6 +118,22 @@ fn flag_value(value: &Value) -> Option<String> {
         }
         Value::Table(_) | Value::Datetime(_) => None,
     }
+}
+
+/// The command with the defaults that its help states replaced by those of `settings`, where they have the flag.
+pub(super) fn with_defaults(command: Command, settings: &impl Serialize) -> Command {
+    let table = Table::try_from(settings).expect("settings are plain numbers and names");
+    command.mut_args(|arg| {
+        let value = arg.get_long().and_then(|name| table.get(name)).and_then(flag_value);
+        let long = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string);
+        match (value, long.as_deref().and_then(|help| help.split_once("Default: "))) {
+            (Some(value), Some((what, _))) => {
+                let help = format!("{what}Default: {value}");
+                arg.help(help.clone()).long_help(help)
+            }
+            _ => arg,
+        }
+    })
 }
 
 /// The resolved settings as a configuration file that repeats the run.

@@ -50,6 +50,10 @@ impl LearnedOptions {
         if self.is_trained(settings) {
             VaeSettings::check_build()?;
         }
+        if !self.vae.is_empty() && self.errors.is_some() {
+            let help = "leave out --errors to use the files, or --vae to collect";
+            return Err(Error::invalid("errors", "none beside --vae, which knows them", "both", help));
+        }
         if !self.vae.is_empty() && self.vae.len() != settings.windows.len() {
             let expected = format!("{} files, one for each window", settings.windows.len());
             return Err(Error::invalid("vae", expected, self.vae.len().to_string(), "give as many as --windows"));
@@ -107,7 +111,8 @@ pub(super) fn write(
         "window": window,
         "latents": vae.latents(),
         "epochs": history.held_out.len(),
-        "held_out_loss": history.held_out.get(history.best),
+        "loss_before_training": history.before,
+        "held_out_loss": history.lowest(),
         "quality": quality,
     });
     write_text(out.join(format!("{base}.json")), &format!("{report:#}\n"), force)?;
@@ -125,16 +130,15 @@ pub(super) fn summary(learned: &LearnedErrors) -> String {
     let LearnedErrors { window, vae, quality, seconds, .. } = learned;
     let Some(quality) = quality else { return String::new() };
     let history = &vae.history;
-    let ending = if history.stopped_early { "stopped early" } else { "done" };
     let lost = quality.lost_variance.map_or(String::new(), |l| format!("{:.1} % of their variance lost, ", 100.0 * l));
     let normality = quality
         .normality
         .map_or(String::new(), |m| format!("kurtosis {:.2} of a Gaussian's (p {:.3}), ", m.kurtosis, m.kurtosis_p));
     format!(
-        "{}: {ending} after {} epochs, {:.0} s of cycles and {:.0} s of training, {} of {} latents alive\n\
+        "{}: {}, {:.0} s of cycles and {:.0} s of training, {} of {} latents alive\n\
          {:10}errors held out: {lost}{normality}energy distance {:.4} (p {:.3}), of a Gaussian {:.4} (p {:.3})\n",
         base(*window),
-        history.held_out.len(),
+        history.ending(),
         seconds[0],
         seconds[1],
         vae.latents(),

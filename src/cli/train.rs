@@ -4,10 +4,11 @@ use clap::{ArgMatches, Command};
 use vi4dvar::error::Result;
 
 pub(super) fn flags(command: Command) -> Command {
+    // Settings that are flattened into a command leave their own words there: what it is about comes last.
     let about = "A recognition network, which says at once what 4DVAR or VI iterate for";
-    let amortized = amortized::flags(Command::new("amortized").about(about));
+    let amortized = amortized::flags(Command::new("amortized")).about(about).long_about(about);
     let about = "Distributions of the background errors of a cycle, one for each window, for VAE-Var";
-    let vae = vae::flags(Command::new("vae").about(about));
+    let vae = vae::flags(Command::new("vae")).about(about).long_about(about);
     command.subcommand_required(true).subcommand(amortized).subcommand(vae)
 }
 
@@ -29,7 +30,6 @@ mod amortized {
     use vi4dvar::error::Result;
     use vi4dvar::experiment::{Preset, TwinSettings};
     use vi4dvar::method::AmortizedTraining;
-    use vi4dvar::neural::TrainingSettings;
 
     #[derive(Args, Serialize)]
     #[serde(rename_all = "kebab-case")]
@@ -62,26 +62,27 @@ mod amortized {
     }
 
     pub(super) fn flags(command: Command) -> Command {
-        // What other networks train with is not what this one does.
-        let TrainingSettings { epochs, training_rate, .. } = AmortizedTraining::default().training;
-        Options::augment_args_for_update(command)
-            .mut_arg("epochs", |a| a.help(format!("Passes over the training set at most. Default: {epochs}")))
-            .mut_arg("training_rate", |a| {
-                let what = "Adam's learning rate at the start, in deviations of the initial weights; it falls to 0 by a cosine";
-                a.help(format!("{what}. Default: {training_rate}"))
-            })
+        config::with_defaults(Options::augment_args_for_update(command), &defaults(of_default()))
     }
 
-    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-        let given = Given::new::<Options>(flags)?;
-        let Some(preset) = preset(&given, Preset::from_name("amortized-l96")?)? else { return Ok(()) };
-        let options = given.over(Options {
+    fn of_default() -> Preset {
+        Preset::from_name("amortized-l96").expect("a preset of this name")
+    }
+
+    fn defaults(preset: Preset) -> Options {
+        Options {
             network: AmortizedTraining::default(),
             twin: preset.twin,
             hardware: HardwareOptions::default(),
             output: Output { preset: None, out: "weights.nc".into() },
             run: RunOptions::default(),
-        });
+        }
+    }
+
+    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+        let given = Given::new::<Options>(flags)?;
+        let Some(preset) = preset(&given, of_default())? else { return Ok(()) };
+        let options = given.over(defaults(preset));
         train(&options, &config::resolved("train amortized", &options))
     }
 
@@ -126,17 +127,15 @@ mod amortized {
             write_text(&pictures[0], &figure.svg, force)?;
             write_bytes(&pictures[1], &figure.png, force)?;
         }
-        let epochs = history.held_out.len();
-        let at = |losses: &[f64]| losses.get(history.best).copied().unwrap_or(f64::NAN);
-        let ending = if history.stopped_early { "stopped early" } else { "done" };
+        let in_training = history.best.checked_sub(1).and_then(|k| history.training.get(k));
         print(&format!(
-            "{} weights, {} windows, {ending} after {epochs} epochs and {seconds:.0} s\n{loss} after epoch {}: {:.3} held out, \
-             {:.3} in training\non {}\n{}\n",
+            "{} weights, {} windows, {}, {seconds:.0} s\n{loss} after epoch {}: {:.3} held out, {:.3} in training\non {}\n{}\n",
             network.weights(),
             options.network.windows,
-            history.best + 1,
-            at(&history.held_out),
-            at(&history.training),
+            history.ending(),
+            history.best,
+            history.lowest(),
+            in_training.copied().unwrap_or(f64::NAN),
             engine.hardware(),
             out.display()
         ))
@@ -188,24 +187,52 @@ mod vae {
         out: PathBuf,
     }
 
+    /// Flags of a cycle that have no part in what is learned: a file of settings may have them, the command line not.
+    const UNUSED: [&str; 11] = [
+        "methods",
+        "factors",
+        "inflations",
+        "static-share",
+        "members",
+        "vae-terms",
+        "family",
+        "iterations",
+        "batch",
+        "cycles",
+        "vae",
+    ];
+
     pub(super) fn flags(command: Command) -> Command {
-        Options::augment_args_for_update(command)
+        let command = config::with_defaults(Options::augment_args_for_update(command), &defaults(of_default()));
+        command.mut_args(|arg| {
+            let unused = arg.get_long().is_some_and(|name| UNUSED.contains(&name));
+            arg.hide(unused)
+        })
     }
 
-    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
-        let given = Given::new::<Options>(flags)?;
-        let Some(preset) = cycle_preset(&given, CyclePreset::from_name("vae-var-l63")?)? else { return Ok(()) };
-        let mut options = given.over(Options {
+    fn of_default() -> CyclePreset {
+        CyclePreset::from_name("vae-var-l63").expect("a preset of this name")
+    }
+
+    fn defaults(preset: CyclePreset) -> Options {
+        Options {
             settings: preset.settings,
             learned: LearnedOptions::default(),
             hardware: HardwareOptions::default(),
             output: Output { preset: None, out: "out/vae".into() },
             run: RunOptions::default(),
-        });
-        if !options.learned.vae.is_empty() {
-            let help = "leave --vae out, or use it with `vi4dvar cycle`";
-            return Err(Error::invalid("vae", "nothing that is trained already", "a file", help));
         }
+    }
+
+    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+        let given = Given::new::<Options>(flags)?;
+        if let Some(name) = UNUSED.iter().find(|name| given.has_flag(name)) {
+            let help = "leave it out, or use it with `vi4dvar cycle`";
+            return Err(Error::invalid(*name, "a flag that training uses", format!("--{name}"), help));
+        }
+        let Some(preset) = cycle_preset(&given, of_default())? else { return Ok(()) };
+        let mut options = given.over(defaults(preset));
+        options.learned.vae.clear();
         options.settings = CycleSettings { methods: vec![CycledKind::VaeVar], ..options.settings.completed() };
         let Options { settings, learned: from, output: Output { out, .. }, run, .. } = &options;
         settings.check()?;

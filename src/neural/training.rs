@@ -86,10 +86,30 @@ pub struct TrainingHistory {
     pub training: Vec<f64>,
     /// Mean loss over what is held out after each epoch.
     pub held_out: Vec<f64>,
-    /// The epoch after which the weights were kept, from 0.
+    /// Mean loss over what is held out before the first step.
+    pub before: f64,
+    /// The epoch after which the weights were kept, from 1; 0 where none was better than the weights before the first step,
+    /// which were kept.
     pub best: usize,
     /// Whether it ended before its last epoch because nothing became better.
     pub stopped_early: bool,
+}
+
+impl TrainingHistory {
+    /// The mean loss over what is held out with the weights that were kept.
+    pub fn lowest(&self) -> f64 {
+        if self.best == 0 { self.before } else { self.held_out[self.best - 1] }
+    }
+
+    /// How it ended, for people.
+    pub fn ending(&self) -> String {
+        let epochs = self.held_out.len();
+        let ending = if self.stopped_early { "stopped early" } else { "done" };
+        if self.best > 0 || epochs == 0 {
+            return format!("{ending} after {epochs} epochs");
+        }
+        format!("{ending} after {epochs} epochs, none of which was better than the start: nothing is learned")
+    }
 }
 
 /// What is trained: a mean loss over examples, as a function of parameters.
@@ -138,8 +158,8 @@ pub(crate) fn train(
     let adam = AdamSettings { learning_rate: settings.training_rate, schedule, ..AdamSettings::default() };
     let mut adam = Adam::new(adam, units, iterations);
     let mut rng = StreamRng::new(seed, Stream::Shuffle);
-    let mut history = TrainingHistory::default();
     let mut lowest = learner.loss(parameters, &judged)?;
+    let mut history = TrainingHistory { before: lowest, ..TrainingHistory::default() };
     if !lowest.is_finite() {
         let help = "standardise the examples, or lower the deviation of what they are reconstructed with";
         return Err(Error::invalid("loss before training", "a finite number", lowest.to_string(), help));
@@ -165,12 +185,17 @@ pub(crate) fn train(
         let loss = learner.loss(parameters, &judged)?;
         history.held_out.push(loss);
         if loss < lowest {
-            (lowest, history.best) = (loss, epoch);
+            (lowest, history.best) = (loss, epoch + 1);
             best.copy_from_slice(parameters);
-        } else if epoch - history.best >= settings.patience {
+        } else if epoch + 1 - history.best >= settings.patience {
             history.stopped_early = true;
             break;
         }
+    }
+    if history.best == 0 && history.held_out.iter().chain(&history.training).any(|loss| !loss.is_finite()) {
+        let found = history.held_out.iter().chain(&history.training).find(|loss| !loss.is_finite()).copied();
+        let found = format!("{} and never a lower one than before", found.unwrap_or(f64::NAN));
+        return Err(Error::invalid("loss while training", "finite numbers", found, "lower --training-rate"));
     }
     parameters.copy_from_slice(&best);
     Ok(history)

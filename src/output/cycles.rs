@@ -36,8 +36,8 @@ pub fn write_cycles(path: impl AsRef<Path>, cycles: &Cycles, attributes: &Attrib
     let time: Array1<f64> = (1..=cycles.count()).map(|cycle| cycle as f64 * cycles.interval).collect();
     writer.numbers("time", &["cycle"], "model time units", "newest observation time", time)?;
     writer.numbers("window", &["experiment"], "1", "intervals of the window, 0 for a single time", window)?;
-    let long = "factor on the climatological covariance, NaN where nothing is assimilated";
-    writer.numbers("background_factor", &["experiment"], "1", long, factor)?;
+    let long = format!("factor on {}, NaN where nothing is assimilated", cycles.covariance_name());
+    writer.numbers("background_factor", &["experiment"], "1", &long, factor)?;
     let dimensions = ["experiment", "seed", "cycle"];
     let long = "RMSE of the analysis at the window's end, NaN before the first window is filled";
     writer.numbers("rmse_analysis", &dimensions, "1", long, all(|e| &e.analysis))?;

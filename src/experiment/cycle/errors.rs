@@ -6,6 +6,7 @@ use super::{CycleSettings, CycledKind, CycledMethod, in_cycle};
 use crate::diagnostics::{EnergyTest, Mardia, energy_test, mardia, thinned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::method::vae_var::ErrorOrigin;
 use crate::method::{Observer, Progress, Vae, VaeSettings};
 use crate::neural::TrainingSettings;
 use crate::problem::CovarianceFactor;
@@ -85,6 +86,9 @@ impl ErrorQuality {
     }
 }
 
+/// Fewest errors held out that say how good a distribution is.
+const FEWEST_HELD_OUT: usize = 20;
+
 /// Errors that tests of all pairs take.
 const MOST_TESTED: usize = 1000;
 
@@ -118,11 +122,18 @@ impl CycleSettings {
         engine: &Engine,
         observer: &mut dyn Observer,
     ) -> Result<LearnedErrors> {
+        let trains = self.methods.contains(&CycledKind::VaeVar);
+        let held_out = training.held_out_of(self.error_samples)?;
+        if trains && held_out < FEWEST_HELD_OUT {
+            let expected = format!("at least {FEWEST_HELD_OUT} background errors to judge by");
+            let help = "raise --error-samples or --held-out";
+            return Err(Error::invalid("held-out", expected, held_out.to_string(), help));
+        }
         let clock = Instant::now();
         let errors = self.background_errors(k, engine, observer)?.of(source).to_owned();
         let collecting = clock.elapsed().as_secs_f64();
         let clock = Instant::now();
-        let (vae, quality) = if self.methods.contains(&CycledKind::VaeVar) {
+        let (mut vae, quality) = if trains {
             let vae = network.train(errors.view(), self.model, training, self.seed, observer)?;
             let first = errors.nrows() - training.held_out_of(errors.nrows())?;
             let quality = ErrorQuality::new(&vae, errors.slice(s![first.., ..]), self.seed)?;
@@ -130,6 +141,7 @@ impl CycleSettings {
         } else {
             (network.gaussian(errors.view(), self.model, training)?, None)
         };
+        vae.origin = Some(ErrorOrigin { model: self.model, window: self.windows[k] });
         let seconds = [collecting, clock.elapsed().as_secs_f64()];
         Ok(LearnedErrors { window: self.windows[k], vae, errors, quality, seconds })
     }

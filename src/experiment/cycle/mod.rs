@@ -343,6 +343,11 @@ impl CycleSettings {
 }
 
 impl Cycles {
+    /// What static covariances are multiples of, in words.
+    pub fn covariance_name(&self) -> &'static str {
+        if self.covariance == "C" { "the climatological covariance" } else { "the covariance of background errors" }
+    }
+
     /// Cycles of each experiment, the burn-in included.
     pub fn count(&self) -> usize {
         self.methods[0].analysis.ncols()

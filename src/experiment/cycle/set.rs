@@ -23,8 +23,10 @@ pub(super) struct CycledSet<'a> {
     /// x C, the static part of carried backgrounds.
     fixed: Array2<f64>,
     seeds: Vec<u64>,
-    /// What is known of its background's errors.
-    vae: Option<&'a Vae>,
+    /// What is known of its background's errors but for their mean.
+    vae: Option<Vae>,
+    /// Their mean.
+    bias: Option<Array1<f64>>,
     /// Of the last two forecasts of each background: the newer one minus the older. `[P, sites]`
     pub differences: Array2<f64>,
 }
@@ -47,7 +49,7 @@ impl<'a> CycledSet<'a> {
         seeds: &[u64],
         mean: &Array1<f64>,
         climate: &CovarianceFactor,
-        vae: Option<&'a Vae>,
+        vae: Option<&Vae>,
     ) -> Result<Self> {
         let (count, intervals) = (methods.len() * seeds.len(), methods[0].window());
         let window = settings.window(intervals);
@@ -93,7 +95,9 @@ impl<'a> CycledSet<'a> {
             truth: None,
         };
         let differences = Array2::zeros((count, settings.sites));
-        Ok(Self { settings, methods: methods.to_vec(), problem, fixed, seeds: seeds.to_vec(), vae, differences })
+        let bias = vae.map(|vae| vae.mean.clone());
+        let vae = vae.map(Vae::centred);
+        Ok(Self { settings, methods: methods.to_vec(), problem, fixed, seeds: seeds.to_vec(), vae, bias, differences })
     }
 
     /// Errors of the backgrounds of the cycle that comes, x_true - x_b: `[P, sites]`.
@@ -106,10 +110,11 @@ impl<'a> CycledSet<'a> {
         errors
     }
 
-    /// Takes the mean of what is known of its errors off a Gaussian's backgrounds; a decoder has it in itself.
+    /// Takes the mean of what is known of their errors off the backgrounds.
     fn unbias(&mut self) {
-        if let (Some(vae), CycledMethod::Static { .. }) = (self.vae, self.methods[0]) {
-            self.problem.background.mean += &vae.mean;
+        if let (Some(mean), CycledMethod::Static { .. } | CycledMethod::Learned { .. }) = (&self.bias, self.methods[0])
+        {
+            self.problem.background.mean += mean;
         }
     }
 
@@ -179,7 +184,7 @@ impl<'a> CycledSet<'a> {
                 CycledMethod::Learned { terms, .. } => {
                     let (prior_term, log_det_term) = (terms != VaeTerms::NoPrior, terms != VaeTerms::NoLogDet);
                     let settings = VaeVarSettings { prior_term, log_det_term, ..VaeVarSettings::default() };
-                    let vae = self.vae.expect("checked: one for each window");
+                    let vae = self.vae.as_ref().expect("checked: one for each window");
                     settings.minima(vae, &descent, &self.problem, engine, &mut Silent)?
                 }
                 _ => descent.minima(&self.problem, engine, &mut Silent)?,

@@ -3,6 +3,7 @@
 use super::{CycledKind, CycledMethod, VaeTerms};
 use crate::error::{Error, Result};
 use crate::method::Vae;
+use crate::method::vae_var::ErrorOrigin;
 use crate::model::{Model, ParameterValues};
 use crate::posterior::Family;
 use crate::problem::{PointFunction, Window};
@@ -342,10 +343,17 @@ impl CycleSettings {
             let expected = format!("one distribution for each of {} windows", self.windows.len());
             return refuse(expected, learned.len().to_string(), "train one for each, or give as many files");
         }
-        match learned.iter().find(|vae| vae.sites() != self.sites) {
-            None => Ok(()),
-            Some(vae) => refuse(format!("{} sites", self.sites), vae.sites().to_string(), "train it for this model"),
+        for (vae, window) in learned.iter().zip(&self.windows) {
+            if vae.sites() != self.sites {
+                return refuse(format!("{} sites", self.sites), vae.sites().to_string(), "train it for this model");
+            }
+            let here = ErrorOrigin { model: self.model, window: *window };
+            if let Some(origin) = vae.origin.filter(|origin| *origin != here) {
+                let say = |o: ErrorOrigin| format!("errors of {} with a window of {}", o.model.name(), o.window);
+                return refuse(say(here), say(origin), "give one for each window, in the order of --windows");
+            }
         }
+        Ok(())
     }
 
     /// Refuses runs that no memory holds.

@@ -50,6 +50,7 @@ impl Recognition {
             .set("observation_operator", operator.function.name())
             .set("block_size", operator.block_size)
             .set("best_epoch", self.history.best)
+            .set("loss_before_training", self.history.before)
             .set("stopped_early", u64::from(self.history.stopped_early));
         writer.attributes(&own);
         writer.attributes(attributes);
@@ -123,10 +124,15 @@ impl Recognition {
         let parameters = row("model_parameters", "parameter")?;
         let weights = row("weights", "weight")?;
         let (input_mean, input_scale) = (row("input_mean", "channel")?, row("input_scale", "channel")?);
-        let mut history = TrainingHistory { best, stopped_early, ..TrainingHistory::default() };
+        let mut history = TrainingHistory { before: f64::NAN, best, stopped_early, ..TrainingHistory::default() };
         if reader.has("held_out_loss") {
             history.training = reader.numbers::<ndarray::Ix1>("training_loss", &["epoch"])?.to_vec();
             history.held_out = reader.numbers::<ndarray::Ix1>("held_out_loss", &["epoch"])?.to_vec();
+            history.before = reader.number("loss_before_training")?;
+        }
+        if best > history.held_out.len() {
+            let message = format!("best_epoch: expected at most {}, found {best}", history.held_out.len());
+            return Err(reader.refuse(message, "train it again"));
         }
         let mut network = reader.name_file(Self::new(settings, Domain { parameters, ..domain }))?;
         for (name, found, expected) in [

@@ -47,7 +47,7 @@ impl Domain {
         if !problem.control().is_state() {
             let layout = problem.control();
             let found = format!("{} errors of the model and {} parameters beside it", layout.errors, layout.parameters);
-            let help = "leave out model-error-std and forcing-std, or use another method";
+            let help = "leave out model-error-std and parameter-std, or use another method";
             return Err(Error::invalid("control of amortized inference", "the initial state alone", found, help));
         }
         let parameters = problem.parameters_of(0).to_vec();

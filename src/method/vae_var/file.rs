@@ -1,7 +1,8 @@
 //! Files of a learned error distribution: weights, normalisation and the course of the training, in NetCDF.
 
-use super::{Network, Vae};
+use super::{ErrorOrigin, Network, Vae};
 use crate::error::Result;
+use crate::model::Model;
 use crate::netcdf::{Attributes, Reader, Writer};
 use crate::neural::TrainingHistory;
 use ndarray::{Array1, Array2};
@@ -37,7 +38,7 @@ impl Vae {
             };
             writer.numbers(variable, &[from, to], "1", "what goes past all layers", &network.skip)?;
         }
-        let TrainingHistory { training, held_out, best, stopped_early } = &self.history;
+        let TrainingHistory { training, held_out, before, best, stopped_early } = &self.history;
         if !training.is_empty() {
             let long = "mean loss over the training set";
             writer.numbers("training_loss", &["epoch"], "1", long, Array1::from_vec(training.clone()))?;
@@ -50,6 +51,12 @@ impl Vae {
             .set("reconstruction_std", self.reconstruction_std)
             .set("best_epoch", *best)
             .set("stopped_early", usize::from(*stopped_early));
+        if !training.is_empty() {
+            own.set("loss_before_training", *before);
+        }
+        if let Some(ErrorOrigin { model, window }) = &self.origin {
+            own.set("error_model", model.name()).set("error_window", *window);
+        }
         writer.attributes(&own);
         writer.attributes(attributes);
         writer.write(path.as_ref(), overwrite)
@@ -85,11 +92,26 @@ impl Vae {
         let history = TrainingHistory {
             training: curve(&mut reader, "training_loss")?,
             held_out: curve(&mut reader, "held_out_loss")?,
+            before: if reader.has("held_out_loss") { reader.number("loss_before_training")? } else { f64::NAN },
             best: reader.integer("best_epoch", Some(0))? as usize,
             stopped_early: reader.integer("stopped_early", Some(0))? == 1,
         };
         let s = reader.number("reconstruction_std")?;
-        reader.name_file(Self::new(mean, covariance, root, encoder, decoder, s, latent_kl, history))
+        if history.best > history.held_out.len() {
+            let message = format!("best_epoch: expected at most {}, found {}", history.held_out.len(), history.best);
+            return Err(reader.refuse(message, "train it again"));
+        }
+        let origin = match reader.attributes().get("error_model") {
+            None => None,
+            Some(_) => Some(ErrorOrigin {
+                model: reader.name_file(Model::from_name(&reader.text("error_model")?))?,
+                window: reader.integer("error_window", None)? as usize,
+            }),
+        };
+        let read = Self::new(mean, covariance, root, encoder, decoder, s, latent_kl, history);
+        let mut own = reader.name_file(read)?;
+        own.origin = origin;
+        Ok(own)
     }
 }
 

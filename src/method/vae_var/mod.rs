@@ -10,8 +10,8 @@
 //! reconstruction, that of a Gaussian with the covariance J J' + s^2 I (derived), which serves any number of latents. Over a
 //! window this is VAE-4DVar, at a single time VAE-3DVar; an affine decoder D(z) = L z makes it 4DVAR with B = L L'.
 
-mod network;
 mod file;
+mod network;
 #[cfg(feature = "neural")]
 mod training;
 mod vae;
@@ -19,7 +19,7 @@ mod vae;
 pub use network::{Evaluated, Network};
 use vae::CostTerms;
 pub(super) use vae::Increment;
-pub use vae::{DEAD, Vae};
+pub use vae::{DEAD, ErrorOrigin, Vae};
 
 use super::control::control_records;
 use super::descent::{Rest, Windows};
@@ -422,6 +422,10 @@ impl Settings {
             let expected = format!("errors of {} sites, as the problem has", problem.sites());
             let help = "train one on errors of this model";
             return Err(Error::invalid("learned error distribution", expected, vae.sites().to_string(), help));
+        }
+        if let Some(ErrorOrigin { model, .. }) = vae.origin.filter(|origin| origin.model != problem.model) {
+            let (expected, help) = (format!("errors of {}", problem.model.name()), "train one on errors of this model");
+            return Err(Error::invalid("learned error distribution", expected, model.name(), help));
         }
         let scale = |p: usize| problem.background.scale_of(p);
         Ok((0..problem.count()).map(|p| Increment::new(vae, scale(p), self.terms())).collect())

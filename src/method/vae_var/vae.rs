@@ -2,6 +2,7 @@
 
 use super::Network;
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::neural::TrainingHistory;
 use crate::problem::CovarianceFactor;
 use crate::random::{Stream, standard_normals};
@@ -11,12 +12,21 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 /// KL divergence of a latent from its prior, in nats, below which it carries nothing and is left out.
 pub const DEAD: f64 = 0.01;
 
+/// Whose background errors were learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorOrigin {
+    /// The forecast model.
+    pub model: Model,
+    /// Intervals of the window; 0 is 3DVar.
+    pub window: usize,
+}
+
 /// Background errors e = x_true - x_b as mean + root D(z), z ~ N(0, I), with D near the identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vae {
     /// Mean of the training errors: `[sites]`.
     pub mean: Array1<f64>,
-    /// Their sample covariance, what a Gaussian would know of them: `[sites, sites]`.
+    /// Their covariance P_e, what a Gaussian would know of them: `[sites, sites]`.
     pub covariance: Array2<f64>,
     /// A square root of it, root root' = covariance, by whose inverse the errors are whitened: `[sites, sites]`.
     pub root: Array2<f64>,
@@ -30,6 +40,10 @@ pub struct Vae {
     pub latent_kl: Array1<f64>,
     /// How it was trained.
     pub history: TrainingHistory,
+    /// Whose errors they are, where that is known.
+    pub origin: Option<ErrorOrigin>,
+    /// root^-1: `[sites, sites]`.
+    whitening: Array2<f64>,
     /// The decoder of the latents that carry something, stretched by 1 / sqrt(1 - s^2): what the noise of the reconstruction
     /// would add to the variance of its errors.
     live: Network,
@@ -100,7 +114,25 @@ impl Vae {
         let live =
             decoder.select_channels(&alive).stretched((1.0 - reconstruction_std * reconstruction_std).sqrt().recip());
         let alive = (0..latents).filter(|k| alive.contains(&(k % channels))).collect();
-        Ok(Self { mean, covariance, root, encoder, decoder, reconstruction_std, latent_kl, history, live, alive })
+        let inverse = DMatrix::from_fn(sites, sites, |i, j| root[[i, j]]).try_inverse();
+        let Some(inverse) = inverse.filter(|inverse| inverse.iter().all(|v| v.is_finite())) else {
+            return refuse("root of their covariance", "one of full rank".into(), "a singular one".into());
+        };
+        let whitening = Array2::from_shape_fn((sites, sites), |(i, j)| inverse[(i, j)]);
+        Ok(Self {
+            mean,
+            covariance,
+            root,
+            encoder,
+            decoder,
+            reconstruction_std,
+            latent_kl,
+            history,
+            origin: None,
+            whitening,
+            live,
+            alive,
+        })
     }
 
     /// The Gaussian N(mean, B) as an affine decoder without a ridge.
@@ -113,6 +145,11 @@ impl Vae {
         let decoder = Network { places: 1, weights: layer.0, biases: layer.1, skip: Array2::eye(sites) };
         let (kl, history) = (Array1::ones(sites), TrainingHistory::default());
         Self::new(mean, b.covariance.clone(), b.lower.clone(), None, decoder, 0.0, kl, history)
+    }
+
+    /// The distribution moved to a mean of 0.
+    pub(crate) fn centred(&self) -> Self {
+        Self { mean: Array1::zeros(self.sites()), ..self.clone() }
     }
 
     /// Sites of the errors.
@@ -154,10 +191,7 @@ impl Vae {
 
     /// root^-1 (e - mean), row by row: `[rows, sites]`.
     pub fn whiten(&self, errors: ArrayView2<f64>) -> Array2<f64> {
-        let n = self.sites();
-        let inverse = DMatrix::from_fn(n, n, |i, j| self.root[[i, j]]).try_inverse().expect("a root of full rank");
-        let inverse = Array2::from_shape_fn((n, n), |(i, j)| inverse[(j, i)]);
-        (&errors - &self.mean).dot(&inverse)
+        (&errors - &self.mean).dot(&self.whitening.t())
     }
 
     /// Share of the whitened errors' variance that a reconstruction leaves.

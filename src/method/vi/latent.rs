@@ -6,7 +6,7 @@
 
 use super::Settings;
 use super::ascent;
-use crate::diagnostics::{Estimate, Psis, elbo, iwae, log_evidence};
+use crate::diagnostics::{Estimate, Psis, elbo, iwae, k_threshold, log_evidence};
 use crate::engine::{DIVERGED, Draw, Engine, Listed, LoadedProblem, Members, Moments, PatternSums, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::method::control::control_records;
@@ -130,8 +130,10 @@ impl Settings {
                 Record::scalar("diverged_samples", "samples left out because they diverged", samples.diverged as f64),
             ]);
             records.extend(control_records(problem, p, controls.select(Axis(0), &samples.kept).view()));
+            let trusted = k_hat <= k_threshold(self.importance_draws);
+            let warning = if trusted { "" } else { ", too large to trust the fit" };
             let summary = format!(
-                "{}; ELBO = {:.3}, log p(y) about {:.3} under the learned prior, k-hat {k_hat:.2}",
+                "{}; ELBO = {:.3}, log p(y) about {:.3} under the learned prior, k-hat {k_hat:.2}{warning}",
                 self.ending(&ascent, p),
                 bound.mean,
                 evidence.mean

@@ -20,7 +20,7 @@ pub fn cycle_figures(cycles: &Cycles) -> Vec<Figure> {
     let drawn = [
         draw(cycles).finish("cycles"),
         parameters(cycles).and_then(|d| d.finish("parameters")),
-        windows(&scores).and_then(|d| d.finish("windows")),
+        windows(cycles, &scores).and_then(|d| d.finish("windows")),
     ];
     drawn.into_iter().flatten().collect()
 }
@@ -216,39 +216,47 @@ fn parameters(cycles: &Cycles) -> Option<Drawing> {
     Some(Drawing { title, caption: caption.into(), canvas })
 }
 
-fn windows(scores: &[CycledScores]) -> Option<Drawing> {
-    let cells: Vec<_> = scores.iter().filter(|s| matches!(s.method, "3DVar" | "4DVar")).collect();
-    let windows = distinct(cells.iter().map(|s| s.window as f64));
-    let factors = distinct(cells.iter().filter_map(|s| s.factor));
+fn windows(cycles: &Cycles, scores: &[CycledScores]) -> Option<Drawing> {
+    let of = |names: [&str; 2]| -> Vec<_> { scores.iter().filter(|s| names.contains(&s.method)).collect() };
+    let groups = [("4DVar", of(["3DVar", "4DVar"])), ("VAE-Var", of(["VAE-3DVar", "VAE-4DVar"]))];
+    let groups: Vec<_> = groups.into_iter().filter(|(_, cells)| !cells.is_empty()).collect();
+    let all = || groups.iter().flat_map(|(_, cells)| cells);
+    let windows = distinct(all().map(|s| s.window as f64));
+    let factors = distinct(all().filter_map(|s| s.factor));
     if windows.len() * factors.len() < 2 {
         return None;
     }
-    let mut values = Array2::from_elem((factors.len(), windows.len()), f64::NAN);
-    for cell in &cells {
-        let at = |list: &[f64], value: f64| list.iter().position(|v| *v == value).expect("it is in its own list");
-        values[[at(&factors, cell.factor?), at(&windows, cell.window as f64)]] = cell.analysis.mean;
-    }
-    let title = "Error of 4DVar by window and factor on B";
-    let (mut canvas, top) = titled(title, "Mean RMSE at the window's end over the scored cycles and seeds; B = x C.");
+    let title = "Error by window and factor on B";
+    let note = format!("Mean RMSE at the window's end over the scored cycles and seeds; B = x {}.", cycles.covariance);
+    let (mut canvas, mut top) = titled(title, &note);
     let left = MARGIN + 60.0;
     let width = (WIDTH - left - MARGIN - BAR).min(factors.len() as f64 * 200.0);
     let height = (windows.len() as f64 * 60.0).max(150.0);
-    let frame = Frame { x: left, y: top + 14.0, w: width, h: height };
-    let scale = Scale::logarithmic(values.iter().copied().filter(|v| v.is_finite()));
-    heat(&mut canvas, frame, values.view(), &scale, false);
+    let scale = Scale::logarithmic(all().map(|s| s.analysis.mean).filter(|v| v.is_finite()));
     let x = Axis::cells(factors.len(), factors.len(), |k| factors[k].to_string());
     let y = Axis::cells(windows.len(), windows.len(), |k| windows[k].to_string());
-    x_axis(&mut canvas, frame, &x, Written::full("factor x on the climatological covariance"));
-    y_axis(&mut canvas, frame, &y, Written::full("window (intervals)"));
-    for ((i, j), value) in values.indexed_iter().filter(|(_, v)| v.is_finite()) {
-        let text = format!("{value:.3}");
-        let at = (x.place(i as f64, frame.x, frame.right()), y.place(j as f64, frame.bottom(), frame.y));
-        let pad = font::width(&text, LABEL, true) / 2.0 + 5.0;
-        canvas.rect(Frame { x: at.0 - pad, y: at.1 - 9.0, w: 2.0 * pad, h: 18.0 }, [255; 3], 0.85);
-        canvas.styled((at.0, at.1 + 4.5), &text, LABEL, Anchor::Middle, true, INK);
+    for (name, cells) in &groups {
+        let mut values = Array2::from_elem((factors.len(), windows.len()), f64::NAN);
+        for cell in cells {
+            let at = |list: &[f64], value: f64| list.iter().position(|v| *v == value).expect("it is in its own list");
+            values[[at(&factors, cell.factor?), at(&windows, cell.window as f64)]] = cell.analysis.mean;
+        }
+        let frame = Frame { x: left, y: top + 34.0, w: width, h: height };
+        heading(&mut canvas, frame, name, INK);
+        heat(&mut canvas, frame, values.view(), &scale, false);
+        x_axis(&mut canvas, frame, &x, Written::full(&format!("factor x on {}", cycles.covariance_name())));
+        y_axis(&mut canvas, frame, &y, Written::full("window (intervals)"));
+        for ((i, j), value) in values.indexed_iter().filter(|(_, v)| v.is_finite()) {
+            let text = format!("{value:.3}");
+            let at = (x.place(i as f64, frame.x, frame.right()), y.place(j as f64, frame.bottom(), frame.y));
+            let pad = font::width(&text, LABEL, true) / 2.0 + 5.0;
+            canvas.rect(Frame { x: at.0 - pad, y: at.1 - 9.0, w: 2.0 * pad, h: 18.0 }, [255; 3], 0.85);
+            canvas.styled((at.0, at.1 + 4.5), &text, LABEL, Anchor::Middle, true, INK);
+        }
+        bar(&mut canvas, frame, &scale, "RMSE");
+        top = frame.bottom() + 44.0;
     }
-    bar(&mut canvas, frame, &scale, "RMSE");
-    canvas.height = frame.bottom() + 44.0;
+    canvas.height = top;
     let caption =
         "Longer windows carry more of the past's information and want a smaller B; too small a B loses the truth.";
     Some(Drawing { title, caption: caption.into(), canvas })
