@@ -205,7 +205,7 @@ fn files_keep_every_number_and_refuse_what_is_damaged() {
     let path = directory.path().join("vae.nc");
     let mut trained = bent(5, 8);
     let (training, held_out) = (vec![3.0, 2.0], vec![2.5, 2.25]);
-    trained.history = TrainingHistory { training, held_out, best: 1, stopped_early: true };
+    trained.history = TrainingHistory { training, held_out, before: 9.0, best: 1, stopped_early: true };
     trained.write(&path, &Default::default(), false).unwrap();
     assert_eq!(Vae::read(&path).unwrap(), trained);
     assert!(trained.write(&path, &Default::default(), false).unwrap_err().to_string().contains("exists"));

@@ -12,7 +12,6 @@ use crate::engine::schedule::Segments;
 use crate::engine::selection::{BlockSelection, Selector};
 use crate::engine::{BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Terms};
 use crate::error::Result;
-use crate::model::{Dynamics, with_model};
 use crate::problem::Problem;
 use std::any::Any;
 use std::ops::Range;
@@ -266,13 +265,13 @@ struct Work<'a, 'i, 'w, T> {
 impl<T: Scalar> Kernel for Work<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        with_model!(self.data.model, M => self.run_model::<T::Lanes<S>, M>(simd));
+        self.run_lanes::<T::Lanes<S>>(simd);
     }
 }
 
 impl<T: Scalar> Work<'_, '_, '_, T> {
     #[inline(always)]
-    fn run_model<V: Lanes<Scalar = T> + Send + 'static, M: Dynamics>(self, context: V::Context) {
+    fn run_lanes<V: Lanes<Scalar = T> + Send + 'static>(self, context: V::Context) {
         let Self { data, rows, owners, job, mut item, workspace } = self;
         let Workspace { sweep, block } = Workspace::<V>::of(workspace, data, context);
         sweep.own_background.clear();
@@ -280,7 +279,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             let lanes = V::LANES.min(item.rows.end - first);
             let group = Group::<V>::new(data, context, owners, first, lanes);
             group.load_control(rows, job, sweep, block, first - item.rows.start);
-            group.run::<M>(job, &mut item, sweep, block);
+            group.run(job, &mut item, sweep, block);
         }
         let Owners::Even { per_problem } = owners else { return };
         for (q, p) in problems_in(&item.rows, per_problem).enumerate() {

@@ -12,10 +12,9 @@ use crate::engine::prepared::{ErrorRoot, Field, Prepared};
 use crate::engine::schedule::Segments;
 use crate::engine::selection::BlockSelection;
 use crate::engine::{AffineMap, BLOCK, DIVERGED, Draw, Moments, Row, Scale, Terms};
-use crate::model::Dynamics;
+use crate::model::with_model;
 use ndarray::{Array, Axis, Dimension};
 use pulp::NullaryFnOnce;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Bytes of states that one group of lanes may keep: twice a second-level cache of 1 MiB, because streaming
@@ -250,7 +249,7 @@ impl<'a, V: Lanes> Group<'a, V> {
 
     /// J_b and J_o at `sweep.control`; leaves the last state in `sweep.x`.
     #[inline(always)]
-    fn cost<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
+    fn cost(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
         let data = self.data;
         let mut terms = CostTerms::new(data, self.source(), self.context);
         let zero = V::splat(self.context, 0.0);
@@ -263,22 +262,22 @@ impl<'a, V: Lanes> Group<'a, V> {
         let (steps, last) = (0..data.assimilated_steps(), data.assimilated - 1);
         if let Some(amplitude) = self.amplitude() {
             let mut terms = PerturbedTerms::new(terms, self.addresses(), amplitude);
-            sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+            with_model!(data.model, M => sweep.forward::<M>(steps, data.steps_per_time, &mut terms));
             terms.forward(last, &sweep.x);
             return [background, terms.observation()];
         }
-        sweep.forward::<M>(steps, data.steps_per_time, &mut terms);
+        with_model!(data.model, M => sweep.forward::<M>(steps, data.steps_per_time, &mut terms));
         terms.forward(last, &sweep.x);
         [background, terms.observation()]
     }
 
     /// The same, leaving dJ/dcontrol in `sweep.w`.
-    pub fn gradient<M: Dynamics>(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
-        V::apart(self.context, Gradient { group: self, wanted, sweep, model: PhantomData::<M> })
+    pub fn gradient(&self, wanted: Terms, sweep: &mut Sweep<V>) -> [V; 2] {
+        V::apart(self.context, Gradient { group: self, wanted, sweep })
     }
 
     #[inline(always)]
-    pub fn run<M: Dynamics>(&self, job: Job, item: &mut Item, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>) {
+    pub fn run(&self, job: Job, item: &mut Item, sweep: &mut Sweep<V>, block: &mut Block<V::Scalar>) {
         let data = self.data;
         let offset = self.row[0] - item.rows.start;
         let per_time = data.steps_per_time;
@@ -287,7 +286,7 @@ impl<'a, V: Lanes> Group<'a, V> {
             Operation::Forecast => {
                 self.begin(sweep);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
-                sweep.forward::<M>(0..data.stored_steps(), per_time, &mut trajectory);
+                with_model!(data.model, M => sweep.forward::<M>(0..data.stored_steps(), per_time, &mut trajectory));
                 trajectory.forward(data.times - 1, &sweep.x);
             }
             Operation::Tangent => {
@@ -296,17 +295,18 @@ impl<'a, V: Lanes> Group<'a, V> {
                 let layout = data.control;
                 self.colour(&mut sweep.w[layout.sites..layout.parameters().start], false);
                 let mut trajectory = Trajectory { group: self, offset, values: item.values };
-                sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory);
+                with_model!(data.model, M => sweep.tangent::<M>(data.stored_steps(), per_time, &mut trajectory));
             }
             Operation::Adjoint => {
                 let segments = segments(data, data.stored_steps());
                 self.begin(sweep);
-                sweep.reverse::<M>(&segments, per_time, &mut GivenForcing { group: self, forcing: input });
+                let mut given = GivenForcing { group: self, forcing: input };
+                with_model!(data.model, M => sweep.reverse::<M>(&segments, per_time, &mut given));
                 self.end(sweep);
                 self.store(&sweep.w, V::Scalar::to_f64, item.values, |l| (offset + l) * data.control.len());
             }
             Operation::Cost(wanted) | Operation::Select(wanted, _) => {
-                let costs = self.cost::<M>(wanted, sweep);
+                let costs = self.cost(wanted, sweep);
                 let diverged = self.diverged([&costs, &sweep.x, &[]]);
                 if let Operation::Cost(_) = job.operation {
                     self.store_costs(costs, &diverged, offset, item);
@@ -315,7 +315,7 @@ impl<'a, V: Lanes> Group<'a, V> {
                 }
             }
             Operation::Gradient(wanted) | Operation::Moments(wanted) => {
-                let costs = self.gradient::<M>(wanted, sweep);
+                let costs = self.gradient(wanted, sweep);
                 let diverged = self.diverged([&costs, &sweep.x, &sweep.w]);
                 if let Operation::Gradient(_) = job.operation {
                     self.store_costs(costs, &diverged, offset, item);
@@ -527,14 +527,13 @@ impl<V: Lanes> NullaryFnOnce for Multiply<'_, '_, V> {
 }
 
 /// [`Group::gradient`].
-struct Gradient<'s, 'a, V: Lanes, M> {
+struct Gradient<'s, 'a, V: Lanes> {
     group: &'s Group<'a, V>,
     wanted: Terms,
     sweep: &'s mut Sweep<V>,
-    model: PhantomData<M>,
 }
 
-impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
+impl<V: Lanes> NullaryFnOnce for Gradient<'_, '_, V> {
     type Output = [V; 2];
 
     #[inline(always)]
@@ -548,10 +547,10 @@ impl<V: Lanes, M: Dynamics> NullaryFnOnce for Gradient<'_, '_, V, M> {
             let segments = segments(data, data.assimilated_steps());
             if let Some(amplitude) = group.amplitude() {
                 let mut terms = PerturbedTerms::new(terms, group.addresses(), amplitude);
-                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                with_model!(data.model, M => sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms));
                 terms.observation()
             } else {
-                sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms);
+                with_model!(data.model, M => sweep.reverse::<M>(&segments, data.steps_per_time, &mut terms));
                 terms.observation()
             }
         } else {

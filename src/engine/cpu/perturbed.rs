@@ -4,6 +4,7 @@ use super::lanes::Lanes;
 use super::normals::{Addresses, normals};
 use super::sweep::{AtTimes, CostTerms, Point, weigh, with_point};
 use crate::random::Stream;
+use pulp::NullaryFnOnce;
 
 /// J_o against perturbed observations.
 pub struct PerturbedTerms<'a, V: Lanes> {
@@ -55,11 +56,29 @@ impl<'a, V: Lanes> PerturbedTerms<'a, V> {
 impl<V: Lanes> AtTimes<V> for PerturbedTerms<'_, V> {
     #[inline(always)]
     fn forward(&mut self, t: usize, x: &[V]) {
-        with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, None));
+        V::apart(self.terms.context, Observe { terms: self, t, x, w: None });
     }
 
     #[inline(always)]
     fn backward(&mut self, t: usize, x: &[V], w: &mut [V]) {
-        with_point!(self.terms.data.operator.function, P => self.add::<P>(t, x, Some(w)));
+        V::apart(self.terms.context, Observe { terms: self, t, x, w: Some(w) });
+    }
+}
+
+/// One time of [`PerturbedTerms`], forward or (with a cotangent) backward.
+struct Observe<'s, 'a, V: Lanes> {
+    terms: &'s mut PerturbedTerms<'a, V>,
+    t: usize,
+    x: &'s [V],
+    w: Option<&'s mut [V]>,
+}
+
+impl<V: Lanes> NullaryFnOnce for Observe<'_, '_, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { terms, t, x, w } = self;
+        with_point!(terms.terms.data.operator.function, P => terms.add::<P>(t, x, w));
     }
 }

@@ -9,7 +9,6 @@ use super::sweep::Sweep;
 use crate::engine::operation::Operation;
 use crate::engine::prepared::Prepared;
 use crate::engine::{AdamStep, BLOCK, Costs, Inspection, Row, Terms};
-use crate::model::{Dynamics, with_model};
 use ndarray::{Array1, Array2, ArrayView2};
 use std::any::Any;
 
@@ -177,13 +176,13 @@ struct Work<'a, 'b, 'w, T> {
 impl<T: Scalar> Kernel for Work<'_, '_, '_, T> {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        with_model!(self.data.model, M => self.run_model::<T::Lanes<S>, M>(simd));
+        self.run_lanes::<T::Lanes<S>>(simd);
     }
 }
 
 impl<T: Scalar> Work<'_, '_, '_, T> {
     #[inline(always)]
-    fn run_model<V: Lanes<Scalar = T> + Send + 'static, M: Dynamics>(self, context: V::Context) {
+    fn run_lanes<V: Lanes<Scalar = T> + Send + 'static>(self, context: V::Context) {
         let Self { data, terms, steps, units, mut block, workspace } = self;
         let n = data.control.len();
         let count = block.states.len() / n;
@@ -199,7 +198,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
                 *unit = V::load(context, &group.problem.map(|p| units[p * n + i]));
             }
             if let Some(report) = &mut block.report {
-                let costs = group.gradient::<M>(terms, sweep);
+                let costs = group.gradient(terms, sweep);
                 let diverged = group.diverged([&costs, &sweep.x, &sweep.w]);
                 let mut norm = zero;
                 for (unit, w) in unit.iter().zip(&sweep.w) {
@@ -216,7 +215,7 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             group.load(block.mean, |v| v, &mut mean);
             group.load(block.square, |v| v, &mut square);
             for step in steps {
-                let costs = group.gradient::<M>(terms, sweep);
+                let costs = group.gradient(terms, sweep);
                 let diverged = group.diverged([&costs, &sweep.x, &sweep.w]);
                 let frozen = diverged.contains(&true).then_some(&diverged);
                 update(context, step, &unit, sweep, [&mut mean, &mut square], frozen);
