@@ -203,7 +203,8 @@ mod vae {
     ];
 
     pub(super) fn flags(command: Command) -> Command {
-        let command = config::with_defaults(Options::augment_args_for_update(command), &defaults(of_default()));
+        let of_default = CyclePreset { settings: of_default().settings.completed(), ..of_default() };
+        let command = config::with_defaults(Options::augment_args_for_update(command), &defaults(of_default));
         command.mut_args(|arg| {
             let unused = arg.get_long().is_some_and(|name| UNUSED.contains(&name));
             arg.hide(unused)

@@ -2,7 +2,7 @@
 //! arXiv 2405.13711, whose settings are not published: those here are DAPPER's of `sakov2012`).
 //!
 //! Scores to expect over seeds 1 to 5 (`vi4dvar cycle --preset vae-var-l63 --backend cpu --repeat 5`), RMSE of the analysis at the
-//! best factor: 3DVar 1.014 ± 0.011, VAE-3DVar 0.849 ± 0.021, 4DVar 0.476 ± 0.018, VAE-4DVar 0.458 ± 0.023.
+//! best factor: 3DVar 1.011 ± 0.011, VAE-3DVar 0.854 ± 0.022, 4DVar 0.472 ± 0.021, VAE-4DVar 0.467 ± 0.025.
 
 use super::{CyclePreset, CycleSettings, CycledKind, sakov2012};
 

@@ -124,7 +124,7 @@ impl Recognition {
         let parameters = row("model_parameters", "parameter")?;
         let weights = row("weights", "weight")?;
         let (input_mean, input_scale) = (row("input_mean", "channel")?, row("input_scale", "channel")?);
-        let mut history = TrainingHistory { before: f64::NAN, best, stopped_early, ..TrainingHistory::default() };
+        let mut history = TrainingHistory { best, stopped_early, ..TrainingHistory::default() };
         if reader.has("held_out_loss") {
             history.training = reader.numbers::<ndarray::Ix1>("training_loss", &["epoch"])?.to_vec();
             history.held_out = reader.numbers::<ndarray::Ix1>("held_out_loss", &["epoch"])?.to_vec();

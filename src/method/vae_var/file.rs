@@ -92,7 +92,7 @@ impl Vae {
         let history = TrainingHistory {
             training: curve(&mut reader, "training_loss")?,
             held_out: curve(&mut reader, "held_out_loss")?,
-            before: if reader.has("held_out_loss") { reader.number("loss_before_training")? } else { f64::NAN },
+            before: if reader.has("held_out_loss") { reader.number("loss_before_training")? } else { 0.0 },
             best: reader.integer("best_epoch", Some(0))? as usize,
             stopped_early: reader.integer("stopped_early", Some(0))? == 1,
         };
