@@ -218,7 +218,7 @@ fn parameters(cycles: &Cycles) -> Option<Drawing> {
 
 fn windows(cycles: &Cycles, scores: &[CycledScores]) -> Option<Drawing> {
     let of = |names: [&str; 2]| -> Vec<_> { scores.iter().filter(|s| names.contains(&s.method)).collect() };
-    let groups = [("4DVar", of(["3DVar", "4DVar"])), ("VAE-Var", of(["VAE-3DVar", "VAE-4DVar"]))];
+    let groups = [("3DVar and 4DVar", of(["3DVar", "4DVar"])), ("VAE-Var", of(["VAE-3DVar", "VAE-4DVar"]))];
     let groups: Vec<_> = groups.into_iter().filter(|(_, cells)| !cells.is_empty()).collect();
     let all = || groups.iter().flat_map(|(_, cells)| cells);
     let windows = distinct(all().map(|s| s.window as f64));

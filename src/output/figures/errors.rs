@@ -157,13 +157,13 @@ pub fn latent_figure(vae: &Vae) -> Option<Figure> {
         z[[0, latent]] = t;
         vae.decode(z.view()).index_axis(Side(0), 0).to_owned()
     };
-    for (k, latent) in order.iter().enumerate() {
-        let lines: Vec<_> = steps.iter().map(|t| along(*latent, *t)).collect();
-        let last = vae.sites() as f64;
+    let panels: Vec<Vec<_>> = order.iter().map(|latent| steps.iter().map(|t| along(*latent, *t)).collect()).collect();
+    let last = vae.sites() as f64;
+    for (k, (latent, lines)) in order.iter().zip(&panels).enumerate() {
         let plot = Plot {
             frame: grid.panel(k / 2, k % 2),
             x: Axis::between(1.0, last.max(2.0), vae.sites().min(8) - 1),
-            y: Axis::linear(lines.iter().flatten().copied(), 5),
+            y: Axis::linear(panels.iter().flatten().flatten().copied(), 5),
         };
         plot.draw_axes(&mut canvas, Written::full("site"), Written::at_edge(k % 2 == 0, "error"));
         for (line, t) in lines.iter().zip(&steps) {
