@@ -19,7 +19,7 @@ mod vae;
 pub use network::{Evaluated, Network};
 use vae::CostTerms;
 pub(super) use vae::Increment;
-pub use vae::{DEAD, ErrorOrigin, Vae};
+pub use vae::{ErrorOrigin, Vae};
 
 use super::control::control_records;
 use super::descent::{Rest, Windows};

@@ -10,7 +10,7 @@ use nalgebra::DMatrix;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 /// KL divergence of a latent from its prior, in nats, below which it carries nothing and is left out.
-pub const DEAD: f64 = 0.01;
+const DEAD: f64 = 0.01;
 
 /// Whose background errors were learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
