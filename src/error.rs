@@ -63,6 +63,15 @@ pub enum Error {
         /// What to do about it.
         help: String,
     },
+    /// The caller ended the run before its end.
+    #[error("interrupted; {}", match state {
+        Some(path) => format!("{} has all that was done: the same command with --resume goes on from there", path.display()),
+        None => "nothing was kept".into(),
+    })]
+    Interrupted {
+        /// The file that its state was kept in.
+        state: Option<PathBuf>,
+    },
     /// Too many members overflowed for an answer to mean anything.
     #[error(
         "{diverged} of {members} members diverged in {what}, or have a cost that overflows; use a smaller background \
@@ -95,10 +104,11 @@ impl Error {
         Self::File { path: path.as_ref().to_owned(), message: message.into(), help: help.into() }
     }
 
-    /// The process exit code: 2 for wrong use or bad input, 1 for anything else.
+    /// The process exit code: 2 for wrong use or bad input, 130 where the user ended it, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Invalid { .. } | Self::File { .. } | Self::Hardware { .. } => 2,
+            Self::Interrupted { .. } => 130,
             _ => 1,
         }
     }

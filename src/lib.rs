@@ -32,6 +32,7 @@
 //! [`validation`], [`output`]. A name below can be reached by its room's path too.
 
 pub mod benchmark;
+pub mod checkpoint;
 pub mod diagnostics;
 pub mod engine;
 pub mod error;

@@ -4,7 +4,7 @@ use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, Array3, Axis, array, s};
 use vi4dvar::engine::{Backend, Engine, EngineSettings, Members, Precision, Terms};
 use vi4dvar::method::abc::Criterion;
-use vi4dvar::method::{AbcSettings, Analysis, PriorSettings};
+use vi4dvar::method::{AbcSettings, Analysis, PriorSettings, Silent};
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
     Background, CovarianceFactor, ErrorCovariance, ObservationOperator, PointFunction, Problem, Window,
@@ -119,7 +119,7 @@ fn keeping_every_trial_gives_the_prior() {
         let problem = easy(full);
         let count = 3000;
         let settings = AbcSettings { trials: count, keep: 1.0, samples: count, ..AbcSettings::default() };
-        let abc = settings.run(&problem, &cpu(Precision::F64)).unwrap().remove(0);
+        let abc = settings.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
         let all = trials(&problem, count);
         assert!(worst(abc.mean.row(0), &all.mean_axis(Axis(0)).unwrap()) < 1e-12);
         assert!(worst(abc.std.row(0), &all.std_axis(Axis(0), 1.0)) < 1e-12);
@@ -144,7 +144,7 @@ fn keeping_every_trial_gives_the_prior() {
 fn trials_are_not_the_samples_of_the_prior() {
     let problem = easy(false);
     let settings = AbcSettings { trials: 100, keep: 1.0, ..AbcSettings::default() };
-    let abc = settings.run(&problem, &cpu(Precision::F64)).unwrap().remove(0);
+    let abc = settings.run(&problem, &cpu(Precision::F64), &mut Silent).unwrap().remove(0);
     let prior = PriorSettings { samples: 100, ..PriorSettings::default() };
     let prior = prior.run(&problem, &cpu(Precision::F64)).unwrap().remove(0);
     assert!(abc.samples.iter().all(|x| prior.samples.iter().all(|y| x != y)));
@@ -157,7 +157,7 @@ fn the_kept_are_those_of_least_observation_cost_among_all_trials() {
     let count = 2000;
     for criterion in [Criterion::Observation, Criterion::Total] {
         let settings = AbcSettings { trials: count, keep: 0.02, criterion, ..AbcSettings::default() };
-        for (p, abc) in settings.run(&problem, &engine).unwrap().iter().enumerate() {
+        for (p, abc) in settings.run(&problem, &engine, &mut Silent).unwrap().iter().enumerate() {
             let alone = problem.single(p);
             let all = trials(&alone, count);
             let costs = engine.load(&alone).unwrap().cost(Members::Given(all.view()), Terms::ALL).unwrap();
@@ -191,8 +191,9 @@ fn the_kept_are_those_of_least_observation_cost_among_all_trials() {
 fn seed_defect_4_the_criterion_of_the_slides_counts_the_prior_twice() {
     let problem = easy(false);
     let settings = AbcSettings { trials: 200_000, keep: 0.01, ..AbcSettings::default() };
-    let [proper, slides] = [Criterion::Observation, Criterion::Total]
-        .map(|criterion| AbcSettings { criterion, ..settings }.run(&problem, &cpu(Precision::F32)).unwrap().remove(0));
+    let [proper, slides] = [Criterion::Observation, Criterion::Total].map(|criterion| {
+        AbcSettings { criterion, ..settings }.run(&problem, &cpu(Precision::F32), &mut Silent).unwrap().remove(0)
+    });
     let prior = problem.background.std_of(0);
     for site in [1, 3] {
         assert!((proper.std[[0, site]] / prior[site] - 1.0).abs() < 4.0 / 4000f64.sqrt());
@@ -217,7 +218,7 @@ fn weighted_trials_converge_to_the_exact_posterior() {
         let (mean, covariance) = exact(&problem);
         for (trials, samples) in [(2_000, 1_000), (200_000, 10_000)] {
             let settings = AbcSettings { trials, keep: 1.0, weights: true, samples, ..AbcSettings::default() };
-            let abc = settings.run(&problem, &cpu(Precision::F32)).unwrap().remove(0);
+            let abc = settings.run(&problem, &cpu(Precision::F32), &mut Silent).unwrap().remove(0);
             let ess = number(&abc, "importance_ess");
             assert!(ess > 0.2 * trials as f64, "{ess}");
             let error = ess.sqrt().recip();
@@ -241,16 +242,16 @@ fn a_threshold_keeps_what_a_share_keeps_there() {
     let problem = windows().single(0);
     let engine = cpu(Precision::F32);
     let share = AbcSettings { trials: 5000, keep: 0.01, samples: 20, ..AbcSettings::default() };
-    let by_share = share.run(&problem, &engine).unwrap().remove(0);
+    let by_share = share.run(&problem, &engine, &mut Silent).unwrap().remove(0);
     let threshold = Some(number(&by_share, "threshold"));
-    let by_threshold = AbcSettings { threshold, ..share }.run(&problem, &engine).unwrap().remove(0);
+    let by_threshold = AbcSettings { threshold, ..share }.run(&problem, &engine, &mut Silent).unwrap().remove(0);
     assert_eq!(bytes(&by_threshold), bytes(&by_share));
     // More are kept than come out as samples: those at even ranks, while mean and deviation are of all.
     assert_eq!((by_share.samples.len_of(Axis(0)), record(&by_share, "kept_trial").len()), (20, 50));
-    let all = AbcSettings { samples: 50, ..share }.run(&problem, &engine).unwrap().remove(0);
+    let all = AbcSettings { samples: 50, ..share }.run(&problem, &engine, &mut Silent).unwrap().remove(0);
     assert_eq!((&all.mean, &all.std), (&by_share.mean, &by_share.std));
     assert_eq!(by_share.samples.index_axis(Axis(0), 3), all.samples.index_axis(Axis(0), 7));
-    let refused = AbcSettings { threshold: Some(1e-12), ..share }.run(&problem, &engine).unwrap_err();
+    let refused = AbcSettings { threshold: Some(1e-12), ..share }.run(&problem, &engine, &mut Silent).unwrap_err();
     assert!(refused.exit_code() == 2 && refused.to_string().contains("abc-threshold"), "{refused}");
 }
 
@@ -261,7 +262,7 @@ fn the_same_bytes_alone_or_in_a_set_and_for_any_threads_and_memory() {
     let run = |problem: &Problem, threads: usize, memory_mib: u64| {
         let engine =
             EngineSettings { backend: Backend::Cpu, threads: Some(threads), memory_mib, ..EngineSettings::default() };
-        settings.run(problem, &Engine::new(&engine).unwrap()).unwrap()
+        settings.run(problem, &Engine::new(&engine).unwrap(), &mut Silent).unwrap()
     };
     let reference = run(&problem, 1, 1024);
     for (threads, memory) in [(2, 1024), (3, 1)] {
@@ -278,7 +279,9 @@ fn the_same_bytes_alone_or_in_a_set_and_for_any_threads_and_memory() {
 fn a_kept_set_that_means_little_is_called_so() {
     let mut problem = windows().single(0);
     let engine = cpu(Precision::F32);
-    let run = |problem: &Problem, settings: AbcSettings| settings.run(problem, &engine).unwrap().remove(0).summary;
+    let run = |problem: &Problem, settings: AbcSettings| {
+        settings.run(problem, &engine, &mut Silent).unwrap().remove(0).summary
+    };
     let few = run(&problem, AbcSettings { trials: 1000, keep: 0.005, ..AbcSettings::default() });
     assert!(few.contains("5 kept trials are too few"), "{few}");
     // Observations a hundred times as exact: the best of a thousand trials are nowhere near.
@@ -295,13 +298,13 @@ fn diverged_trials_are_counted_and_never_kept() {
     problem.background.error = ErrorCovariance::Diagonal(Array2::from_elem((1, SITES), 25.0));
     let settings =
         AbcSettings { trials: 4000, keep: 1.0, samples: 4000, max_diverged_share: 1.0, ..AbcSettings::default() };
-    let abc = settings.run(&problem, &cpu(Precision::F32)).unwrap().remove(0);
+    let abc = settings.run(&problem, &cpu(Precision::F32), &mut Silent).unwrap().remove(0);
     let lost = number(&abc, "diverged_trials") as usize;
     assert!((100..3900).contains(&lost), "{lost}");
     assert_eq!(record(&abc, "kept_trial").len(), 4000 - lost);
     assert!(abc.samples.iter().chain(&abc.mean).chain(&abc.std).all(|x| x.is_finite()));
     let strict = AbcSettings { max_diverged_share: 0.01, ..settings };
-    assert_eq!(strict.run(&problem, &cpu(Precision::F32)).unwrap_err().exit_code(), 1);
+    assert_eq!(strict.run(&problem, &cpu(Precision::F32), &mut Silent).unwrap_err().exit_code(), 1);
 }
 
 #[test]
@@ -330,7 +333,7 @@ fn memory_does_not_grow_with_the_trials() {
     if let Ok(trials) = std::env::var(TRIALS) {
         let trials: usize = trials.parse().unwrap();
         let settings = AbcSettings { trials, keep: 100.0 / trials as f64, ..AbcSettings::default() };
-        settings.run(&easy(false), &cpu(Precision::F32)).unwrap();
+        settings.run(&easy(false), &cpu(Precision::F32), &mut Silent).unwrap();
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
         return;

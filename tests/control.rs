@@ -469,7 +469,7 @@ fn abc_and_prior_draw_the_whole_control() {
             criterion: Criterion::Observation,
             ..AbcSettings::default()
         };
-        for (p, a) in settings.run(&problem, &cpu()).unwrap().iter().enumerate() {
+        for (p, a) in settings.run(&problem, &cpu(), &mut Silent).unwrap().iter().enumerate() {
             let (exact, label) = (exact(&problem, p), format!("{walk:?}, problem {p}: {}", a.summary));
             let ess = number(a, "importance_ess");
             assert!(ess > 4000.0, "{label}");
@@ -497,7 +497,7 @@ fn walks_of_a_set_are_those_of_each_problem_alone() {
         [
             PriorSettings { samples: 20, ..PriorSettings::default() }.run(problem, &cpu()),
             FourDVarSettings { samples: 20, ..FourDVarSettings::default() }.run(problem, &cpu(), &mut Silent),
-            AbcSettings { trials: 500, keep: 0.1, ..AbcSettings::default() }.run(problem, &cpu()),
+            AbcSettings { trials: 500, keep: 0.1, ..AbcSettings::default() }.run(problem, &cpu(), &mut Silent),
             EnsembleSettings { members: 20, ..EnsembleSettings::default() }.run(problem, &cpu(), &mut Silent),
             vi.run(problem, &cpu(), &mut Silent),
             reference.run(problem, &cpu(), &mut Silent),
@@ -709,7 +709,7 @@ fn records_of_a_control_are_those_of_its_blocks() {
                 &cpu(),
                 &mut Silent,
             ),
-            AbcSettings { trials: 500, keep: 0.1, ..AbcSettings::default() }.run(problem, &cpu()),
+            AbcSettings { trials: 500, keep: 0.1, ..AbcSettings::default() }.run(problem, &cpu(), &mut Silent),
             EnsembleSettings { members: 50, ..EnsembleSettings::default() }.run(problem, &cpu(), &mut Silent),
             vi.run(problem, &cpu(), &mut Silent),
             reference.run(problem, &cpu(), &mut Silent),

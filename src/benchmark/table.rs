@@ -132,6 +132,7 @@ mod tests {
             driver: String::new(),
             precision: Precision::F32,
             software: false,
+            threads: 0,
         };
         let ceilings =
             Ceilings { flops: 6.7e13, instructions: 3.35e13, bytes: 3.35e12, readback: Duration::from_micros(41) };

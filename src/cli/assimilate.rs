@@ -1,8 +1,8 @@
 //! `vi4dvar assimilate`: assimilate a problem file by one method.
 
 use super::config::{self, Given};
-use super::options::{HardwareOptions, MethodOptions, RunOptions};
-use super::progress::Bar;
+use super::options::{HardwareOptions, KeepOptions, MethodOptions, RunOptions};
+use super::progress::{Bar, checkpoint_of};
 use super::{output, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
@@ -39,6 +39,9 @@ struct Options {
     #[command(flatten)]
     #[serde(skip)]
     run: RunOptions,
+    #[command(flatten)]
+    #[serde(skip)]
+    keep: KeepOptions,
 }
 
 pub(super) fn flags(command: Command) -> Command {
@@ -54,6 +57,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         methods: MethodOptions::new(&Preset::default()),
         hardware: HardwareOptions::default(),
         run: RunOptions::default(),
+        keep: KeepOptions::default(),
     });
     let Some(method) = options.method else {
         let expected = format!("one of {}", Method::ALL.map(Method::name).join(", "));
@@ -64,7 +68,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         return Err(Error::invalid("--family", "one family", found, "name one, or use twin"));
     };
     options.method = Some(method);
-    let (out, force) = (&options.out, options.run.force);
+    let out = &options.out;
+    let force = options.keep.overwrites(&options.run, out);
     output::check(out, &[&options.problem], force)?;
     let mut problem = Problem::read(&options.problem)?;
     // The settings that are saved name the seed that was used.
@@ -73,13 +78,17 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     check_size("trajectory", &[samples, problem.window.times, problem.sites()])?;
     let settings = config::resolved("assimilate PROBLEM.nc", &options);
     let engine = options.hardware.engine(&options.run)?;
-    let mut bar = Bar::new(options.run.quiet);
-    let analyses = options.methods.settings().run(method, &problem, &engine, &mut bar)?;
-    drop(bar);
-    let attributes = output::analysis_attributes("assimilate", &settings, &engine, &problem, &analyses[0]);
-    write_analysis(out, &problem, &analyses[0], &attributes, force)?;
-    output::save_settings(out, &settings, force)?;
-    let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses), None);
-    let summary = &analyses[0].summary;
-    print(&format!("{table}{}: {summary}\non {}\n{}\n", analyses[0].method, engine.hardware(), out.display()))
+    let mut inputs = options.methods.inputs();
+    inputs.push(&options.problem);
+    let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), &settings, &inputs, &engine)?;
+    bar.conclude(|bar| {
+        let analyses = options.methods.settings().run(method, &problem, &engine, bar)?;
+        bar.clear();
+        let attributes = output::analysis_attributes("assimilate", &settings, &engine, &problem, &analyses[0]);
+        write_analysis(out, &problem, &analyses[0], &attributes, force)?;
+        output::save_settings(out, &settings, force)?;
+        let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses), None);
+        let summary = &analyses[0].summary;
+        print(&format!("{table}{}: {summary}\non {}\n{}\n", analyses[0].method, engine.hardware(), out.display()))
+    })
 }

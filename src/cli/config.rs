@@ -12,7 +12,7 @@ use vi4dvar::error::{Error, Result};
 use vi4dvar::model::Model;
 
 /// Flags that mean nothing inside a file.
-const FLAGS_ONLY: [&str; 3] = ["config", "help", "version"];
+const FLAGS_ONLY: [&str; 4] = ["config", "help", "resume", "version"];
 
 /// The settings of one run, as far as given: what the flags say, and what the file says.
 pub(super) struct Given {

@@ -2,8 +2,8 @@
 
 use super::config::{self, Given};
 use super::learned::{self, LearnedOptions};
-use super::options::{HardwareOptions, RunOptions};
-use super::progress::Bar;
+use super::options::{HardwareOptions, KeepOptions, RunOptions};
+use super::progress::{Bar, checkpoint_of};
 use super::twin::seeds;
 use super::{cycle_preset, output, print};
 use clap::{ArgMatches, Args, Command};
@@ -37,6 +37,9 @@ struct Options {
     #[command(flatten)]
     #[serde(skip)]
     run: RunOptions,
+    #[command(flatten)]
+    #[serde(skip)]
+    keep: KeepOptions,
 }
 
 #[derive(Args)]
@@ -67,9 +70,11 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(format!("cycle-{}", preset.name)) },
         run: RunOptions::default(),
+        keep: KeepOptions::default(),
     });
     options.settings = options.settings.completed();
-    let (out, force, settings) = (&options.output.out, options.run.force, &options.settings);
+    let (out, settings) = (&options.output.out, &options.settings);
+    let force = options.keep.overwrites(&options.run, out);
     let seeds = seeds(settings.seed, options.repeat, "--repeat")?;
     // Nothing is created before all of this has been found in order.
     settings.check()?;
@@ -89,9 +94,11 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     new.create(out)?;
     check()?;
 
-    let mut bar = Bar::new(options.run.quiet);
-    let learned = options.learned.learn(settings, &engine, &mut bar)?;
     let resolved = config::resolved("cycle", &options);
+    let inputs = options.learned.inputs();
+    let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), &resolved, &inputs, &engine)?;
+    bar.conclude(|bar| {
+    let learned = options.learned.learn(settings, &engine, bar)?;
     let attributes = output::attributes("cycle", &resolved, Some(&engine));
     // What took longest is kept, whatever comes next.
     for own in &learned {
@@ -99,8 +106,8 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
     let mut vaes = options.learned.read()?;
     vaes.extend(learned.iter().map(|own| own.vae.clone()));
-    let cycles = settings.run_learned(&seeds, &vaes, &engine, &mut bar)?;
-    drop(bar);
+    let cycles = settings.run_learned(&seeds, &vaes, &engine, bar)?;
+    bar.clear();
 
     let [errors, scores, configuration] = &files;
     write_cycles(errors, &cycles, &attributes, force)?;
@@ -127,4 +134,5 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         engine.hardware(),
         out.join("cycles.svg").display()
     ))
+    })
 }

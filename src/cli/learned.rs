@@ -88,6 +88,11 @@ impl LearnedOptions {
         (0..settings.windows.len()).map(one).collect()
     }
 
+    /// Files that are read.
+    pub(super) fn inputs(&self) -> Vec<&Path> {
+        self.vae.iter().map(PathBuf::as_path).collect()
+    }
+
     /// The distributions that were learned before.
     pub(super) fn read(&self) -> Result<Vec<Vae>> {
         self.vae.iter().map(Vae::read).collect()

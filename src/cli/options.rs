@@ -31,12 +31,13 @@ pub(super) struct HardwareOptions {
     /// The number type: f32, f64. Default: f32
     #[arg(long, value_name = "TYPE", value_parser = precision)]
     pub precision: Precision,
-    /// Threads of the CPU engine. Default: all cores
+    /// Threads of the CPU engine; no answer depends on them. Default: all cores
     #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip)]
     pub threads: Option<usize>,
-    /// Most memory that a batch in flight may take, in MiB. Default: 1024
+    /// Most memory that a batch in flight may take, in MiB; no answer depends on it. Default: 1024
     #[arg(long, value_name = "MIB")]
+    #[serde(skip)]
     pub memory: u64,
     /// A GPU's kernels: auto (the fastest, measured once), calibrate (measure again), or a variant by its name in a
     /// result. Default: auto
@@ -283,6 +284,11 @@ pub(super) struct MethodOptions {
 }
 
 impl MethodOptions {
+    /// Files that are read.
+    pub(super) fn inputs(&self) -> Vec<&std::path::Path> {
+        self.vae.iter().chain(&self.weights).map(PathBuf::as_path).collect()
+    }
+
     /// The options that stand for a preset's settings.
     pub(super) fn new(preset: &Preset) -> Self {
         let MethodSettings { prior, four_d_var: f, abc: a, ensemble: e, vae_var, amortized, vi: v, reference: r } =
@@ -474,6 +480,32 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     pub quiet: bool,
+}
+
+/// How the state of a long run is kept.
+#[derive(Args, Clone, Debug)]
+pub(super) struct KeepOptions {
+    /// Go on from where a run that was cut off was last kept, with the same settings; from the beginning where nothing was
+    /// kept. Default: false
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub resume: bool,
+    /// Seconds between two times that the state of the run is written to disk, beside its results. Default: 30
+    #[arg(long, value_name = "SECONDS")]
+    pub checkpoint_every: f64,
+}
+
+impl KeepOptions {
+    /// Whether results at `out` may be written over: by force, or because they are those of the run that goes on.
+    pub(super) fn overwrites(&self, run: &RunOptions, out: &std::path::Path) -> bool {
+        run.force || self.resume && super::progress::checkpoint_of(out).exists()
+    }
+}
+
+impl Default for KeepOptions {
+    fn default() -> Self {
+        Self { resume: false, checkpoint_every: 30.0 }
+    }
 }
 
 pub(super) fn backend(name: &str) -> std::result::Result<Backend, String> {

@@ -1,34 +1,129 @@
-//! Progress bars on standard error, for anything that takes over a second.
+//! Progress bars on standard error for anything that takes over a second, and the checkpoint of what takes long.
 
+use super::options::{KeepOptions, RunOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use vi4dvar::checkpoint::{self, Checkpoint, MaybeKeeper};
+use vi4dvar::engine::Engine;
+use vi4dvar::error::{Error, Result};
 use vi4dvar::method::{Observer, Progress};
 
 /// Runs shorter than this show no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Shows where a method stands: iterations per second, its figures, and the time left.
+/// Whether the user has asked the run to end.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Where a run that writes to `out`, a directory or a file, keeps its state.
+pub(super) fn checkpoint_of(out: &Path) -> PathBuf {
+    if out.extension().is_some() { out.with_extension("checkpoint") } else { out.join("checkpoint") }
+}
+
+/// Shows where a method stands: iterations per second, its figures, and the time left. Keeps the run's state, from which
+/// `--resume` goes on.
 pub(super) struct Bar {
     wanted: bool,
+    quiet: bool,
     method: String,
     started: Instant,
     bar: Option<ProgressBar>,
+    path: PathBuf,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Bar {
-    /// A bar that appears after a second of each method, unless `quiet` or where standard error is no terminal.
-    pub(super) fn new(quiet: bool) -> Self {
-        Self {
-            wanted: !quiet && std::io::stderr().is_terminal(),
+    /// A bar that appears after a second of each method, unless `quiet` or where standard error is no terminal. The state is
+    /// kept at `path`; `settings` and the engine are what the answer depends on, with `inputs`, the bytes of files read.
+    ///
+    /// # Errors
+    /// A checkpoint that is there and not to be resumed, one of another run, or a damaged one.
+    pub(super) fn new(
+        run: &RunOptions,
+        keep: &KeepOptions,
+        path: PathBuf,
+        settings: &str,
+        inputs: &[&Path],
+        engine: &Engine,
+    ) -> Result<Self> {
+        let every = keep.checkpoint_every;
+        if !(every.is_finite() && (0.0..=1e9).contains(&every)) {
+            let help = "30 loses half a minute at most";
+            return Err(Error::invalid("checkpoint-every", "seconds from 0 to 1e9", every.to_string(), help));
+        }
+        let every = Duration::from_secs_f64(every);
+        let mut identity = format!("version = {}\n{settings}", env!("CARGO_PKG_VERSION"));
+        let hardware = engine.hardware();
+        let (adapter, driver, precision) = (&hardware.adapter, &hardware.driver, hardware.precision.name());
+        identity += &format!("adapter = {adapter}\ndriver = {driver}\nprecision = {precision}\n");
+        for input in inputs {
+            let bytes =
+                std::fs::read(input).map_err(|e| Error::file(input, format!("cannot be read: {e}"), "check it"))?;
+            identity += &format!("{} = {:08x}\n", input.display(), crc32fast::hash(&bytes));
+        }
+        if run.force && !keep.resume {
+            checkpoint::remove(&path)?;
+        }
+        let checkpoint = if keep.resume {
+            Checkpoint::resume(&path, &identity, every, &STOP)?
+        } else {
+            Checkpoint::new(&path, &identity, every, &STOP)?
+        };
+        if keep.resume && !run.quiet {
+            match checkpoint.is_resumed() {
+                true => eprintln!("goes on from {}", path.display()),
+                false => eprintln!("note: nothing was kept at {}: begins anew", path.display()),
+            }
+        }
+        let end = || {
+            if STOP.swap(true, Ordering::Relaxed) {
+                // Whoever asks twice will not wait.
+                std::process::exit(130);
+            }
+        };
+        // Refused where a handler is there already, which then is this one.
+        let _ = ctrlc::set_handler(end);
+        Ok(Self {
+            wanted: !run.quiet && std::io::stderr().is_terminal(),
+            quiet: run.quiet,
             method: String::new(),
             started: Instant::now(),
             bar: None,
+            path,
+            checkpoint: Some(checkpoint),
+        })
+    }
+
+    /// What came of the run, its results written: nothing of its state is needed any more. Where it failed on the way, its
+    /// state is kept if that may help.
+    ///
+    /// # Errors
+    /// The run's; a checkpoint that cannot be removed.
+    pub(super) fn conclude<T>(mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let outcome = run(&mut self);
+        self.clear();
+        let Some(mut checkpoint) = self.checkpoint.take() else { return outcome };
+        match outcome {
+            Ok(value) => checkpoint.remove().map(|()| value),
+            // Those would come again.
+            Err(error @ (Error::Diverged { .. } | Error::Invalid { .. } | Error::Wrong { .. })) => {
+                checkpoint.remove()?;
+                Err(error)
+            }
+            Err(error) => {
+                if !matches!(error, Error::Interrupted { .. }) && checkpoint.save() {
+                    eprintln!("note: {} has the state of the run: --resume goes on from there", self.path.display());
+                }
+                Err(error)
+            }
         }
     }
 
-    fn clear(&mut self) {
+    /// Takes the bar off the screen.
+    pub(super) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -53,7 +148,16 @@ impl Observer for Bar {
             let figures: Vec<_> = progress.figures.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             bar.set_message(figures.join(" "));
         }
+        if let Some(trouble) = self.checkpoint.as_mut().and_then(Checkpoint::take_trouble)
+            && !self.quiet
+        {
+            eprintln!("note: {trouble}; the run goes on, but could not be resumed");
+        }
         ControlFlow::Continue(())
+    }
+
+    fn keeper(&mut self) -> MaybeKeeper<'_> {
+        self.checkpoint.as_mut().map(|c| c as _)
     }
 }
 

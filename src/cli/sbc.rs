@@ -1,8 +1,8 @@
 //! `vi4dvar sbc`: are the methods calibrated? Ranks of the truth over many prior twins, with a figure.
 
 use super::config::{self, Given};
-use super::options::{HardwareOptions, MethodOptions, RunOptions};
-use super::progress::Bar;
+use super::options::{HardwareOptions, KeepOptions, MethodOptions, RunOptions};
+use super::progress::{Bar, checkpoint_of};
 use super::twin::{describe_problem, seeds};
 use super::{output, preset, print};
 use clap::{ArgMatches, Args, Command};
@@ -40,6 +40,9 @@ struct Options {
     #[command(flatten)]
     #[serde(skip)]
     run: RunOptions,
+    #[command(flatten)]
+    #[serde(skip)]
+    keep: KeepOptions,
 }
 
 #[derive(Args)]
@@ -68,11 +71,13 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(format!("sbc-{}", preset.name)) },
         run: RunOptions::default(),
+        keep: KeepOptions::default(),
     });
     options.twin = options.twin.completed();
     options.methods = options.settings.methods(&options.methods);
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
-    let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
+    let (out, methods) = (&options.output.out, &options.methods);
+    let force = options.keep.overwrites(&options.run, out);
     let seeds = seeds(preset.twin.seed, options.problems, "--problems")?;
     // Nothing is created before all of this has been found in order.
     preset.check_sbc(&seeds, methods)?;
@@ -91,14 +96,17 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     new.create(out)?;
     check()?;
 
-    let mut bar = Bar::new(options.run.quiet);
-    let sbc = preset.sbc(&seeds, methods, &engine, &mut bar)?;
-    drop(bar);
-
-    write_scores(out.join("sbc.json"), &sbc, force)?;
-    write_text(out.join("sbc.toml"), &config::resolved("sbc", &options), force)?;
-    write_or_clear_figure(out, "sbc", sbc_figure(&sbc).as_ref(), force)?;
-    let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
-    let about = format!("{}, prior twins of seeds {first} to {last}", describe_problem(&preset.twin));
-    print(&format!("{about}\n{sbc}on {}\n{}\n", engine.hardware(), out.join("sbc.svg").display()))
+    let settings = config::resolved("sbc", &options);
+    let inputs = options.settings.inputs();
+    let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), &settings, &inputs, &engine)?;
+    bar.conclude(|bar| {
+        let sbc = preset.sbc(&seeds, methods, &engine, bar)?;
+        bar.clear();
+        write_scores(out.join("sbc.json"), &sbc, force)?;
+        write_text(out.join("sbc.toml"), &settings, force)?;
+        write_or_clear_figure(out, "sbc", sbc_figure(&sbc).as_ref(), force)?;
+        let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
+        let about = format!("{}, prior twins of seeds {first} to {last}", describe_problem(&preset.twin));
+        print(&format!("{about}\n{sbc}on {}\n{}\n", engine.hardware(), out.join("sbc.svg").display()))
+    })
 }

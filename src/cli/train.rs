@@ -22,7 +22,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
 /// `vi4dvar train amortized`.
 mod amortized {
     use crate::cli::config::{self, Given};
-    use crate::cli::options::{HardwareOptions, RunOptions};
+    use crate::cli::options::{HardwareOptions, KeepOptions, RunOptions};
     use crate::cli::preset;
     use clap::{ArgMatches, Args, Command};
     use serde::Serialize;
@@ -49,6 +49,9 @@ mod amortized {
         #[command(flatten)]
         #[serde(skip)]
         pub run: RunOptions,
+        #[command(flatten)]
+        #[serde(skip)]
+        pub keep: KeepOptions,
     }
 
     #[derive(Args)]
@@ -76,6 +79,7 @@ mod amortized {
             hardware: HardwareOptions::default(),
             output: Output { preset: None, out: "weights.nc".into() },
             run: RunOptions::default(),
+            keep: KeepOptions::default(),
         }
     }
 
@@ -96,14 +100,15 @@ mod amortized {
 
     #[cfg(feature = "neural")]
     fn train(options: &Options, settings: &str) -> Result<()> {
-        use crate::cli::progress::Bar;
+        use crate::cli::progress::{Bar, checkpoint_of};
         use crate::cli::{output, print};
         use std::time::Instant;
         use vi4dvar::experiment::training_windows;
         use vi4dvar::method::Recognition;
         use vi4dvar::output::{check_writable, loss_figure, write_bytes, write_text};
 
-        let (out, force) = (&options.output.out, options.run.force);
+        let out = &options.output.out;
+        let force = options.keep.overwrites(&options.run, out);
         let pictures = [out.with_extension("svg"), out.with_extension("png")];
         output::check(out, &[], force)?;
         pictures.iter().try_for_each(|picture| check_writable(picture, force))?;
@@ -112,9 +117,10 @@ mod amortized {
         let engine = options.hardware.engine(&options.run)?;
         let clock = Instant::now();
         let windows = training_windows(&options.twin, options.network.windows)?;
-        let mut bar = Bar::new(options.run.quiet);
-        let network = Recognition::train(&windows, &options.network, &engine, options.twin.seed, &mut bar)?;
-        drop(bar);
+        let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), settings, &[], &engine)?;
+        bar.conclude(|bar| {
+        let network = Recognition::train(&windows, &options.network, &engine, options.twin.seed, bar)?;
+        bar.clear();
         let seconds = clock.elapsed().as_secs_f64();
         network.write(out, &output::attributes("train amortized", settings, Some(&engine)), force)?;
         output::save_settings(out, settings, force)?;
@@ -139,6 +145,7 @@ mod amortized {
             engine.hardware(),
             out.display()
         ))
+        })
     }
 }
 
@@ -146,8 +153,8 @@ mod amortized {
 mod vae {
     use crate::cli::config::{self, Given};
     use crate::cli::learned::{self, LearnedOptions};
-    use crate::cli::options::{HardwareOptions, RunOptions};
-    use crate::cli::progress::Bar;
+    use crate::cli::options::{HardwareOptions, KeepOptions, RunOptions};
+    use crate::cli::progress::{Bar, checkpoint_of};
     use crate::cli::{cycle_preset, output, print};
     use clap::{ArgMatches, Args, Command};
     use serde::Serialize;
@@ -174,6 +181,9 @@ mod vae {
         #[command(flatten)]
         #[serde(skip)]
         run: RunOptions,
+        #[command(flatten)]
+        #[serde(skip)]
+        keep: KeepOptions,
     }
 
     #[derive(Args)]
@@ -222,6 +232,7 @@ mod vae {
             hardware: HardwareOptions::default(),
             output: Output { preset: None, out: "out/vae".into() },
             run: RunOptions::default(),
+            keep: KeepOptions::default(),
         }
     }
 
@@ -235,11 +246,12 @@ mod vae {
         let mut options = given.over(defaults(preset));
         options.learned.vae.clear();
         options.settings = CycleSettings { methods: vec![CycledKind::VaeVar], ..options.settings.completed() };
-        let Options { settings, learned: from, output: Output { out, .. }, run, .. } = &options;
+        let Options { settings, learned: from, output: Output { out, .. }, run, keep, .. } = &options;
+        let force = keep.overwrites(run, out);
         settings.check()?;
         from.check(settings)?;
         let files = from.files(settings, out);
-        let check = || files.iter().try_for_each(|target| check_writable(target, run.force));
+        let check = || files.iter().try_for_each(|target| check_writable(target, force));
         if out.exists() {
             check()?;
         }
@@ -247,14 +259,17 @@ mod vae {
         let mut new = output::NewDirectories::default();
         new.create(out)?;
         check()?;
-        let mut bar = Bar::new(run.quiet);
-        let all = from.learn(settings, &engine, &mut bar)?;
-        drop(bar);
-        let attributes = output::attributes("train vae", &config::resolved("train vae", &options), Some(&engine));
-        for own in &all {
-            learned::write(own, out, &attributes, settings.seed, run.force)?;
-        }
-        let text: String = all.iter().map(learned::summary).collect();
-        print(&format!("{text}on {}\n{}\n", engine.hardware(), out.display()))
+        let resolved = config::resolved("train vae", &options);
+        let bar = Bar::new(run, keep, checkpoint_of(out), &resolved, &[], &engine)?;
+        bar.conclude(|bar| {
+            let all = from.learn(settings, &engine, bar)?;
+            bar.clear();
+            let attributes = output::attributes("train vae", &resolved, Some(&engine));
+            for own in &all {
+                learned::write(own, out, &attributes, settings.seed, force)?;
+            }
+            let text: String = all.iter().map(learned::summary).collect();
+            print(&format!("{text}on {}\n{}\n", engine.hardware(), out.display()))
+        })
     }
 }

@@ -1,13 +1,14 @@
 //! `vi4dvar twin`: the whole case study, from a seed to a table of scores, figures and a report.
 
 use super::config::{self, Given};
-use super::options::{HardwareOptions, MethodOptions, RunOptions};
-use super::progress::Bar;
+use super::options::{HardwareOptions, KeepOptions, MethodOptions, RunOptions};
+use super::progress::{Bar, checkpoint_of};
 use super::{output, preset, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use vi4dvar::engine::Engine;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Outcome, Preset, TwinSettings};
 use vi4dvar::method::Method;
@@ -41,6 +42,9 @@ struct Options {
     #[command(flatten)]
     #[serde(skip)]
     run: RunOptions,
+    #[command(flatten)]
+    #[serde(skip)]
+    keep: KeepOptions,
 }
 
 #[derive(Args)]
@@ -72,15 +76,17 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         hardware: HardwareOptions::default(),
         output: Output { preset: None, out: Path::new("out").join(preset.name) },
         run: RunOptions::default(),
+        keep: KeepOptions::default(),
     });
     options.twin = options.twin.completed();
     // The settings that are saved name the families among the methods.
     options.methods = options.settings.methods(&options.methods);
     let changed = TwinSettings { seed: options.twin.seed, ..preset.twin.clone() } != options.twin;
     let preset = Preset { twin: options.twin.clone(), methods: options.settings.settings(), ..preset };
-    let (out, force, methods) = (&options.output.out, options.run.force, &options.methods);
+    let (out, methods) = (&options.output.out, &options.methods);
+    let force = options.keep.overwrites(&options.run, out);
     let seeds = seeds(preset.twin.seed, options.repeat, "--repeat")?;
-    let files: Vec<String> = methods.iter().map(|method| format!("{}.nc", method.name())).collect();
+    let files: Vec<String> = methods.iter().map(|method| file_of(*method)).collect();
     let others = ["scores.json", "timings.json", "twin.toml", "report.html"];
     let names = ["problem.nc"].into_iter().chain(files.iter().map(String::as_str)).chain(others);
     let targets: Vec<PathBuf> = names.map(|name| out.join(name)).collect();
@@ -101,56 +107,80 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         check_writable(target, force)?;
     }
 
-    let mut bar = Bar::new(options.run.quiet);
-    let Outcome { problem, analyses, table } = preset.run(&seeds, methods, &engine, &mut bar)?;
-    drop(bar);
-
     let settings = config::resolved("twin", &options);
+    let inputs = options.settings.inputs();
+    let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), &settings, &inputs, &engine)?;
+    bar.conclude(|bar| {
+        let outcome = preset.run(&seeds, methods, &engine, bar)?;
+        bar.clear();
+        let about = describe(&preset.twin, &seeds, outcome.problem.assimilated_count(0));
+        write(&options, &preset, changed, &about, &settings, &engine, &outcome, force)?;
+        let mut text = format!("{about}\n{}\n", outcome.table);
+        if let [_] = seeds[..] {
+            for analysis in &outcome.analyses {
+                writeln!(text, "{}: {}", analysis.method, analysis.summary).expect("strings take everything");
+            }
+        }
+        let report = out.join("report.html");
+        writeln!(text, "on {}\n{}", engine.hardware(), report.display()).expect("strings take everything");
+        print(&text)
+    })
+}
+
+/// Every file of the run.
+#[expect(clippy::too_many_arguments, reason = "all that a run knows goes into its files")]
+fn write(
+    options: &Options,
+    preset: &Preset,
+    changed: bool,
+    about: &str,
+    settings: &str,
+    engine: &Engine,
+    outcome: &Outcome,
+    force: bool,
+) -> Result<()> {
+    let Outcome { problem, analyses, table } = outcome;
+    let (out, methods) = (&options.output.out, &options.methods);
     if force {
         remove_others(out, methods)?;
     }
-    problem.write(out.join("problem.nc"), &output::attributes("twin", &settings, None), force)?;
-    for (file, analysis) in files.iter().zip(&analyses) {
-        let attributes = output::analysis_attributes("twin", &settings, &engine, &problem, analysis);
-        write_analysis(out.join(file), &problem, analysis, &attributes, force)?;
+    problem.write(out.join("problem.nc"), &output::attributes("twin", settings, None), force)?;
+    for (method, analysis) in methods.iter().zip(analyses) {
+        let attributes = output::analysis_attributes("twin", settings, engine, problem, analysis);
+        write_analysis(out.join(file_of(*method)), problem, analysis, &attributes, force)?;
     }
-    let about = describe(&preset.twin, &seeds, problem.assimilated_count(0));
-    let figures = figures(&problem, &analyses, &table)?;
+    let figures = figures(problem, analyses, table)?;
     write_figures(out.join("figures"), &figures, force)?;
-    write_scores(out.join("scores.json"), &table, force)?;
-    write_timings(out.join("timings.json"), &table, force)?;
-    write_text(out.join("twin.toml"), &settings, force)?;
+    write_scores(out.join("scores.json"), table, force)?;
+    write_timings(out.join("timings.json"), table, force)?;
+    write_text(out.join("twin.toml"), settings, force)?;
     let report = Report {
         title: format!("Twin experiment {}", preset.name),
         about: {
             let whose = if changed { "its settings changed" } else { preset.about };
-            let several = format!(" Problem, notes and single figures are those of seed {}.", seeds[0]);
-            format!("Preset {}, {whose}. {about}.{}", preset.name, if seeds.len() > 1 { &several } else { "" })
+            let several = format!(" Problem, notes and single figures are those of seed {}.", options.twin.seed);
+            format!("Preset {}, {whose}. {about}.{}", preset.name, if options.repeat > 1 { &several } else { "" })
         },
         command: format!("vi4dvar twin --config {}", out.join("twin.toml").display()),
-        problem: problem_facts(&problem),
-        hardware: hardware_facts(&engine),
-        settings: settings.clone(),
+        problem: problem_facts(problem),
+        hardware: hardware_facts(engine),
+        settings: settings.into(),
         methods: analyses.iter().zip(&table.methods).map(|(a, m)| MethodReport::of(a, m.seconds)).collect(),
-        tables: Table::scores(&table),
+        tables: Table::scores(table),
         figures,
     };
-    write_report(out.join("report.html"), &report, force)?;
+    write_report(out.join("report.html"), &report, force)
+}
 
-    let mut text = format!("{about}\n{table}\n");
-    if let [_] = seeds[..] {
-        for analysis in &analyses {
-            writeln!(text, "{}: {}", analysis.method, analysis.summary).expect("strings take everything");
-        }
-    }
-    writeln!(text, "on {}\n{}", engine.hardware(), out.join("report.html").display()).expect("strings take everything");
-    print(&text)
+/// The file of a method's analysis.
+fn file_of(method: Method) -> String {
+    format!("{}.nc", method.name())
 }
 
 /// Removes the analyses of methods that this run has not, so that a directory holds one experiment.
 fn remove_others(out: &Path, methods: &[Method]) -> Result<()> {
     for method in Method::ALL.iter().filter(|method| !methods.contains(method)) {
-        let file = out.join(format!("{}.nc", method.name()));
+        let file = out.join(file_of(*method));
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::Write { path: file, reason: error });

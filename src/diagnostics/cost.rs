@@ -1,12 +1,12 @@
 //! The minimum of the cost as a test of the whole problem (Bennett-Talagrand).
 
 use super::Estimate;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
 /// 2 J_min against chi-squared with p degrees of freedom, p the number of assimilated observations: what it follows
 /// where model and operator are linear, errors Gaussian, and B and R right (Bennett 1992; Talagrand; Michel 2014).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CostFit {
     /// 2 J_min.
     pub twice_minimum: f64,

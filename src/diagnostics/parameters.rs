@@ -2,13 +2,13 @@
 
 use super::{Estimate, coverage, rank, ratio_of_squares};
 use ndarray::{ArrayView1, ArrayView2, Axis};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An estimated parameter against the true one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParameterQuality<T = f64> {
     /// The parameter's name.
-    pub name: &'static str,
+    pub name: String,
     /// Root mean square error of the posterior mean.
     pub rmse: T,
     /// Root of the mean posterior variance.
@@ -30,7 +30,7 @@ impl ParameterQuality {
             sorted.sort_unstable_by(f64::total_cmp);
             let rank = rank(&sorted, *truth);
             Self {
-                name,
+                name: (*name).into(),
                 rmse: (column.mean().expect("samples") - truth).abs(),
                 spread: column.std(1.0),
                 coverage_50: coverage(rank, 0.5),
@@ -47,7 +47,7 @@ impl ParameterQuality {
             let squares = |f| ratio_of_squares(&of(f).map(|v| (v, 1.0)).collect::<Vec<_>>());
             let mean = |f| Estimate::new(&of(f).collect::<Vec<_>>());
             Some(ParameterQuality {
-                name: first.name,
+                name: first.name.clone(),
                 rmse: squares(|q| q.rmse)?,
                 spread: squares(|q| q.spread)?,
                 coverage_50: mean(|q| q.coverage_50)?,
@@ -69,12 +69,12 @@ mod tests {
         let truth = array![8.5, 10.0];
         let all = ParameterQuality::of_each(&["a", "b"], samples.view(), truth.view()).unwrap();
         // Errors 0.5 and 8, variances 1 and 1; three samples, four cells: the truths lie in the third and in the last.
-        let found: Vec<_> = all.iter().map(|q| (q.name, q.rmse, q.spread, q.coverage_50)).collect();
+        let found: Vec<_> = all.iter().map(|q| (q.name.as_str(), q.rmse, q.spread, q.coverage_50)).collect();
         assert_eq!(found, [("a", 0.5, 1.0, 1.0), ("b", 8.0, 1.0, 0.0)]);
         assert!((all[1].coverage_90 - 0.8).abs() < 1e-15, "{}", all[1].coverage_90);
-        let worse = vec![ParameterQuality { rmse: 1.5, ..all[0] }, all[1]];
+        let worse = vec![ParameterQuality { rmse: 1.5, ..all[0].clone() }, all[1].clone()];
         let over = ParameterQuality::over(&[&all, &worse]).unwrap();
-        let found: Vec<_> = over.iter().map(|q| (q.name, q.rmse.mean, q.rmse.count)).collect();
+        let found: Vec<_> = over.iter().map(|q| (q.name.as_str(), q.rmse.mean, q.rmse.count)).collect();
         assert_eq!(found, [("a", 1.25f64.sqrt(), 2), ("b", 8.0, 2)]);
         let one = samples.slice(ndarray::s![..1, ..]);
         assert_eq!(ParameterQuality::of_each(&["a", "b"], one, truth.view()), None);

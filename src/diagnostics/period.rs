@@ -1,10 +1,10 @@
 //! The three periods of a run over which scores are taken.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// One thing for each period: time 0; the assimilated window, time 0 included; the stored times after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Periods<T> {
     /// At time 0.
     pub initial: T,

@@ -1,11 +1,11 @@
 //! Rank of the truth among samples, and histograms of ranks over independent windows.
 
 use super::cost::upper_tail;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, DiscreteCDF};
 
 /// Where a truth lies among samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rank {
     /// Samples below the truth, 0 to `samples`. Of those that equal it, half (rounded down) count as below.
     pub rank: usize,

@@ -6,7 +6,7 @@ use super::{
     fair_energy_score, rank, ratio_of_squares, rmse, spread, variogram_score,
 };
 use ndarray::{ArrayView2, ArrayView3, Axis, s};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// What an analysis is scored by.
@@ -37,7 +37,7 @@ pub struct ScoreInput<'a> {
 }
 
 /// How close a fitted q came to the posterior.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FitQuality<T = f64> {
     /// The evidence lower bound.
     pub elbo: T,
@@ -76,7 +76,7 @@ pub struct ScoreReference<'a> {
 ///
 /// A score of a period is over all its times and sites. Units are those of the state but for the ratio, the coverages
 /// and the distances; `variogram` is in units of the state too, being a square of square roots.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores<T = f64, R = Rank, F = CostFit, V = JudgedVerdict, Q = FitQuality, P = ParameterQuality> {
     /// Root mean square error of the mean.
     pub rmse: Option<Periods<T>>,

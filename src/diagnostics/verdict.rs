@@ -6,7 +6,7 @@
 //! the same with the identity operator, and the same with less background noise, seeds 1 to 50, against the reference.
 
 use super::{Corrected, CostFit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The share of the posterior's mass in q's 90 % intervals, averaged over the components, from and up to which its spread
 /// is to be trusted.
@@ -37,7 +37,7 @@ const TRUSTED_STD_RATIO: f64 = 2.0;
 const DIVERGED_AT_MOST: f64 = 0.01;
 
 /// What of a fit can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trust {
     /// Neither mean nor spread.
@@ -133,7 +133,7 @@ pub struct Verdict {
 }
 
 /// A verdict against what a reference posterior says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgedVerdict {
     /// The verdict.
     pub said: Trust,

@@ -128,7 +128,7 @@ impl Default for EngineSettings {
 pub struct Hardware {
     /// "cpu", "vulkan", "metal" or "dx12".
     pub backend: String,
-    /// The adapter's name, or the CPU engine's instruction set and threads.
+    /// The adapter's name, or the CPU engine's instruction set.
     pub adapter: String,
     /// The driver with its version; empty for the CPU engine.
     pub driver: String,
@@ -136,11 +136,19 @@ pub struct Hardware {
     pub precision: Precision,
     /// True for a software rasteriser: right, but no faster than the CPU engine.
     pub software: bool,
+    /// Threads of the CPU engine, 0 of a GPU. No answer depends on them.
+    pub threads: usize,
 }
 
 impl std::fmt::Display for Hardware {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}, {}", self.adapter, self.backend, self.precision.name())?;
+        write!(f, "{}", self.adapter)?;
+        match self.threads {
+            0 => {}
+            1 => write!(f, ", 1 thread")?,
+            threads => write!(f, ", {threads} threads")?,
+        }
+        write!(f, " ({}, {}", self.backend, self.precision.name())?;
         if !self.driver.is_empty() {
             write!(f, ", {}", self.driver)?;
         }
@@ -475,9 +483,23 @@ impl LoadedProblem {
     /// A map of the wrong shape or not finite; nothing to keep, or more than [`MOST_KEPT`] members in all; a device
     /// failure. Diverged members are no error here.
     pub fn select(&mut self, draw: &Draw, criterion: Terms, keep: Keep) -> Result<Vec<Selection>> {
+        self.select_watched(draw, criterion, keep, &mut |_| Ok(()))
+    }
+
+    /// The same, with `watch` told now and then of how many members are done, over all problems; its error ends it.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select); that of `watch`.
+    pub fn select_watched(
+        &mut self,
+        draw: &Draw,
+        criterion: Terms,
+        keep: Keep,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<Selection>> {
         self.layout.check_members(Members::Drawn(draw))?;
         let mut selector = Selector::new(self.layout.problems, draw.count, keep)?;
-        on_engine!(self, e => e.select(draw, criterion, &mut selector))?;
+        on_engine!(self, e => e.select(draw, criterion, &mut selector, watch))?;
         Ok(selector.finish(draw.count))
     }
 
@@ -510,6 +532,14 @@ impl LoadedProblem {
         match &self.inner {
             Inner::Cpu(_) => CpuEngine::instruction_set().into(),
             Inner::Gpu(e) => e.kernel(),
+        }
+    }
+
+    /// RK4 steps from time 0 to the last time with an assimilated observation: what a member's cost takes.
+    pub fn assimilated_steps(&self) -> usize {
+        match &self.inner {
+            Inner::Cpu(e) => e.assimilated_steps(),
+            Inner::Gpu(e) => e.assimilated_steps(),
         }
     }
 

@@ -56,6 +56,14 @@ pub struct Inspection {
     pub gradient_norm: Array1<f64>,
 }
 
+/// Which of the members' numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Numbers {
+    States,
+    Means,
+    Squares,
+}
+
 /// A number that no other loaded problem has.
 pub(super) fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -74,9 +82,28 @@ impl LoadedProblem {
         backgrounds: ArrayView2<f64>,
         units: ArrayView2<f64>,
     ) -> Result<Resident> {
+        let zeros = Array2::zeros(members.states.dim());
+        self.settle_moving(members, backgrounds, units, [zeros.view(), zeros.view()])
+    }
+
+    /// The same of members that have moved: with Adam's running means of the gradient and of its square, each
+    /// `[rows, control]`, as [`running_means`](Self::running_means) gave them.
+    ///
+    /// # Errors
+    /// As [`settle`](Self::settle).
+    pub fn settle_moving(
+        &mut self,
+        members: Listed,
+        backgrounds: ArrayView2<f64>,
+        units: ArrayView2<f64>,
+        means: [ArrayView2<f64>; 2],
+    ) -> Result<Resident> {
         let count = self.layout.check_members(Members::Listed(members))?;
         let control = self.layout.control;
-        self.layout.check_array("backgrounds", backgrounds.shape(), &[count, control], backgrounds.iter())?;
+        for (what, numbers) in [("backgrounds", backgrounds), ("running means", means[0]), ("running means", means[1])]
+        {
+            self.layout.check_array(what, numbers.shape(), &[count, control], numbers.iter())?;
+        }
         self.layout.check_array("units", units.shape(), &[self.layout.problems, control], units.iter())?;
         if let Some(unit) = units.iter().find(|u| **u <= 0.0) {
             return Err(Error::invalid(
@@ -87,8 +114,8 @@ impl LoadedProblem {
             ));
         }
         let inner = match &mut self.inner {
-            Inner::Cpu(e) => Place::Cpu(e.settle(members.states, backgrounds, units)),
-            Inner::Gpu(e) => Place::Gpu(e.settle(members.states, backgrounds, units)?),
+            Inner::Cpu(e) => Place::Cpu(e.settle([members.states, backgrounds, means[0], means[1]], units)),
+            Inner::Gpu(e) => Place::Gpu(e.settle([members.states, backgrounds, means[0], means[1]], units)?),
         };
         Ok(Resident { owner: self.id, rows: members.rows.to_vec(), amplitude: members.amplitude, inner })
     }
@@ -137,10 +164,22 @@ impl LoadedProblem {
     /// # Errors
     /// Members of another loaded problem; a device failure.
     pub fn states(&mut self, members: &Resident) -> Result<Array2<f64>> {
+        self.numbers(members, Numbers::States)
+    }
+
+    /// Adam's running means of the members' gradients and of their squares, in units: each `[rows, control]`.
+    ///
+    /// # Errors
+    /// Members of another loaded problem; a device failure.
+    pub fn running_means(&mut self, members: &Resident) -> Result<[Array2<f64>; 2]> {
+        Ok([self.numbers(members, Numbers::Means)?, self.numbers(members, Numbers::Squares)?])
+    }
+
+    fn numbers(&mut self, members: &Resident, kind: Numbers) -> Result<Array2<f64>> {
         self.check_owner(members)?;
         match (&mut self.inner, &members.inner) {
-            (Inner::Cpu(_), Place::Cpu(r)) => Ok(r.states(self.layout.control)),
-            (Inner::Gpu(e), Place::Gpu(r)) => e.states(r),
+            (Inner::Cpu(_), Place::Cpu(r)) => Ok(r.numbers(kind, self.layout.control)),
+            (Inner::Gpu(e), Place::Gpu(r)) => e.numbers(r, kind),
             _ => Err(foreign()),
         }
     }

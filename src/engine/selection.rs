@@ -1,6 +1,7 @@
 //! Selecting the best of many drawn members: what is kept, the histogram of all, and the sums of their weights.
 
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// Most members that a selection keeps, over all problems of a set: about 100 MiB of them.
 pub const MOST_KEPT: usize = 1 << 22;
@@ -15,7 +16,7 @@ pub enum Keep {
 }
 
 /// The best of the drawn members of one problem, and what is known of all of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
     /// Numbers of the kept members in ascending order of (criterion, number): `[kept]`.
     pub member: Vec<u32>,
@@ -53,7 +54,7 @@ impl Selection {
 
 /// Counts of costs in fixed logarithmic bins, 16 to an octave from 2^-16 to 2^48. The first bin also holds what is
 /// below, the last what is above.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostHistogram {
     /// Costs in each bin: `[BINS]`.
     pub counts: Vec<u64>,

@@ -27,10 +27,12 @@ pub use sbc::{Sbc, SbcMethod, SbcRanks};
 pub use table::{Block, MethodScores, Reference, ReferenceCount, ScoreTable, scores};
 pub use twin::{TwinKind, TwinSettings, simulate, simulate_set, training_windows};
 
+use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{Analysis, Method, MethodSettings, Observer};
+use crate::method::{Analysis, Method, MethodSettings, Observer, once};
 use crate::problem::Problem;
+use table::KeptTable;
 
 /// A named experiment: the problem, and the methods that assimilate it.
 #[derive(Clone, Debug)]
@@ -117,24 +119,29 @@ impl Preset {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         methods.iter().try_for_each(|method| self.methods.check(*method))?;
-        let mut first = None;
-        let mut table = ScoreTable::default();
-        for seeds in seeds.chunks(self.twins_at_once(methods)) {
+        let (mut done, mut first, table): (usize, Option<Vec<Analysis>>, Option<KeptTable>) =
+            checkpoint::begin(observer.keeper())?.unwrap_or_default();
+        let mut table: ScoreTable = table.map(Into::into).unwrap_or_default();
+        while done < seeds.len() {
+            let seeds = &seeds[done..seeds.len().min(done + self.twins_at_once(methods))];
             let problem = simulate_set(&self.twin, seeds)?;
-            let run = |method: &Method| self.methods.run(*method, &problem, engine, observer);
+            let run = |method: &Method| once(observer, |o| self.methods.run(*method, &problem, engine, o));
             let mut analyses = methods.iter().map(run).collect::<Result<Vec<_>>>()?;
             let agreed = methods.iter().position(|method| *method == Method::Reference).map(|method| {
                 (method, analyses[method].iter().map(|a| a.number("agreed") == Some(1.0)).collect::<Vec<_>>())
             });
             let reference = agreed.as_ref().map(|(method, agreed)| Reference { method: *method, agreed });
             table.add(&problem, &analyses, reference);
-            first.get_or_insert_with(|| {
-                (problem.single(0), analyses.iter_mut().map(|twins| twins.swap_remove(0)).collect())
-            });
+            first.get_or_insert_with(|| analyses.iter_mut().map(|twins| twins.swap_remove(0)).collect());
+            done += seeds.len();
+            checkpoint::keep_fetched(observer.keeper(), &mut || {
+                Ok(checkpoint::to_bytes(&(done, &first, Some(KeptTable::from(&table)))))
+            })?;
         }
-        let (problem, analyses) =
-            first.ok_or_else(|| Error::invalid("seeds", "at least one", "none", "give a seed"))?;
-        Ok(Outcome { problem, analyses, table })
+        checkpoint::end(observer.keeper(), &(done, &first, Some(KeptTable::from(&table))))?;
+        let none = || Error::invalid("seeds", "at least one", "none", "give a seed");
+        let (analyses, seed) = (first.ok_or_else(none)?, *seeds.first().ok_or_else(none)?);
+        Ok(Outcome { problem: simulate_set(&self.twin, &[seed])?, analyses, table })
     }
 
     fn twins_at_once(&self, methods: &[Method]) -> usize {

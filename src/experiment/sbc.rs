@@ -5,16 +5,17 @@
 //! are made continuous by a draw inside their cell, the same for all methods.
 
 use super::{Preset, TwinKind, simulate_set};
+use crate::checkpoint;
 use crate::diagnostics::{BAND_LEVEL, RankEcdf, Shape, UniformBand, rank};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::method::{Analysis, Method, Observer};
+use crate::method::{Analysis, Method, Observer, once};
 use crate::problem::Problem;
 use crate::random::{Stream, StreamRng};
 use ndarray::{ArrayView1, Axis};
 use rand::RngExt;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Ranks of several methods over prior twins. Displays as a table for people; as JSON it has all that a figure needs.
@@ -62,7 +63,7 @@ pub struct SbcRanks {
 }
 
 /// Ranks and their values at one time while they are gathered.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Gathered {
     ranks: Vec<Vec<usize>>,
     samples: Vec<usize>,
@@ -98,18 +99,23 @@ impl Preset {
     /// As [`Self::check_sbc`], an engine's failure, too many members diverged.
     pub fn sbc(&self, seeds: &[u64], methods: &[Method], engine: &Engine, observer: &mut dyn Observer) -> Result<Sbc> {
         self.check_sbc(seeds, methods)?;
-        let mut all: Vec<(String, f64, [Gathered; 2])> = vec![Default::default(); methods.len()];
-        for seeds in seeds.chunks(self.twins_at_once(methods)) {
+        let kept: Option<(usize, Vec<(String, f64, [Gathered; 2])>)> = checkpoint::begin(observer.keeper())?;
+        let (mut done, mut all) = kept.unwrap_or_else(|| (0, vec![Default::default(); methods.len()]));
+        while done < seeds.len() {
+            let seeds = &seeds[done..seeds.len().min(done + self.twins_at_once(methods))];
             let problem = simulate_set(&self.twin, seeds)?;
             for (method, (name, seconds, gathered)) in methods.iter().zip(&mut all) {
-                let analyses = self.methods.run(*method, &problem, engine, observer)?;
+                let analyses = once(observer, |o| self.methods.run(*method, &problem, engine, o))?;
                 *seconds += analyses.first().map_or(0.0, |a| a.seconds);
                 for (p, analysis) in analyses.iter().enumerate() {
                     name.clone_from(&analysis.method);
                     gather(gathered, &problem, p, analysis);
                 }
             }
+            done += seeds.len();
+            checkpoint::keep(observer.keeper(), &(done, &all))?;
         }
+        checkpoint::end(observer.keeper(), &(done, &all))?;
         let band = UniformBand::new(seeds.len());
         let finish = |(method, seconds, [initial, window_end]): (String, f64, [Gathered; 2])| SbcMethod {
             method,

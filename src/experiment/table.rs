@@ -30,7 +30,8 @@ use crate::diagnostics::{
 use crate::method::Analysis;
 use crate::problem::Problem;
 use rayon::prelude::*;
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::ser::{SerializeStruct, Serializer};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Scores of several methods on one problem or on repeated twins. Displays as a table for people.
@@ -55,6 +56,30 @@ pub struct MethodScores {
     pub twins: Vec<Scores>,
 }
 
+/// A table with all that it is made of, for a checkpoint.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeptTable {
+    twins: usize,
+    reference: Option<ReferenceCount>,
+    methods: Vec<(String, f64, Vec<Scores>)>,
+}
+
+impl From<&ScoreTable> for KeptTable {
+    fn from(table: &ScoreTable) -> Self {
+        let method = |m: &MethodScores| (m.method.clone(), m.seconds, m.twins.clone());
+        let methods = table.methods.iter().map(method).collect();
+        Self { twins: table.twins, reference: table.reference.clone(), methods }
+    }
+}
+
+impl From<KeptTable> for ScoreTable {
+    fn from(kept: KeptTable) -> Self {
+        let method = |(method, seconds, twins)| MethodScores { method, seconds, twins };
+        let methods = kept.methods.into_iter().map(method).collect();
+        Self { twins: kept.twins, reference: kept.reference, methods }
+    }
+}
+
 /// Which of the methods is the reference posterior.
 #[derive(Clone, Copy, Debug)]
 pub struct Reference<'a> {
@@ -65,7 +90,7 @@ pub struct Reference<'a> {
 }
 
 /// In how many problems a reference posterior could be trusted. Distances are taken in those alone.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceCount {
     /// The reference method's name.
     pub method: String,
@@ -231,7 +256,7 @@ fn blocks(reference: &str) -> [(String, Vec<Group>); 4] {
 
 /// Columns under one title: a line of headings, then a line per method.
 struct Columns {
-    title: &'static str,
+    title: String,
     cells: Vec<Vec<String>>,
 }
 
@@ -250,7 +275,7 @@ impl Columns {
         };
         let heading = ["t = 0", "window", "forecast"].map(String::from).to_vec();
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
-        summaries.iter().any(|s| (group.score)(s).is_some()).then_some(Self { title: group.title, cells })
+        summaries.iter().any(|s| (group.score)(s).is_some()).then_some(Self { title: group.title.into(), cells })
     }
 
     /// How often a verdict was said and how often rightly; `None` where no method has verdicts. Without a reference it can
@@ -274,7 +299,7 @@ impl Columns {
         };
         let heading = ["said", "rightly", "true of"][..shown].iter().map(ToString::to_string).collect();
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
-        summaries.iter().any(|s| s.verdict.is_some()).then_some(Self { title, cells })
+        summaries.iter().any(|s| s.verdict.is_some()).then_some(Self { title: title.into(), cells })
     }
 
     /// What a fit came to; `None` where no method maximises an ELBO.
@@ -295,11 +320,11 @@ impl Columns {
         };
         let heading = shown(["ELBO", "log p(y) - ELBO", "k-hat"].map(String::from));
         let cells = [heading].into_iter().chain(summaries.iter().map(row)).collect();
-        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "of the fit", cells })
+        summaries.iter().any(|s| s.fit.is_some()).then_some(Self { title: "of the fit".into(), cells })
     }
 
     /// Each estimated parameter, with its name; nothing where no method has any.
-    fn parameters(summaries: &[ScoreSummary]) -> Vec<(&'static str, Self)> {
+    fn parameters(summaries: &[ScoreSummary]) -> Vec<(String, Self)> {
         let cell = |Estimate { mean, standard_error, .. }: Estimate, digits: usize, scale: f64| {
             let mean = format!("{:.digits$}", mean * scale);
             standard_error.map_or(mean.clone(), |e| format!("{mean} ± {:.digits$}", e * scale))
@@ -316,7 +341,7 @@ impl Columns {
         let one = |(k, quality): (usize, &ParameterQuality<Estimate>)| {
             let heading = ["RMSE", "posterior sd", "truth in 50 %, %", "in 90 %, %"].map(String::from).to_vec();
             let cells = [heading].into_iter().chain(summaries.iter().map(|summary| row(summary, k))).collect();
-            (quality.name, Self { title: quality.name, cells })
+            (quality.name.clone(), Self { title: quality.name.clone(), cells })
         };
         let any = summaries.iter().find_map(|summary| summary.parameters.as_ref());
         any.into_iter().flatten().enumerate().map(one).collect()
@@ -328,7 +353,7 @@ impl Columns {
         let cells = methods.iter().map(|m| vec![cell(m.seconds)]);
         let title = if twins > 1 { "s in all" } else { "seconds" };
         let cells = [vec![title.into()]].into_iter().chain(cells).collect();
-        methods.iter().any(|m| m.seconds.is_finite()).then_some(Self { title: "", cells })
+        methods.iter().any(|m| m.seconds.is_finite()).then_some(Self { title: String::new(), cells })
     }
 
     /// Its lines, the title first, all of one width.

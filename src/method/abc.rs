@@ -8,7 +8,8 @@
 
 use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Spread};
-use super::{Analysis, MOST_MEMBERS, Record, check_count, check_positive, check_share};
+use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share, once};
+use crate::checkpoint;
 use crate::engine::{
     AffineMap, CostHistogram, DIVERGED, Draw, Engine, Keep, LoadedProblem, Members, Scale, Selection, Terms,
 };
@@ -127,13 +128,23 @@ impl Settings {
     ///
     /// # Errors
     /// Settings or a problem that cannot work, fewer than two trials within the threshold or more than the engine
-    /// keeps, an engine's failure, too many trials diverged.
-    pub fn run(&self, problem: &Problem, engine: &Engine) -> Result<Vec<Analysis>> {
+    /// keeps, an engine's failure, too many trials diverged; [`Error::Interrupted`] where the observer breaks: a part of the
+    /// trials is no answer.
+    pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
         let clock = Instant::now();
-        let mut loaded = engine.load(problem)?;
         let draw = Draw { map: prior(problem), stream: Stream::Abc, iteration: 0, count: self.trials };
-        let selections = loaded.select(&draw, self.criterion.terms(), self.rule())?;
+        let selections = once(observer, |observer| {
+            let mut watch = |done: usize| {
+                let iteration = done / problem.count();
+                let progress = Progress { method: NAME, iteration, iterations: self.trials, figures: &[] };
+                if observer.progress(&progress).is_break() && iteration < self.trials {
+                    return Err(Error::Interrupted { state: None });
+                }
+                checkpoint::pause(observer.keeper())
+            };
+            engine.load(problem)?.select_watched(&draw, self.criterion.terms(), self.rule(), &mut watch)
+        })?;
         let mut analyses = Vec::with_capacity(problem.count());
         for (p, selection) in selections.iter().enumerate() {
             self.check_selection(selection, problem.seeds[p])?;

@@ -87,9 +87,9 @@ pub(super) struct Rest {
     /// Iterations and evaluations in all windows together.
     pub iterations: usize,
     pub evaluations: usize,
-    /// Model and adjoint steps in all windows together.
-    pub model_steps: u64,
-    pub adjoint_steps: u64,
+    /// Steps of the model in all windows together, and as many of its adjoint; those made again on the way back do not
+    /// count.
+    pub steps: u64,
 }
 
 impl<'a> Windows<'a> {
@@ -172,7 +172,7 @@ impl<'a> Windows<'a> {
         descent: &Descent,
         starts: usize,
         first: Option<ArrayView2<f64>>,
-        watch: &mut Watch,
+        watch: &mut dyn Watch,
     ) -> Result<Vec<Rest>> {
         let (problem, n) = (self.problem, self.latents());
         let mut rows = Vec::with_capacity(problem.count() * starts);
@@ -201,19 +201,14 @@ impl<'a> Windows<'a> {
         starts: Starts,
         from: Vec<Vec<f64>>,
         staged: bool,
-        watch: &mut Watch,
+        watch: &mut dyn Watch,
     ) -> Result<Vec<Rest>> {
         let mut from = from;
         let (problem, transforms, stages) = (self.problem, &self.transforms, self.loaded.len());
         let first = if staged { 0 } else { stages - 1 };
         let mut rests: Vec<Rest> = Vec::new();
         for (stage, loaded) in self.loaded.iter_mut().enumerate().skip(first) {
-            let before = loaded.counters();
-            let mut asked = 0;
-            let evaluate = |requests: &[Request]| {
-                asked += requests.len() as u64;
-                evaluate(transforms, loaded, starts, requests)
-            };
+            let evaluate = |requests: &[Request]| evaluate(transforms, loaded, starts, requests);
             let descent = if stage + 1 < stages { descent.loose() } else { *descent };
             let minima = match descent.minimiser {
                 Minimiser::Lbfgs => match starts.roots {
@@ -232,34 +227,25 @@ impl<'a> Windows<'a> {
                                 let state = state.as_slice_mut().expect("one run");
                                 transforms[row.problem as usize].control(background.view(), z, state);
                             }
-                            let minima = resident::minimise(course, problem, loaded, starts, states.view(), watch)?;
-                            asked = minima.iter().map(|m| m.evaluations as u64).sum();
-                            minima
+                            resident::minimise(course, problem, loaded, starts, states.view(), watch)?
                         }
                     }
                 }
             };
-            let after = loaded.counters();
-            let share = |steps: u64, m: &Minimum| steps / asked.max(1) * m.evaluations as u64;
-            let cost = |m: &Minimum| {
-                [after.model_steps - before.model_steps, after.adjoint_steps - before.adjoint_steps]
-                    .map(|steps| share(steps, m))
-            };
+            let steps = loaded.assimilated_steps() as u64;
             if stage + 1 < stages {
                 from = minima.iter().map(|m| m.point.clone()).collect();
             }
             if rests.is_empty() {
-                let none = |minimum| Rest { minimum, iterations: 0, evaluations: 0, model_steps: 0, adjoint_steps: 0 };
+                let none = |minimum| Rest { minimum, iterations: 0, evaluations: 0, steps: 0 };
                 rests = minima.into_iter().map(none).collect();
             } else {
                 rests.iter_mut().zip(minima).for_each(|(rest, minimum)| rest.minimum = minimum);
             }
             for rest in &mut rests {
-                let [model, adjoint] = cost(&rest.minimum);
                 rest.iterations += rest.minimum.iterations;
                 rest.evaluations += rest.minimum.evaluations;
-                rest.model_steps += model;
-                rest.adjoint_steps += adjoint;
+                rest.steps += steps * rest.minimum.evaluations as u64;
             }
         }
         Ok(rests)
@@ -273,7 +259,7 @@ fn preconditioned(
     from: &[Vec<f64>],
     settings: LbfgsSettings,
     mut evaluate: impl FnMut(&[Request]) -> Result<Vec<Evaluation>>,
-    watch: &mut Watch,
+    watch: &mut dyn Watch,
 ) -> Result<Vec<Minimum>> {
     let root = |index: usize| &roots[rows[index].problem as usize];
     let control =

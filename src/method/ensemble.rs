@@ -10,7 +10,7 @@ use super::laplace::{self, Hessian};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::starts::Starts;
 use super::{
-    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, PosteriorMembers, Progress, Record, check_count, check_positive,
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, PosteriorMembers, Record, Watched, check_count, check_positive,
     check_share,
 };
 use crate::engine::{Engine, Precision, Row};
@@ -20,7 +20,6 @@ use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// The method's name in tables.
@@ -236,14 +235,7 @@ impl Settings {
     ) -> Result<Vec<Outcome>> {
         let (count, n, a) = (problem.count(), problem.control().len(), self.perturbation);
         let descent = self.descent(precision);
-        let mut stopped = false;
-        let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
-            let seen = costs.iter().filter(|c| c.is_finite()).count().max(1);
-            let mean = costs.iter().filter(|c| c.is_finite()).sum::<f64>() / seen as f64;
-            let progress = Progress { method: NAME, iteration, iterations: self.iterations, figures: &[("J", mean)] };
-            stopped |= observer.progress(&progress).is_break();
-            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let mut watch = Watched::new(NAME, self.iterations, 1, observer);
         let controls: Vec<Minimum> = windows
             .unperturbed(&descent, control_starts, None, &mut watch)?
             .chunks(control_starts)
@@ -468,13 +460,13 @@ impl Settings {
             number("diverged_samples", "members left out because their forecast diverged", diverged as f64),
             number(
                 "model_steps_per_member",
-                "RK4 steps of the minimisation, recomputed ones included, over members",
-                rests.iter().map(|r| r.model_steps).sum::<u64>() as f64 / members,
+                "RK4 steps of the minimisation, but for those made again on the way back, over members",
+                rests.iter().map(|r| r.steps).sum::<u64>() as f64 / members,
             ),
             number(
                 "adjoint_steps_per_member",
                 "adjoint RK4 steps of the minimisation, over members",
-                rests.iter().map(|r| r.adjoint_steps).sum::<u64>() as f64 / members,
+                rests.iter().map(|r| r.steps).sum::<u64>() as f64 / members,
             ),
         ]
     }

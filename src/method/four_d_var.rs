@@ -7,7 +7,7 @@ use super::descent::{Descent, Rest, Windows, tolerances};
 use super::laplace::{self, Hessian, Laplace};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{
-    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share,
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, Watched, check_count, check_positive, check_share,
 };
 use crate::engine::{Engine, LoadedProblem, Members, Precision};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::time::Instant;
 
 pub use super::descent::Minimiser;
@@ -248,15 +248,7 @@ impl Settings {
         first: Option<ArrayView2<f64>>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Rest>> {
-        let mut stopped = false;
-        let mut watch = |iteration: usize, costs: &[f64]| -> ControlFlow<()> {
-            let lowest: Vec<f64> =
-                costs.chunks(self.starts).map(|c| c.iter().copied().fold(f64::INFINITY, f64::min)).collect();
-            let mean = lowest.iter().sum::<f64>() / lowest.len() as f64;
-            let progress = Progress { method, iteration, iterations: self.iterations, figures: &[("J", mean)] };
-            stopped |= observer.progress(&progress).is_break();
-            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let mut watch = Watched::new(method, self.iterations, self.starts, observer);
         let descent = self.descent(precision);
         windows.unperturbed(&descent, self.starts, first, &mut watch)
     }

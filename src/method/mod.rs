@@ -29,12 +29,15 @@ pub use reference::Settings as ReferenceSettings;
 pub use vae_var::{Settings as VaeVarSettings, Vae, VaeSettings};
 pub use vi::{InitialFit, Settings as ViSettings, Units};
 
+use crate::checkpoint::{self, MaybeKeeper};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::optimizer::Watch;
 use crate::posterior::Family;
 use crate::problem::Problem;
 use ndarray::{Array, Array2, Array3, ArrayD, Dimension};
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Every method, in the order in which tables show them.
@@ -244,7 +247,7 @@ impl MethodSettings {
                 timed(clock, self.four_d_var.run_from(problem, engine, Some(means.view()), observer)?)
             }
             Method::FourDVar => self.four_d_var.run(problem, engine, observer),
-            Method::Abc => self.abc.run(problem, engine),
+            Method::Abc => self.abc.run(problem, engine, observer),
             Method::Ensemble => self.ensemble.run(problem, engine, observer),
             Method::VaeVar => self.vae_var.run(&self.vae_var.load()?, &self.four_d_var, problem, engine, observer),
             Method::VaeVi => self.vae_var.run_vi(&self.vae_var.load()?, &self.vi, problem, engine, observer),
@@ -274,7 +277,7 @@ const MOST_MEMBERS: usize = u32::MAX as usize;
 const MOST_ITERATIONS: usize = u32::MAX as usize - 1;
 
 /// What a method found out about one problem.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Analysis {
     /// The method's name as tables show it: "4DVAR", "VI-4DVAR".
     pub method: String,
@@ -305,7 +308,7 @@ pub struct PosteriorMembers {
 }
 
 /// A named array of an analysis, written to result files as it is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Variable name: `elbo`, `minimum_cost`, ...
     pub name: String,
@@ -392,17 +395,73 @@ pub struct Progress<'a> {
 pub trait Observer {
     /// Called after each iteration. `Break` ends the run early; what has been found so far is kept.
     fn progress(&mut self, progress: &Progress) -> std::ops::ControlFlow<()>;
+
+    /// Where the method's loops keep their state, so that a run that was cut off can go on: see [`crate::checkpoint`].
+    fn keeper(&mut self) -> MaybeKeeper<'_> {
+        None
+    }
+}
+
+/// What `work` gives, or gave in the run that is resumed.
+pub(crate) fn once<T: Serialize + serde::de::DeserializeOwned>(
+    observer: &mut dyn Observer,
+    work: impl FnOnce(&mut dyn Observer) -> Result<T>,
+) -> Result<T> {
+    let found = match checkpoint::begin(observer.keeper())? {
+        Some(kept) => kept,
+        None => work(observer)?,
+    };
+    checkpoint::end(observer.keeper(), &found)?;
+    Ok(found)
+}
+
+/// Tells an observer of minimisations.
+struct Watched<'a> {
+    method: &'static str,
+    iterations: usize,
+    /// Starts of which the lowest counts.
+    starts: usize,
+    observer: &'a mut dyn Observer,
+    stopped: bool,
+}
+
+impl<'a> Watched<'a> {
+    fn new(method: &'static str, iterations: usize, starts: usize, observer: &'a mut dyn Observer) -> Self {
+        Self { method, iterations, starts, observer, stopped: false }
+    }
+}
+
+impl Watch for Watched<'_> {
+    fn progress(&mut self, iteration: usize, costs: &[f64]) -> ControlFlow<()> {
+        let lowest = costs.chunks(self.starts).map(|c| c.iter().copied().fold(f64::INFINITY, f64::min));
+        let (count, sum) = lowest.filter(|c| c.is_finite()).fold((0.0, 0.0), |(n, sum), c| (n + 1.0, sum + c));
+        let figures = [("J", sum / f64::max(count, 1.0))];
+        let progress = Progress { method: self.method, iteration, iterations: self.iterations, figures: &figures };
+        self.stopped |= self.observer.progress(&progress).is_break();
+        if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn keeper(&mut self) -> MaybeKeeper<'_> {
+        self.observer.keeper()
+    }
 }
 
 /// Tells an observer how the training of a network goes.
 #[cfg(feature = "neural")]
-fn watch_training(
+struct WatchedTraining<'a> {
     method: &'static str,
-    observer: &mut dyn Observer,
-) -> impl FnMut(usize, usize, [f64; 2]) -> std::ops::ControlFlow<()> {
-    move |iteration, iterations, [loss, held_out]| {
+    observer: &'a mut dyn Observer,
+}
+
+#[cfg(feature = "neural")]
+impl crate::neural::Watch for WatchedTraining<'_> {
+    fn progress(&mut self, iteration: usize, iterations: usize, [loss, held_out]: [f64; 2]) -> ControlFlow<()> {
         let figures = [("loss", loss), ("held out", held_out)];
-        observer.progress(&Progress { method, iteration, iterations, figures: &figures })
+        self.observer.progress(&Progress { method: self.method, iteration, iterations, figures: &figures })
+    }
+
+    fn keeper(&mut self) -> MaybeKeeper<'_> {
+        self.observer.keeper()
     }
 }
 

@@ -1,11 +1,13 @@
 //! Adam on members that stay on the device: nothing but a look at where they stand comes back, every so many steps.
 
 use super::starts::Starts;
+use crate::checkpoint;
 use crate::engine::{AdamStep, Listed, LoadedProblem, Terms};
 use crate::error::Result;
-use crate::optimizer::{AdamSettings, Minimum, Reason, Watch};
+use crate::optimizer::{AdamSettings, AdamSteps, Minimum, Reason, Watch};
 use crate::problem::Problem;
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2, Axis};
+use serde::{Deserialize, Serialize};
 
 /// Adam's course.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +20,21 @@ pub(super) struct Course {
     pub look: usize,
 }
 
+/// What a minimisation needs to go on.
+#[derive(Serialize, Deserialize)]
+struct State {
+    minima: Vec<Minimum>,
+    /// The lowest cost of each.
+    costs: Vec<f64>,
+    /// Those that still move.
+    live: Vec<usize>,
+    steps: AdamSteps,
+    done: usize,
+    looks: usize,
+    /// Of those that still move, from the device: controls, and Adam's running means.
+    numbers: [Array2<f64>; 3],
+}
+
 /// Moves members from `states` to where Adam, with each parameter in units of its background deviation, leaves them:
 /// the last point, in the whitened control, not the best one. `history` has one cost for each look.
 pub(super) fn minimise(
@@ -26,17 +43,32 @@ pub(super) fn minimise(
     loaded: &mut LoadedProblem,
     starts: Starts,
     states: ArrayView2<f64>,
-    watch: &mut Watch,
+    watch: &mut dyn Watch,
 ) -> Result<Vec<Minimum>> {
     let (count, n) = states.dim();
     let units = problem.control_stds();
-    let listed = Listed { states, rows: starts.rows, amplitude: starts.amplitude };
-    let mut resident = loaded.settle(listed, starts.backgrounds, units.view())?;
-    let mut minima = vec![Minimum::unseen(vec![0.0; n]); count];
-    let mut costs = vec![f64::INFINITY; count];
-    let mut live: Vec<usize> = (0..count).collect();
-    let mut steps = course.adam.steps(course.iterations);
-    let (mut done, mut looks) = (0, 0);
+    let kept: Option<State> = checkpoint::begin(watch.keeper())?;
+    let State { mut minima, mut costs, mut live, mut steps, mut done, mut looks, numbers } =
+        kept.unwrap_or_else(|| State {
+            minima: vec![Minimum::unseen(vec![0.0; n]); count],
+            costs: vec![f64::INFINITY; count],
+            live: (0..count).collect(),
+            steps: course.adam.steps(course.iterations),
+            done: 0,
+            looks: 0,
+            numbers: [states.to_owned(), Array2::zeros((count, n)), Array2::zeros((count, n))],
+        });
+    if live.is_empty() {
+        checkpoint::end(watch.keeper(), &State { minima: minima.clone(), costs, live, steps, done, looks, numbers })?;
+        return Ok(minima);
+    }
+    let mut resident = {
+        let rows: Vec<_> = live.iter().map(|&index| starts.rows[index]).collect();
+        let [states, mean, square] = &numbers;
+        let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
+        let backgrounds = starts.backgrounds.select(Axis(0), &live);
+        loaded.settle_moving(listed, backgrounds.view(), units.view(), [mean.view(), square.view()])?
+    };
     loop {
         let seen = loaded.inspect(&mut resident, Terms::ALL)?;
         let total = seen.costs.total();
@@ -47,13 +79,14 @@ pub(super) fn minimise(
             minimum.iterations = done;
             minimum.evaluations = done + looks;
             if seen.costs.diverged[place] {
+                minimum.overflow();
                 minimum.cost = f64::INFINITY;
                 ended[place] = Some(Reason::Diverged);
                 continue;
             }
             minimum.cost = total[place];
             minimum.gradient_norm = seen.gradient_norm[place];
-            minimum.history.push(minimum.cost);
+            minimum.pass(minimum.cost);
             costs[index] = costs[index].min(minimum.cost);
             if done == 0 {
                 minimum.start_gradient_norm = minimum.gradient_norm;
@@ -64,7 +97,7 @@ pub(super) fn minimise(
                 ended[place] = Some(Reason::IterationLimit);
             }
         }
-        if watch(done, &costs).is_break() {
+        if watch.progress(done, &costs).is_break() {
             ended.iter_mut().for_each(|reason| *reason = reason.or(Some(Reason::Interrupted)));
         }
         if ended.iter().any(Option::is_some) {
@@ -78,7 +111,10 @@ pub(super) fn minimise(
             }
             let keep: Vec<usize> = (0..live.len()).filter(|place| ended[*place].is_none()).collect();
             if keep.is_empty() {
-                return Ok(minima);
+                let numbers = [0; 3].map(|_| Array2::zeros((0, n)));
+                let ended = State { minima, costs, live: Vec::new(), steps, done, looks, numbers };
+                checkpoint::end(watch.keeper(), &ended)?;
+                return Ok(ended.minima);
             }
             loaded.gather(&mut resident, &keep)?;
             live = keep.iter().map(|&place| live[place]).collect();
@@ -86,5 +122,10 @@ pub(super) fn minimise(
         let next: Vec<AdamStep> = steps.by_ref().take(course.look.min(course.iterations - done)).collect();
         loaded.adam(&mut resident, &next, Terms::ALL)?;
         done += next.len();
+        checkpoint::keep_fetched(watch.keeper(), &mut || {
+            let [mean, square] = loaded.running_means(&resident)?;
+            let numbers = [loaded.states(&resident)?, mean, square];
+            Ok(checkpoint::to_bytes(&(&minima, &costs, &live, &steps, done, looks, numbers)))
+        })?;
     }
 }

@@ -19,5 +19,5 @@ pub(crate) use layers::Layers;
 #[cfg(feature = "neural")]
 pub(crate) use tensors::{Matrix, gradients, initial, leaves, numbers, tensor, tensors, units};
 #[cfg(feature = "neural")]
-pub(crate) use training::{Learner, train};
+pub(crate) use training::{Learner, Watch, train};
 pub use training::{TrainingHistory, TrainingSettings};

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "neural")]
 use {
+    crate::checkpoint::{self, MaybeKeeper},
     crate::optimizer::{Adam, AdamSettings, Schedule},
     crate::random::{Stream, StreamRng},
     rand::seq::SliceRandom,
@@ -80,7 +81,7 @@ impl TrainingSettings {
 }
 
 /// The course of a training.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingHistory {
     /// Mean loss over the training set during each epoch.
     pub training: Vec<f64>,
@@ -128,10 +129,27 @@ pub(crate) trait Learner {
     fn loss(&mut self, parameters: &[f64], examples: &[usize]) -> Result<f64>;
 }
 
-/// Watches a training: called after each step with the steps done, the steps at most, the mean loss of the last epoch and the
-/// lowest over what is held out. `Break` ends it; the best weights are kept.
+/// Watches a training.
 #[cfg(feature = "neural")]
-pub(crate) type Watch<'a> = dyn FnMut(usize, usize, [f64; 2]) -> ControlFlow<()> + 'a;
+pub(crate) trait Watch {
+    /// Called after each step with the steps done, the steps at most, the mean loss of the last epoch and the lowest over what
+    /// is held out. `Break` ends it; the best weights are kept.
+    fn progress(&mut self, step: usize, steps: usize, losses: [f64; 2]) -> ControlFlow<()>;
+
+    /// Where its state is kept, after each epoch.
+    fn keeper(&mut self) -> MaybeKeeper<'_>;
+}
+
+/// A training between two epochs.
+#[cfg(feature = "neural")]
+#[derive(Serialize, Deserialize)]
+struct State {
+    epoch: usize,
+    parameters: Vec<f64>,
+    best: Vec<f64>,
+    adam: Adam,
+    history: TrainingHistory,
+}
 
 /// Trains on the first of `examples` and judges by the last, those that are held out. `parameters` end as those with the
 /// lowest loss there.
@@ -146,7 +164,7 @@ pub(crate) fn train(
     examples: usize,
     settings: &TrainingSettings,
     seed: u64,
-    watch: &mut Watch,
+    watch: &mut dyn Watch,
 ) -> Result<TrainingHistory> {
     settings.check()?;
     let held_out = settings.held_out_of(examples)?;
@@ -156,20 +174,28 @@ pub(crate) fn train(
     let iterations = settings.epochs * steps;
     let schedule = Schedule::Cosine;
     let adam = AdamSettings { learning_rate: settings.training_rate, schedule, ..AdamSettings::default() };
-    let mut adam = Adam::new(adam, units, iterations);
     let mut rng = StreamRng::new(seed, Stream::Shuffle);
-    let mut lowest = learner.loss(parameters, &judged)?;
-    let mut history = TrainingHistory { before: lowest, ..TrainingHistory::default() };
-    if !lowest.is_finite() {
-        let help = "standardise the examples, or lower the deviation of what they are reconstructed with";
-        return Err(Error::invalid("loss before training", "a finite number", lowest.to_string(), help));
-    }
-    let mut best = parameters.to_vec();
-    'epochs: for epoch in 0..settings.epochs {
+    let mut state = match checkpoint::begin(watch.keeper())? {
+        Some(kept) => kept,
+        None => {
+            let before = learner.loss(parameters, &judged)?;
+            if !before.is_finite() {
+                let help = "standardise the examples, or lower the deviation of what they are reconstructed with";
+                return Err(Error::invalid("loss before training", "a finite number", before.to_string(), help));
+            }
+            let history = TrainingHistory { before, ..TrainingHistory::default() };
+            let adam = Adam::new(adam, units, iterations);
+            State { epoch: 0, parameters: parameters.to_vec(), best: parameters.to_vec(), adam, history }
+        }
+    };
+    (0..state.epoch).for_each(|_| order.shuffle(&mut rng));
+    'epochs: while state.epoch < settings.epochs && !state.history.stopped_early {
+        let State { epoch, parameters, best, adam, history } = &mut state;
+        let lowest = history.lowest();
         order.shuffle(&mut rng);
         let mut sum = 0.0;
         for (k, batch) in order.chunks(settings.training_batch).enumerate() {
-            let step = epoch * steps + k;
+            let step = *epoch * steps + k;
             let (loss, gradient) = learner.gradient(parameters, batch, step as u32)?;
             sum += loss * batch.len() as f64;
             // A batch that overflowed teaches nothing.
@@ -177,21 +203,24 @@ pub(crate) fn train(
                 adam.step(parameters, &gradient);
             }
             let seen = history.training.last().copied().unwrap_or(loss);
-            if watch(step + 1, iterations, [seen, lowest]).is_break() {
+            if watch.progress(step + 1, iterations, [seen, lowest]).is_break() {
                 break 'epochs;
             }
         }
         history.training.push(sum / order.len() as f64);
         let loss = learner.loss(parameters, &judged)?;
         history.held_out.push(loss);
+        *epoch += 1;
         if loss < lowest {
-            (lowest, history.best) = (loss, epoch + 1);
+            history.best = *epoch;
             best.copy_from_slice(parameters);
-        } else if epoch + 1 - history.best >= settings.patience {
+        } else if *epoch - history.best >= settings.patience {
             history.stopped_early = true;
-            break;
         }
+        checkpoint::keep(watch.keeper(), &state)?;
     }
+    checkpoint::end(watch.keeper(), &state)?;
+    let State { best, history, .. } = state;
     if history.best == 0 && history.held_out.iter().chain(&history.training).any(|loss| !loss.is_finite()) {
         let found = history.held_out.iter().chain(&history.training).find(|loss| !loss.is_finite()).copied();
         let found = format!("{} and never a lower one than before", found.unwrap_or(f64::NAN));

@@ -1,6 +1,7 @@
 //! Adam with bias correction and a learning-rate schedule (Kingma & Ba 2015, algorithm 1), on host numbers.
 
 use super::{Evaluation, Minimum, Reason, Request, Watch, norm};
+use crate::checkpoint;
 use crate::engine::AdamStep;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -60,7 +61,7 @@ impl AdamSettings {
 }
 
 /// The numbers of each step: see [`AdamSettings::steps`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AdamSteps {
     settings: AdamSettings,
     iterations: usize,
@@ -90,21 +91,36 @@ impl Iterator for AdamSteps {
 
 /// Adam's running means for a parameter array. Each element moves on its own, so that one array may hold the
 /// parameters of many problems.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Adam {
     steps: AdamSteps,
     /// Each parameter's unit.
     units: Vec<f64>,
     mean: Vec<f64>,
     square: Vec<f64>,
+    /// A factor on the learning rate of each of some equal parts of the array.
+    speeds: Vec<f64>,
 }
 
 impl Adam {
     /// Adam for parameters in the given units, its schedule spread over `iterations` steps. The learning rate of a
     /// parameter is `learning_rate` of its units: this is Adam on the parameters divided by their units. `units: [len]`.
     pub fn new(settings: AdamSettings, units: Vec<f64>, iterations: usize) -> Self {
+        Self::of_parts(settings, units, iterations, 1)
+    }
+
+    /// The same for as many equal parts, each of which can be slowed apart.
+    pub fn of_parts(settings: AdamSettings, units: Vec<f64>, iterations: usize, parts: usize) -> Self {
         let zeros = vec![0.0; units.len()];
-        Self { steps: settings.steps(iterations), units, mean: zeros.clone(), square: zeros }
+        let speeds = vec![1.0; parts];
+        Self { steps: settings.steps(iterations), units, mean: zeros.clone(), square: zeros, speeds }
+    }
+
+    /// Halves the learning rate of a part from here on, and stops it where it is: it takes no momentum along.
+    pub fn slow(&mut self, part: usize) {
+        self.speeds[part] *= 0.5;
+        let each = self.mean.len() / self.speeds.len();
+        self.mean[part * each..][..each].fill(0.0);
     }
 
     /// One step against the gradient. `parameters, gradient: [len]`. Allocates nothing.
@@ -114,12 +130,18 @@ impl Adam {
     pub fn step(&mut self, parameters: &mut [f64], gradient: &[f64]) {
         assert!(parameters.len() == self.mean.len() && gradient.len() == self.mean.len(), "Adam's lengths differ");
         let AdamStep { rate, beta1, beta2, mean_scale, square_scale, epsilon } = self.steps.advance();
-        let moments = self.mean.iter_mut().zip(&mut self.square).zip(&self.units);
-        for ((x, g), ((m, v), unit)) in parameters.iter_mut().zip(gradient).zip(moments) {
-            let g = g * unit;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            *x -= rate * unit * (*m * mean_scale) / ((*v * square_scale).sqrt() + epsilon);
+        let each = (self.mean.len() / self.speeds.len()).max(1);
+        let means = self.mean.chunks_mut(each).zip(self.square.chunks_mut(each)).zip(self.units.chunks(each));
+        let parts = parameters.chunks_mut(each).zip(gradient.chunks(each)).zip(means).zip(&self.speeds);
+        for (((parameters, gradient), ((mean, square), units)), speed) in parts {
+            let rate = rate * speed;
+            let moments = mean.iter_mut().zip(square).zip(units);
+            for ((x, g), ((m, v), unit)) in parameters.iter_mut().zip(gradient).zip(moments) {
+                let g = g * unit;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *x -= rate * unit * (*m * mean_scale) / ((*v * square_scale).sqrt() + epsilon);
+            }
         }
     }
 }
@@ -138,18 +160,15 @@ pub fn minimise(
     iterations: usize,
     gradient_tolerance: f64,
     mut evaluate: impl FnMut(&[Request]) -> Result<Vec<Evaluation>>,
-    watch: &mut Watch,
+    watch: &mut dyn Watch,
 ) -> Result<Vec<Minimum>> {
-    let mut points = starts.to_vec();
-    let mut adams: Vec<_> = starts.iter().map(|s| Adam::new(settings, vec![1.0; s.len()], iterations)).collect();
-    let mut threshold = vec![0.0; starts.len()];
-    let mut minima: Vec<_> = starts.iter().map(|s| Minimum::unseen(s.clone())).collect();
-    let mut best = vec![f64::INFINITY; starts.len()];
-    let mut live: Vec<usize> = (0..starts.len()).collect();
-    for iteration in 0..=iterations {
-        if live.is_empty() {
-            break;
-        }
+    let mut state = match checkpoint::begin(watch.keeper())? {
+        Some(kept) => kept,
+        None => Descents::new(starts, settings, iterations),
+    };
+    while state.iteration <= iterations && !state.live.is_empty() {
+        let Descents { iteration, points, adams, threshold, minima, best, live } = &mut state;
+        let iteration = *iteration;
         let requests: Vec<_> = live.iter().map(|&index| Request { index, point: &points[index] }).collect();
         let evaluations = evaluate(&requests)?;
         let mut left = Vec::with_capacity(live.len());
@@ -157,11 +176,12 @@ pub fn minimise(
             let minimum = &mut minima[index];
             minimum.evaluations += 1;
             if !evaluation.is_finite() {
+                minimum.overflow();
                 minimum.reason = Reason::Diverged;
                 continue;
             }
             minimum.iterations = iteration;
-            minimum.history.push(evaluation.cost);
+            minimum.pass(evaluation.cost);
             minimum.see(&points[index], evaluation);
             best[index] = minimum.cost;
             let size = norm(&evaluation.gradient);
@@ -178,13 +198,44 @@ pub fn minimise(
                 left.push(index);
             }
         }
-        if watch(iteration, &best).is_break() {
+        if watch.progress(iteration, best).is_break() {
             left.iter().for_each(|&index| minima[index].reason = Reason::Interrupted);
             left.clear();
         }
-        live = left;
+        *live = left;
+        state.iteration += 1;
+        checkpoint::keep(watch.keeper(), &state)?;
     }
-    Ok(minima)
+    checkpoint::end(watch.keeper(), &state)?;
+    Ok(state.minima)
+}
+
+/// Minimisations on their way.
+#[derive(Serialize, Deserialize)]
+struct Descents {
+    /// The next one.
+    iteration: usize,
+    points: Vec<Vec<f64>>,
+    adams: Vec<Adam>,
+    /// The gradient's norm at which each stops.
+    threshold: Vec<f64>,
+    minima: Vec<Minimum>,
+    best: Vec<f64>,
+    live: Vec<usize>,
+}
+
+impl Descents {
+    fn new(starts: &[Vec<f64>], settings: AdamSettings, iterations: usize) -> Self {
+        Self {
+            iteration: 0,
+            points: starts.to_vec(),
+            adams: starts.iter().map(|s| Adam::new(settings, vec![1.0; s.len()], iterations)).collect(),
+            threshold: vec![0.0; starts.len()],
+            minima: starts.iter().map(|s| Minimum::unseen(s.clone())).collect(),
+            best: vec![f64::INFINITY; starts.len()],
+            live: (0..starts.len()).collect(),
+        }
+    }
 }
 
 impl Minimum {
@@ -196,10 +247,22 @@ impl Minimum {
             gradient_norm: f64::NAN,
             start_gradient_norm: f64::NAN,
             history: Vec::new(),
+            overflows: vec![0],
             iterations: 0,
             evaluations: 0,
             reason: Reason::IterationLimit,
         }
+    }
+
+    /// Adds to the history.
+    pub(crate) fn pass(&mut self, cost: f64) {
+        self.history.push(cost);
+        self.overflows.push(0);
+    }
+
+    /// Counts an evaluation that was not finite.
+    pub(crate) fn overflow(&mut self) {
+        *self.overflows.last_mut().expect("never empty") += 1;
     }
 
     /// Keeps the point if it is the best so far.
@@ -246,6 +309,20 @@ mod tests {
             plain.step(&mut z, &slopes);
         }
         assert!((0..3).all(|i| (x[i] / units[i] - z[i]).abs() < 1e-12), "{x:?} {z:?}");
+    }
+
+    #[test]
+    fn a_slowed_part_takes_half_steps_and_the_other_whole_ones() {
+        let new = |parts| Adam::of_parts(AdamSettings::default(), vec![1.0; 4], 10, parts);
+        let (mut whole, mut slowed) = (new(1), new(2));
+        slowed.slow(1);
+        let (mut x, mut y) = ([1.0; 4], [1.0; 4]);
+        for _ in 0..3 {
+            whole.step(&mut x, &[2.0, -1.0, 2.0, -1.0]);
+            slowed.step(&mut y, &[2.0, -1.0, 2.0, -1.0]);
+        }
+        assert_eq!(x[..2], y[..2]);
+        assert!((2..4).all(|i| ((y[i] - 1.0) / (x[i] - 1.0) - 0.5).abs() < 1e-12), "{x:?} {y:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use super::line_search::{LineSearch, Next, Sample};
 use super::{Evaluation, Minimum, Reason, Request, Watch, norm};
+use crate::checkpoint;
 use crate::error::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -48,11 +49,16 @@ pub fn minimise(
     starts: &[Vec<f64>],
     settings: LbfgsSettings,
     mut evaluate: impl FnMut(&[Request]) -> Result<Vec<Evaluation>>,
-    watch: &mut Watch,
+    watch: &mut dyn Watch,
 ) -> Result<Vec<Minimum>> {
-    let mut minima: Vec<Minimum> = starts.iter().map(|s| Minimum::unseen(s.clone())).collect();
-    let mut best = vec![f64::INFINITY; starts.len()];
-    let mut live: Vec<_> = starts.iter().enumerate().map(|(k, s)| Descent::new(k, s, settings)).collect();
+    let (mut minima, mut best, mut live) = match checkpoint::begin(watch.keeper())? {
+        Some(kept) => kept,
+        None => (
+            starts.iter().map(|s| Minimum::unseen(s.clone())).collect::<Vec<_>>(),
+            vec![f64::INFINITY; starts.len()],
+            starts.iter().enumerate().map(|(k, s)| Descent::new(k, s, settings)).collect::<Vec<_>>(),
+        ),
+    };
     while !live.is_empty() {
         let requests: Vec<_> = live.iter().map(|d| Request { index: d.index, point: &d.trial }).collect();
         let evaluations = evaluate(&requests)?;
@@ -62,7 +68,7 @@ pub fn minimise(
             best[descent.index] = descent.minimum.cost;
         }
         let iteration = live.iter().map(|d| d.minimum.iterations).max().unwrap_or(0);
-        let interrupted = watch(iteration, &best).is_break();
+        let interrupted = watch.progress(iteration, &best).is_break();
         live.retain_mut(|descent| {
             let reason = descent.ended.or(interrupted.then_some(Reason::Interrupted));
             if let Some(reason) = reason {
@@ -71,11 +77,14 @@ pub fn minimise(
             }
             reason.is_none()
         });
+        checkpoint::keep(watch.keeper(), &(&minima, &best, &live))?;
     }
+    checkpoint::end(watch.keeper(), &(&minima, &best, &live))?;
     Ok(minima)
 }
 
 /// One minimisation, waiting for its function at `trial`.
+#[derive(Serialize, Deserialize)]
 struct Descent {
     index: usize,
     settings: LbfgsSettings,
@@ -125,6 +134,8 @@ impl Descent {
         let finite = evaluation.is_finite();
         if finite {
             self.minimum.see(&self.trial, &evaluation);
+        } else {
+            self.minimum.overflow();
         }
         let Some(mut search) = self.search else {
             if !finite {
@@ -175,7 +186,7 @@ impl Descent {
         std::mem::swap(&mut self.point, &mut self.trial);
         self.cost = evaluation.cost;
         self.gradient = evaluation.gradient;
-        self.minimum.history.push(self.cost);
+        self.minimum.pass(self.cost);
     }
 
     /// Keeps what a failed search did find, and starts afresh from there; if it found nothing along the gradient's
@@ -192,7 +203,7 @@ impl Descent {
             return;
         }
         self.minimum.iterations += 1;
-        self.minimum.history.push(self.cost);
+        self.minimum.pass(self.cost);
         self.pairs.clear();
         if fresh && before - self.cost <= self.settings.cost_tolerance * before.abs().max(1.0) {
             self.ended = Some(Reason::CostTolerance);
@@ -234,6 +245,7 @@ impl Descent {
 }
 
 /// The last pairs s = x_{k+1} - x_k, y = g_{k+1} - g_k, in a ring.
+#[derive(Serialize, Deserialize)]
 struct Pairs {
     /// Pairs at most, and numbers in each s.
     room: usize,

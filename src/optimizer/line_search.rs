@@ -1,6 +1,8 @@
 //! One strong-Wolfe line search as a state machine: bracketing, then zooming with safeguarded cubic interpolation
 //! (Nocedal & Wright 2006, algorithms 3.5 and 3.6). It never calls the function; it says where to look next.
 
+use serde::{Deserialize, Serialize};
+
 /// Sufficient decrease (c1) and curvature (c2), as usual for quasi-Newton directions.
 const DECREASE: f64 = 1e-4;
 const CURVATURE: f64 = 0.9;
@@ -12,7 +14,7 @@ const MARGIN: f64 = 0.05;
 const GROWTH: [f64; 2] = [1.1, 4.0];
 
 /// phi(t) and phi'(t) at a step t. A wall, where the function is not finite, has an infinite value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Sample {
     pub step: f64,
     pub value: f64,
@@ -38,7 +40,7 @@ pub(super) enum Next {
 }
 
 /// A search for a step t > 0 along a direction of descent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct LineSearch {
     origin: Sample,
     /// The step of sufficient decrease with the lowest value so far; at first the origin.

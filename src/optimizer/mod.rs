@@ -13,6 +13,8 @@ pub use lbfgs::minimise as minimise_lbfgs;
 /// Minimises many functions in lockstep by Adam.
 pub use adam::minimise as minimise_adam;
 
+use crate::checkpoint::MaybeKeeper;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// A function's value and gradient at a point. A value or gradient that is not finite says that the function is not
@@ -41,12 +43,26 @@ pub struct Request<'a> {
     pub point: &'a [f64],
 }
 
-/// Watches the minimisations: called after each batch with the iterations done by the one furthest ahead and the
-/// lowest cost found so far by each (infinite where there is none). `Break` ends them all; the best points are kept.
-pub type Watch<'a> = dyn FnMut(usize, &[f64]) -> ControlFlow<()> + 'a;
+/// Watches minimisations.
+pub trait Watch {
+    /// Called after each batch with the iterations done by the one furthest ahead and the lowest cost found so far by each
+    /// (infinite where there is none). `Break` ends them all; the best points are kept.
+    fn progress(&mut self, iteration: usize, costs: &[f64]) -> ControlFlow<()>;
+
+    /// Where they keep their state.
+    fn keeper(&mut self) -> MaybeKeeper<'_> {
+        None
+    }
+}
+
+impl<F: FnMut(usize, &[f64]) -> ControlFlow<()>> Watch for F {
+    fn progress(&mut self, iteration: usize, costs: &[f64]) -> ControlFlow<()> {
+        self(iteration, costs)
+    }
+}
 
 /// The best point that a minimisation has seen, which need not be its last.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Minimum {
     /// The point of lowest cost.
     pub point: Vec<f64>,
@@ -58,6 +74,8 @@ pub struct Minimum {
     pub start_gradient_norm: f64,
     /// The cost at the start and after each iteration.
     pub history: Vec<f64>,
+    /// Evaluations that were not finite on the way to each entry of the history, and after its last.
+    pub overflows: Vec<u32>,
     /// Iterations done.
     pub iterations: usize,
     /// Evaluations of cost and gradient together.
@@ -67,7 +85,7 @@ pub struct Minimum {
 }
 
 /// Why a minimisation stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The gradient's norm fell below its tolerance.
     GradientTolerance,

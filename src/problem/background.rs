@@ -3,9 +3,10 @@
 use super::{ErrorCovariance, check_finite, check_shape, select, shared};
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1};
+use serde::{Deserialize, Serialize};
 
 /// x_b and B = scale * (the covariance of `error`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Background {
     /// x_b: `[1 | P, sites]`.
     pub mean: Array2<f64>,

@@ -4,9 +4,10 @@ use super::{check_finite, check_shape, select, shared};
 use crate::error::{Error, Result};
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 use ndarray::{Array1, Array2, ArrayView1};
+use serde::{Deserialize, Serialize};
 
 /// The covariance of the background error, or of the model's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ErrorCovariance {
     /// Standard deviations: `[1 | P, sites]`.
     Diagonal(Array2<f64>),
@@ -15,7 +16,7 @@ pub enum ErrorCovariance {
 }
 
 /// A covariance with its Cholesky factor and its inverse.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CovarianceFactor {
     /// The covariance: `[sites, sites]`.
     pub covariance: Array2<f64>,

@@ -56,6 +56,10 @@ impl<T: Scalar> Batch<T> {
         Duration::from_nanos(self.kernel_nanoseconds.load(Ordering::Relaxed))
     }
 
+    pub fn assimilated_steps(&self) -> usize {
+        self.data.assimilated_steps()
+    }
+
     pub fn problems(&self) -> usize {
         self.data.seeds.len()
     }
@@ -148,12 +152,19 @@ impl<T: Scalar> Batch<T> {
     }
 
     /// Offers the best members to a selector.
-    pub fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
+    pub fn select(
+        &mut self,
+        draw: &Draw,
+        terms: Terms,
+        selector: &mut Selector,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         let operation = Operation::Select(terms, u32::MAX);
         let count = self.problems() * draw.count;
         let mut ranges = self.ranges(count, draw.count).peekable();
         while ranges.peek().is_some() {
             let wave: Vec<_> = ranges.by_ref().take(WAVE).collect();
+            let done = wave.last().map_or(count, |rows| rows.end);
             let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
             let mut blocks = vec![BlockSelection::default(); problems.iter().map(Range::len).sum()];
             let mut rest = blocks.as_mut_slice();
@@ -169,6 +180,7 @@ impl<T: Scalar> Batch<T> {
                 block.candidates.into_iter().for_each(|candidate| selector.offer(p, candidate));
             }
             selector.tighten()?;
+            watch(done)?;
         }
         self.count_steps(operation, count);
         Ok(())

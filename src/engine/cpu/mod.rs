@@ -41,13 +41,13 @@ impl CpuEngine {
                 message: format!("the system refused the threads of the CPU engine: {e}"),
                 help: "ask for fewer with --threads".into(),
             })?;
-        let count = pool.current_num_threads();
         let hardware = Hardware {
             backend: "cpu".into(),
-            adapter: format!("CPU, {}, {count} thread{}", lanes::instruction_set(), if count == 1 { "" } else { "s" }),
+            adapter: format!("CPU, {}", lanes::instruction_set()),
             driver: String::new(),
             precision: settings.precision,
             software: false,
+            threads: pool.current_num_threads(),
         };
         Ok(Self { hardware, threads: Threads::new(pool) })
     }
@@ -116,8 +116,14 @@ impl LoadedCpu {
         on_batch!(self, b => Ok(b.moments(draw, terms)))
     }
 
-    pub(super) fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
-        on_batch!(self, b => b.select(draw, terms, selector))
+    pub(super) fn select(
+        &mut self,
+        draw: &Draw,
+        terms: Terms,
+        selector: &mut Selector,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        on_batch!(self, b => b.select(draw, terms, selector, watch))
     }
 
     pub(super) fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {
@@ -138,6 +144,10 @@ impl LoadedCpu {
             b.run(members, Operation::Adjoint, forcing, None, out.as_slice_mut().expect("standard layout"));
             Ok(out)
         })
+    }
+
+    pub(super) fn assimilated_steps(&self) -> usize {
+        on_batch!(self, b => b.assimilated_steps())
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -8,6 +8,7 @@ use super::lanes::{Isa, Kernel, Lanes, Scalar, dispatch};
 use super::sweep::Sweep;
 use crate::engine::operation::Operation;
 use crate::engine::prepared::Prepared;
+use crate::engine::resident::Numbers;
 use crate::engine::{AdamStep, BLOCK, Costs, Inspection, Row, Terms};
 use ndarray::{Array1, Array2, ArrayView2};
 use std::any::Any;
@@ -32,10 +33,10 @@ pub struct Arrays<T> {
 }
 
 impl LoadedCpu {
-    pub fn settle(&self, states: ArrayView2<f64>, backgrounds: ArrayView2<f64>, units: ArrayView2<f64>) -> Resident {
+    pub fn settle(&self, numbers: [ArrayView2<f64>; 4], units: ArrayView2<f64>) -> Resident {
         match self {
-            Self::F32(_) => Resident::F32(Arrays::new(states, backgrounds, units)),
-            Self::F64(_) => Resident::F64(Arrays::new(states, backgrounds, units)),
+            Self::F32(_) => Resident::F32(Arrays::new(numbers, units)),
+            Self::F64(_) => Resident::F64(Arrays::new(numbers, units)),
         }
     }
 
@@ -57,10 +58,10 @@ impl LoadedCpu {
 }
 
 impl Resident {
-    pub fn states(&self, control: usize) -> Array2<f64> {
+    pub fn numbers(&self, kind: Numbers, control: usize) -> Array2<f64> {
         let numbers: Vec<f64> = match self {
-            Self::F32(arrays) => arrays.states.iter().map(|v| v.to_f64()).collect(),
-            Self::F64(arrays) => arrays.states.clone(),
+            Self::F32(arrays) => arrays.of(kind).iter().map(|v| v.to_f64()).collect(),
+            Self::F64(arrays) => arrays.of(kind).to_vec(),
         };
         Array2::from_shape_vec((numbers.len() / control, control), numbers).expect("whole rows")
     }
@@ -74,15 +75,17 @@ impl Resident {
 }
 
 impl<T: Scalar> Arrays<T> {
-    fn new(states: ArrayView2<f64>, backgrounds: ArrayView2<f64>, units: ArrayView2<f64>) -> Self {
+    fn new(numbers: [ArrayView2<f64>; 4], units: ArrayView2<f64>) -> Self {
         let convert = |a: ArrayView2<f64>| a.iter().map(|v| T::from_f64(*v)).collect();
-        let zeros = vec![T::from_f32(0.0); states.len()];
-        Self {
-            states: convert(states),
-            backgrounds: convert(backgrounds),
-            mean: zeros.clone(),
-            square: zeros,
-            units: convert(units),
+        let [states, backgrounds, mean, square] = numbers.map(convert);
+        Self { states, backgrounds, mean, square, units: convert(units) }
+    }
+
+    fn of(&self, kind: Numbers) -> &[T] {
+        match kind {
+            Numbers::States => &self.states,
+            Numbers::Means => &self.mean,
+            Numbers::Squares => &self.square,
         }
     }
 

@@ -193,6 +193,7 @@ impl Device {
             adapter: description.name,
             driver: description.driver,
             precision,
+            threads: 0,
         };
         Ok(Self { device, queue, limits, hardware, info, subgroup, failure })
     }

@@ -59,6 +59,10 @@ impl LoadedGpu {
         self.queue.counters
     }
 
+    pub fn assimilated_steps(&self) -> usize {
+        self.uploaded.data.assimilated_steps()
+    }
+
     /// The variant of its kernels.
     pub fn kernel(&self) -> String {
         self.uploaded.shape.layout.to_string()

@@ -8,6 +8,7 @@ use super::memory::Store;
 use super::run::Run;
 use super::shader::Ownership;
 use crate::engine::operation::Operation;
+use crate::engine::resident::Numbers;
 use crate::engine::{AdamStep, Costs, Inspection, Row, Terms};
 use crate::error::Result;
 use ndarray::{Array1, Array2, ArrayView2};
@@ -23,19 +24,12 @@ pub struct Resident {
 }
 
 impl LoadedGpu {
-    pub fn settle(
-        &mut self,
-        states: ArrayView2<f64>,
-        backgrounds: ArrayView2<f64>,
-        units: ArrayView2<f64>,
-    ) -> Result<Resident> {
+    pub fn settle(&mut self, numbers: [ArrayView2<f64>; 4], units: ArrayView2<f64>) -> Result<Resident> {
         let device = self.queue.device.clone();
         let precision = self.uploaded.shape.precision;
-        let (stride, control) = states.dim();
+        let (stride, control) = numbers[0].dim();
         let number = precision.bytes();
-        let zeros = Array2::zeros(states.dim());
-        let arrays = [states, backgrounds, zeros.view(), zeros.view()];
-        let numbers = arrays.iter().flat_map(|a| a.t().iter().copied().collect::<Vec<_>>());
+        let numbers = numbers.iter().flat_map(|a| a.t().iter().copied().collect::<Vec<_>>());
         let (numbers, given_units) = (to_bytes(precision, numbers), to_bytes(precision, units.iter().copied()));
         let store = Store {
             id: crate::engine::resident::new_id(),
@@ -96,14 +90,19 @@ impl LoadedGpu {
         Ok(Inspection { costs, gradient_norm })
     }
 
-    pub fn states(&mut self, members: &Resident) -> Result<Array2<f64>> {
+    pub fn numbers(&mut self, members: &Resident, kind: Numbers) -> Result<Array2<f64>> {
         let device = self.queue.device.clone();
         let (control, stride) = (self.control(), members.store.stride);
         let precision = self.uploaded.shape.precision;
         let bytes = (control * stride * precision.bytes()) as u64;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = buffer(&device, "staging", bytes, usage)?;
-        let all = [Region { buffer: members.store.numbers.clone(), first: 0, bytes }];
+        let place = match kind {
+            Numbers::States => 0,
+            Numbers::Means => 2,
+            Numbers::Squares => 3,
+        };
+        let all = [Region { buffer: members.store.numbers.clone(), first: place * bytes, bytes }];
         let numbers = self.queue.submit([], &all, &staging, |bytes| from_bytes(precision, bytes))?;
         device.check()?;
         Ok(Array2::from_shape_fn((members.places.len(), control), |(k, i)| {

@@ -10,15 +10,27 @@ use crate::error::Result;
 
 impl LoadedGpu {
     /// Offers the best members to a selector.
-    pub fn select(&mut self, draw: &Draw, terms: Terms, selector: &mut Selector) -> Result<()> {
+    pub fn select(
+        &mut self,
+        draw: &Draw,
+        terms: Terms,
+        selector: &mut Selector,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         let operation = Operation::Select(terms, selector.best());
         let mut run = self.begin(operation, Members::Drawn(draw))?;
         self.send_draw(&run, draw)?;
-        self.select_chunks(&mut run, draw.count, selector)?;
+        self.select_chunks(&mut run, draw.count, selector, watch)?;
         self.finish(run, 1)
     }
 
-    fn select_chunks(&mut self, run: &mut Run, per_problem: usize, selector: &mut Selector) -> Result<()> {
+    fn select_chunks(
+        &mut self,
+        run: &mut Run,
+        per_problem: usize,
+        selector: &mut Selector,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         let precision = self.uploaded.shape.precision;
         let number = precision.bytes();
         let (select, staging) = (&run.memory.select, run.memory.staging.clone());
@@ -57,6 +69,7 @@ impl LoadedGpu {
                 })?;
             }
             selector.tighten()?;
+            watch(run.plan.chunks[k].end)?;
         }
         let all = [Region { buffer: select.histogram.clone(), first: 0, bytes: select.histogram.size() }];
         self.queue.submit([], &all, &staging, |bytes| {

@@ -1,8 +1,9 @@
 //! Background errors to learn from, made by cycles of 3DVar or 4DVar.
 
-use super::set::CycledSet;
+use super::set::{CycledSet, KeptSet};
 use super::truth::Truth;
 use super::{CycleSettings, CycledKind, CycledMethod, in_cycle};
+use crate::checkpoint;
 use crate::diagnostics::{EnergyTest, Mardia, energy_test, mardia, thinned};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -12,7 +13,6 @@ use crate::neural::TrainingSettings;
 use crate::problem::CovarianceFactor;
 use crate::random::{Stream, derived_seed};
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -171,8 +171,16 @@ impl CycleSettings {
         let cycles = self.error_samples.div_ceil(experiments);
         let total = self.burn_in + cycles;
         let (mut errors, mut differences) = (Vec::with_capacity(cycles), Vec::with_capacity(cycles));
-        for cycle in 1..=total {
-            truths.par_iter_mut().try_for_each(|truth| (0..self.shift).try_for_each(|_| truth.advance(self)))?;
+        let mut cycle = 0;
+        let kept: Option<(usize, Vec<Array2<f64>>, Vec<Array2<f64>>, KeptSet)> = checkpoint::begin(observer.keeper())?;
+        if let Some(kept) = kept {
+            (cycle, errors, differences) = (kept.0, kept.1, kept.2);
+            set.restore(kept.3);
+            self.advance(&mut truths, cycle)?;
+        }
+        while cycle < total {
+            cycle += 1;
+            self.advance(&mut truths, 1)?;
             if cycle > self.burn_in {
                 errors.push(set.background_errors(&truths));
                 differences.push(set.differences.clone());
@@ -183,7 +191,11 @@ impl CycleSettings {
                 let expected = format!("{total} cycles");
                 return Err(Error::invalid("background errors", expected, cycle.to_string(), "let it run"));
             }
+            checkpoint::keep_fetched(observer.keeper(), &mut || {
+                Ok(checkpoint::to_bytes(&(cycle, &errors, &differences, set.state())))
+            })?;
         }
+        checkpoint::end(observer.keeper(), &(cycle, &errors, &differences, set.state()))?;
         let join = |parts: Vec<Array2<f64>>| {
             let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
             concatenate(Axis(0), &views).expect("rows of one length")

@@ -22,6 +22,7 @@ mod truth;
 pub use errors::{BackgroundErrors, ErrorQuality, ErrorSource, LearnedErrors};
 pub use settings::CycleSettings;
 
+use crate::checkpoint;
 use crate::diagnostics::Estimate;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -29,7 +30,7 @@ use crate::method::{Observer, Progress, Vae};
 use ndarray::{Array2, Array3, Axis, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use set::{CycledSet, rmse_of};
+use set::{CycledSet, KeptSet, rmse_of};
 use std::fmt;
 use truth::Truth;
 
@@ -307,8 +308,22 @@ impl CycleSettings {
             })
             .collect::<Result<_>>()?;
         let mut all: Vec<CycledErrors> = methods.iter().map(|method| errors(*method)).collect();
-        for cycle in 1..=total {
-            truths.par_iter_mut().try_for_each(|truth| (0..self.shift).try_for_each(|_| truth.advance(self)))?;
+        let kept: Option<(usize, Vec<KeptErrors>, Vec<KeptSet>)> = checkpoint::begin(observer.keeper())?;
+        let mut cycle = 0;
+        if let Some((done, errors, states)) = kept {
+            self.advance(&mut truths, done)?;
+            all.iter_mut().zip(errors).for_each(|(to, kept)| kept.put(to));
+            sets.iter_mut().zip(states).for_each(|(set, state)| set.restore(state));
+            cycle = done;
+        }
+        let state = |cycle: usize, all: &[CycledErrors], sets: &[CycledSet]| {
+            let errors: Vec<_> = all.iter().map(KeptErrors::of).collect();
+            let sets: Vec<_> = sets.iter().map(CycledSet::state).collect();
+            (cycle, errors, sets)
+        };
+        while cycle < total {
+            cycle += 1;
+            self.advance(&mut truths, 1)?;
             let mut rest = all.as_mut_slice();
             let baseline = rest.split_off_first_mut().expect("climatology is a method");
             for (k, truth) in truths.iter().enumerate() {
@@ -329,7 +344,9 @@ impl CycleSettings {
             if observer.progress(&progress).is_break() {
                 break;
             }
+            checkpoint::keep_fetched(observer.keeper(), &mut || Ok(checkpoint::to_bytes(&state(cycle, &all, &sets))))?;
         }
+        checkpoint::end(observer.keeper(), &state(cycle, &all, &sets))?;
         Ok(Cycles {
             interval: self.interval() * self.shift as f64,
             burn_in: self.burn_in,
@@ -339,6 +356,38 @@ impl CycleSettings {
             covariance: if learned.is_empty() { "C" } else { "P_e" },
             methods: all,
         })
+    }
+}
+
+impl CycleSettings {
+    /// Takes the truths through so many cycles.
+    fn advance(&self, truths: &mut [Truth], cycles: usize) -> Result<()> {
+        truths.par_iter_mut().try_for_each(|truth| (0..cycles * self.shift).try_for_each(|_| truth.advance(self)))
+    }
+}
+
+/// The errors of one method, for a checkpoint.
+#[derive(Serialize, Deserialize)]
+struct KeptErrors {
+    matrices: [Array2<f64>; 4],
+    parameters: [Array3<f64>; 2],
+    seconds: f64,
+}
+
+impl KeptErrors {
+    fn of(errors: &CycledErrors) -> Self {
+        let CycledErrors { analysis, forecast, window_start, spread, parameter_mean, parameter_std, .. } = errors;
+        Self {
+            matrices: [analysis, forecast, window_start, spread].map(Clone::clone),
+            parameters: [parameter_mean, parameter_std].map(Clone::clone),
+            seconds: errors.seconds,
+        }
+    }
+
+    fn put(self, to: &mut CycledErrors) {
+        [to.analysis, to.forecast, to.window_start, to.spread] = self.matrices;
+        [to.parameter_mean, to.parameter_std] = self.parameters;
+        to.seconds = self.seconds;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::method::{EnsembleSettings, FourDVarSettings, PosteriorMembers, Silent
 use crate::problem::{Background, CovarianceFactor, ErrorCovariance, ModelError, Problem};
 use crate::random::{Stream, derived_seed};
 use ndarray::{Array1, Array2, Array3, ArrayView1, Axis, concatenate, s};
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// What keeps a carried covariance positive definite: this share of its mean variance on the diagonal.
@@ -29,6 +30,15 @@ pub(super) struct CycledSet<'a> {
     bias: Option<Array1<f64>>,
     /// Of the last two forecasts of each background: the newer one minus the older. `[P, sites]`
     pub differences: Array2<f64>,
+}
+
+/// What a set carries from one cycle to the next.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeptSet {
+    background: Background,
+    parameters: Array2<f64>,
+    parameter_std: Option<Array2<f64>>,
+    differences: Array2<f64>,
 }
 
 /// What an assimilation leaves, problem by problem.
@@ -98,6 +108,24 @@ impl<'a> CycledSet<'a> {
         let bias = vae.map(|vae| vae.mean.clone());
         let vae = vae.map(Vae::centred);
         Ok(Self { settings, methods: methods.to_vec(), problem, fixed, seeds: seeds.to_vec(), vae, bias, differences })
+    }
+
+    /// What goes on to the next cycle.
+    pub fn state(&self) -> KeptSet {
+        KeptSet {
+            background: self.problem.background.clone(),
+            parameters: self.problem.parameters.clone(),
+            parameter_std: self.problem.parameter_std.clone(),
+            differences: self.differences.clone(),
+        }
+    }
+
+    /// Goes back to where another set of this kind was.
+    pub fn restore(&mut self, state: KeptSet) {
+        let KeptSet { background, parameters, parameter_std, differences } = state;
+        let problem = &mut self.problem;
+        (problem.background, problem.parameters, problem.parameter_std) = (background, parameters, parameter_std);
+        self.differences = differences;
     }
 
     /// Errors of the backgrounds of the cycle that comes, x_true - x_b: `[P, sites]`.

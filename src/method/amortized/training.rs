@@ -5,7 +5,7 @@ use super::network::{AT_A_TIME, Domain, PIECE, Recognition, backgrounds};
 use super::{AmortizedTraining, NAME, Recognized};
 use crate::engine::{Engine, Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::{Error, Result};
-use crate::method::{Observer, watch_training};
+use crate::method::{Observer, WatchedTraining};
 use crate::neural::{Learner, initial, train, units};
 use crate::posterior::log_normalizer;
 use crate::problem::Problem;
@@ -45,10 +45,8 @@ impl Recognition {
         let draws = settings.training_draws;
         let mut learner = Windows { network: &network, problem, loaded: &mut loaded, draws, seed };
         let (count, course) = (problem.count(), &settings.training);
-        let history = {
-            let watch = &mut watch_training(NAME, observer);
-            train(&mut learner, &mut parameters, steps, count, course, seed, watch)?
-        };
+        let watch = &mut WatchedTraining { method: NAME, observer };
+        let history = train(&mut learner, &mut parameters, steps, count, course, seed, watch)?;
         // As the file holds them and the network computes with them.
         parameters.iter_mut().for_each(|w| *w = f64::from(*w as f32));
         if parameters.iter().any(|w| !w.is_finite()) {

@@ -3,9 +3,10 @@
 use crate::problem::Problem;
 use nalgebra::{Cholesky, DMatrix};
 use ndarray::{Array2, s};
+use serde::{Deserialize, Serialize};
 
 /// A with A A' = some covariance.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Factor {
     /// The diagonal of A.
     Diagonal(Vec<f64>),

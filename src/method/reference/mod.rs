@@ -12,6 +12,7 @@ mod smc;
 use super::control::control_records;
 use super::samples::MAX_DIVERGED_SHARE;
 use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_share};
+use crate::checkpoint::MaybeKeeper;
 use crate::engine::{DIVERGED, Engine, Members};
 use crate::error::{Error, Result};
 use crate::posterior::log_observation_normalizer;
@@ -20,6 +21,7 @@ use agreement::{ChainCheck, EVIDENCE_TOLERANCE, Estimate, Gap, share_beyond};
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use run::Particles;
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// The method's name in tables.
@@ -30,6 +32,28 @@ const FORECAST_NUMBERS: usize = 1 << 23;
 
 /// Share of the particles beyond all draws of NUTS, or the other way round, that counts as a mode.
 const MODE: f64 = 0.02;
+
+/// Tells the observer how far the samplers have come.
+struct Way<'a> {
+    observer: &'a mut dyn Observer,
+    /// Where the present one begins, and its share.
+    from: f64,
+    share: f64,
+    ended: bool,
+}
+
+impl Way<'_> {
+    fn tell(&mut self, done: f64, beta: f64) -> ControlFlow<()> {
+        let iteration = (1000.0 * (self.from + self.share * done)) as usize;
+        let progress = Progress { method: NAME, iteration, iterations: 1000, figures: &[("beta", beta)] };
+        self.ended |= self.observer.progress(&progress).is_break();
+        if self.ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn keeper(&mut self) -> MaybeKeeper<'_> {
+        self.observer.keeper()
+    }
+}
 
 /// Settings of the reference posterior.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,15 +157,11 @@ impl Settings {
         let clock = Instant::now();
         // The particles are the first half of the way, NUTS the second.
         let half = if self.cross_check { 0.5 } else { 1.0 };
-        let mut report = |done: f64, beta: f64| {
-            let iteration = (1000.0 * done) as usize;
-            observer.progress(&Progress { method: NAME, iteration, iterations: 1000, figures: &[("beta", beta)] })
-        };
-        let all = smc::sample(self, problem, engine, &mut |done, beta| report(half * done, beta))?;
+        let mut way = Way { observer, from: 0.0, share: half, ended: false };
+        let all = smc::sample(self, problem, engine, &mut way)?;
         let mut chains: Vec<_> = if self.cross_check && !all.iter().any(|p| p.interrupted) {
-            let share = |problems: usize| half + half * problems as f64 / problem.count() as f64;
-            let found = nuts::sample(self, problem, engine, &mut |problems| report(share(problems), 1.0))?;
-            found.into_iter().map(Some).collect()
+            way.from = half;
+            nuts::sample(self, problem, engine, &mut way)?.into_iter().map(Some).collect()
         } else {
             (0..problem.count()).map(|_| None).collect()
         };

@@ -5,8 +5,9 @@
 //! deviation one in every direction. Cost, gradient, coordinates and number type are not those of the particles. It
 //! starts at one minimum, so it stays in one mode where others are far: that is what it is here to reveal.
 
-use super::Settings;
 use super::factor::Factor;
+use super::{Settings, Way};
+use crate::checkpoint;
 use crate::engine::{Backend, Engine, EngineSettings, LoadedProblem, Members, Precision, Terms};
 use crate::error::{Error, Result};
 use crate::method::{Analysis, FourDVarSettings, Silent};
@@ -17,8 +18,8 @@ use nuts_rs::{Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, HasDi
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Deviation of the chains' starts around the minimum, in deviations of the Laplace approximation.
@@ -33,7 +34,7 @@ const STARTS: usize = 32;
 const ACCEPTANCE: f64 = 0.95;
 
 /// The chains of one problem.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Chains {
     /// Initial states: `[chains, draws, control]`.
     pub states: Array3<f64>,
@@ -46,12 +47,12 @@ pub(super) struct Chains {
 /// Problems whose chains run side by side.
 const GROUP: usize = 8;
 
-/// Draws the chains of each problem. `Err` holds why there are none; `watch(problems done)` may end it.
+/// Draws the chains of each problem. `Err` holds why there are none; the caller may end it between two groups.
 pub(super) fn sample(
     settings: &Settings,
     problem: &Problem,
     engine: &Engine,
-    watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    way: &mut Way,
 ) -> Result<Vec<std::result::Result<Chains, String>>> {
     // The Laplace covariance comes with the minimum; two samples are the fewest that 4DVAR draws.
     let four_d_var = FourDVarSettings { starts: STARTS, samples: 2, ..FourDVarSettings::default() };
@@ -63,8 +64,8 @@ pub(super) fn sample(
         threads: Some(1),
         ..EngineSettings::default()
     })?;
-    let mut results = Vec::with_capacity(problem.count());
-    for first in (0..problem.count()).step_by(GROUP) {
+    let mut results: Vec<std::result::Result<Chains, String>> = checkpoint::begin(way.keeper())?.unwrap_or_default();
+    for first in (results.len()..problem.count()).step_by(GROUP) {
         let mut jobs = Vec::new();
         for p in first..problem.count().min(first + GROUP) {
             let mut seeds = StreamRng::new(problem.seeds[p], Stream::Nuts);
@@ -78,10 +79,12 @@ pub(super) fn sample(
             .map(|(chain, seed, density)| run(settings, chain, seed, density).map_err(|e| e.to_string()))
             .collect();
         results.extend(chains.chunks(settings.nuts_chains).map(|own| collect(settings, own)));
-        if watch(results.len()).is_break() {
+        if way.tell(results.len() as f64 / problem.count() as f64, 1.0).is_break() {
             break;
         }
+        checkpoint::keep(way.keeper(), &results)?;
     }
+    checkpoint::end(way.keeper(), &results)?;
     results.resize_with(problem.count(), || Err("the caller ended it".into()));
     Ok(results)
 }

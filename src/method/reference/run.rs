@@ -8,6 +8,7 @@ use crate::problem::Problem;
 use crate::random::{Stream, normals, philox};
 use ndarray::Array2;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::f64::consts::FRAC_PI_2;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ const MOST_LEVELS: usize = 1000;
 /// The runs' share of a draw's counter: iteration = run * 2^24 + move.
 const RUN_SHIFT: u32 = 24;
 /// What a run ends with.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Particles {
     /// Initial states: `[particles, control]`.
     pub states: Array2<f64>,
@@ -49,7 +50,7 @@ pub(super) struct Particles {
 }
 
 /// Where a run stands: what the next gradients are for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Phase {
     /// The particles of the prior.
     Start,
@@ -60,6 +61,7 @@ enum Phase {
 }
 
 /// One run of one problem. Arrays hold `particles` rows of `control` numbers, or `particles` numbers.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Run {
     /// The problem's number in the set.
     pub p: usize,
@@ -68,6 +70,8 @@ pub(super) struct Run {
     /// Numbers of a control.
     control: usize,
     background: Vec<f64>,
+    /// Not kept: the problem has it.
+    #[serde(skip, default = "no_root")]
     root: Arc<Factor>,
     phase: Phase,
 
@@ -103,7 +107,17 @@ pub(super) struct Run {
     interrupted: bool,
 }
 
+/// Stands where [`Run::rooted`] puts the root.
+fn no_root() -> Arc<Factor> {
+    Arc::new(Factor::identity(0))
+}
+
 impl Run {
+    /// A run that was kept, with the root of its problem's prior covariance.
+    pub fn rooted(self, root: Arc<Factor>) -> Self {
+        Self { root, ..self }
+    }
+
     pub fn new(settings: &Settings, problem: &Problem, p: usize, index: u32, root: Arc<Factor>) -> Self {
         let (count, control) = (settings.particles, problem.control().len());
         let mut run = Self {

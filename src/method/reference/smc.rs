@@ -7,14 +7,16 @@
 //! that all runs of all problems go side by side, each at its own level.
 
 use super::Settings;
+use super::Way;
 use super::factor::Factor;
 use super::run::{Particles, Run};
+use crate::checkpoint;
 use crate::engine::{Engine, Members, Terms};
 use crate::error::Result;
 use crate::problem::Problem;
 use ndarray::Array2;
 use rayon::prelude::*;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The part of the runs that must be done before the others are loaded without them.
@@ -22,33 +24,38 @@ const DONE_PART: usize = 16;
 /// Bytes of the particles that go side by side; further problems wait.
 const BUDGET: usize = 128 << 20;
 
-/// Watches the runs: called with the share of the way that is done and the least beta.
-pub(super) type Watch<'a> = dyn FnMut(f64, f64) -> ControlFlow<()> + 'a;
-
 /// Draws the particles of each run of each problem, run by run within each problem.
-pub(super) fn sample(
-    settings: &Settings,
-    problem: &Problem,
-    engine: &Engine,
-    watch: &mut Watch,
-) -> Result<Vec<Particles>> {
+pub(super) fn sample(settings: &Settings, problem: &Problem, engine: &Engine, way: &mut Way) -> Result<Vec<Particles>> {
     let count = problem.count();
     let per_problem = settings.runs * settings.particles * problem.control().len() * 8 * 8;
     let group = (BUDGET / per_problem).clamp(1, count);
-    let mut results = Vec::with_capacity(count * settings.runs);
-    let mut ended = false;
-    for first in (0..count).step_by(group) {
+    let (mut first, mut results, kept): (usize, Vec<Particles>, Vec<Run>) =
+        checkpoint::begin(way.keeper())?.unwrap_or_default();
+    let mut kept = Some(kept).filter(|runs| !runs.is_empty());
+    while first < count {
         let last = count.min(first + group);
-        let mut runs = starts(settings, problem, first..last);
-        let done = first as f64 / count as f64;
-        let share = (last - first) as f64 / count as f64;
-        lockstep(settings, problem, engine, &mut runs, &mut |fraction, beta| {
-            ended = ended || watch(done + share * fraction, beta).is_break();
-            if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        let mut runs = match kept.take() {
+            None => starts(settings, problem, first..last),
+            Some(kept) => rooted(problem, kept),
+        };
+        let done = [first as f64 / count as f64, (last - first) as f64 / count as f64];
+        lockstep(settings, problem, engine, &mut runs, done, way, &(first, &results))?;
         results.extend(runs.into_iter().map(Run::finish));
+        first = last;
+        checkpoint::keep(way.keeper(), &(first, &results, Vec::<Run>::new()))?;
     }
+    checkpoint::end(way.keeper(), &(first, &results, Vec::<Run>::new()))?;
     Ok(results)
+}
+
+/// Kept runs with the roots of their problems.
+fn rooted(problem: &Problem, runs: Vec<Run>) -> Vec<Run> {
+    runs.into_par_iter()
+        .map(|run| {
+            let root = Arc::new(Factor::prior(problem, run.p));
+            run.rooted(root)
+        })
+        .collect()
 }
 
 /// The runs of some problems at the prior.
@@ -64,27 +71,32 @@ fn starts(settings: &Settings, problem: &Problem, range: Range<usize>) -> Vec<Ru
         .collect()
 }
 
-/// Serves all runs with gradients until they are done or `watch` ends them.
+/// Serves all runs with gradients until they are done or the caller ends them. `done`: the part of the way before them, and
+/// theirs; `before`: what is kept beside them.
 fn lockstep(
     settings: &Settings,
     problem: &Problem,
     engine: &Engine,
     runs: &mut [Run],
-    watch: &mut Watch,
+    done: [f64; 2],
+    way: &mut Way,
+    before: &(usize, &Vec<Particles>),
 ) -> Result<()> {
     let (n, particles) = (problem.control().len(), settings.particles);
     let terms = Terms { background: false, observation: true };
     let total = runs.len();
     loop {
         // A run is a problem of the set that is loaded. Those that are done stop costing when they are some of the set.
-        let mut active: Vec<&mut Run> = runs.iter_mut().filter(|r| !r.done()).collect();
-        if active.is_empty() {
+        let at: Vec<usize> = (0..total).filter(|k| !runs[*k].done()).collect();
+        if at.is_empty() {
             return Ok(());
         }
-        let set: Vec<usize> = active.iter().map(|r| r.p).collect();
+        let set: Vec<usize> = at.iter().map(|k| runs[*k].p).collect();
         let mut loaded = engine.load(&problem.select(&set))?;
-        let mut members = Array2::zeros((active.len() * particles, n));
-        while active.iter().filter(|r| r.done()).count() * DONE_PART < active.len() {
+        let mut members = Array2::zeros((at.len() * particles, n));
+        while at.iter().filter(|k| runs[**k].done()).count() * DONE_PART < at.len() {
+            let loaded_now = runs.iter_mut().enumerate().filter(|(k, _)| at.binary_search(k).is_ok());
+            let mut active: Vec<&mut Run> = loaded_now.map(|(_, run)| run).collect();
             let rows = members.as_slice_mut().expect("standard layout");
             active.par_iter_mut().zip(rows.par_chunks_mut(particles * n)).for_each(|(r, rows)| r.write_members(rows));
             let result = loaded.gradient(Members::Given(members.view()), terms)?;
@@ -97,14 +109,15 @@ fn lockstep(
                 .zip(result.costs.diverged.par_chunks(particles))
                 .try_for_each(|(((r, c), g), d)| r.advance(settings, c, g, d))?;
             // beta grows by orders of magnitude; five of them count as the whole way.
-            let way = |r: &Run| (1.0 + r.beta.max(1e-9).log10() / 5.0).clamp(0.0, 1.0);
-            let live = active.iter().map(|r| way(r)).sum::<f64>();
+            let share = |r: &Run| (1.0 + r.beta.max(1e-9).log10() / 5.0).clamp(0.0, 1.0);
+            let live = active.iter().map(|r| share(r)).sum::<f64>();
             let least = active.iter().map(|r| r.beta).fold(1.0, f64::min);
             let fraction = (live + (total - active.len()) as f64) / total as f64;
-            if watch(fraction, least).is_break() {
+            if way.tell(done[0] + done[1] * fraction, least).is_break() {
                 active.iter_mut().for_each(|r| r.interrupt());
                 break;
             }
+            checkpoint::keep(way.keeper(), &(before.0, before.1, &*runs))?;
         }
     }
 }

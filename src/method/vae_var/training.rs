@@ -9,7 +9,7 @@
 use super::vae::encode;
 use super::{Network, Vae, VaeSettings};
 use crate::error::{Error, Result};
-use crate::method::{Observer, watch_training};
+use crate::method::{Observer, WatchedTraining};
 use crate::model::Model;
 use crate::neural::{self, Activation, Architecture, Convolution, Dense, Layers, Learner, Matrix, TrainingSettings};
 use crate::random::{Stream, standard_normals};
@@ -52,10 +52,8 @@ impl VaeSettings {
         let matrices = learner.matrices();
         let mut theta = neural::initial(&matrices, seed);
         let units = neural::units(&matrices);
-        let history = {
-            let watch = &mut watch_training("VAE", observer);
-            neural::train(&mut learner, &mut theta, units, count, training, seed, watch)?
-        };
+        let watch = &mut WatchedTraining { method: "VAE", observer };
+        let history = neural::train(&mut learner, &mut theta, units, count, training, seed, watch)?;
         let (encoder, decoder) = learner.networks(&theta);
         let judged = learner.whitened.slice(s![count - held_out.., ..]);
         let divergence = learner.divergence(&encoder, judged);

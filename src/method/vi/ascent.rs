@@ -5,8 +5,9 @@
 //! not change if the cost is multiplied by a constant (but for its epsilon), so the division of the loss by J(xb) in the
 //! slides' code has no counterpart.
 
-use super::track::{Fallback, Step, Track};
+use super::track::{Fallback, Soundness, Step, Track};
 use super::{Course, NAME};
+use crate::checkpoint;
 use crate::engine::{Draw, Engine, LoadedProblem, Moments, Terms};
 use crate::error::{Error, Result};
 use crate::method::{Observer, Progress};
@@ -15,9 +16,10 @@ use crate::posterior::{Elbo, Estimator, Gaussian, log_normalizer};
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Array1, ArrayView1, ArrayViewMut1};
+use serde::{Deserialize, Serialize};
 
 /// Why the loop ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stop {
     Iterations,
     Tolerance,
@@ -31,6 +33,9 @@ pub(super) struct Ascent {
     /// Of each problem, where its fit is that of an earlier window.
     pub fallbacks: Vec<Option<Fallback>>,
 }
+
+/// How often a problem's step may be halved because its draws diverge.
+const MOST_CUTS: usize = 6;
 
 /// The power of the likelihood at the first of several levels.
 const COLDEST: f64 = 0.01;
@@ -66,6 +71,28 @@ pub(super) trait Climber {
 
     /// The parameters of problem `p`, to be changed.
     fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64>;
+
+    /// Halves the step of problem `p`, which starts again from where it is put.
+    fn slow(&mut self, p: usize);
+
+    /// The optimiser of each problem, or of all.
+    fn adams(&mut self) -> &mut [Adam];
+
+    /// Tells that parameters were changed from outside.
+    fn moved(&mut self) {}
+}
+
+/// Where a climb stands.
+#[derive(Serialize, Deserialize)]
+struct Climb {
+    iteration: usize,
+    stop: Option<Stop>,
+    tracks: Vec<Track>,
+    /// Of each problem: the parameters that it began with, those at the end of its best window, and those now.
+    first: Vec<Array1<f64>>,
+    best: Vec<Option<Array1<f64>>>,
+    rows: Vec<Array1<f64>>,
+    adams: Vec<Adam>,
 }
 
 /// Steps until the course ends, and goes back to the best window where that was better than the last. Windows count after
@@ -81,18 +108,49 @@ pub(super) fn climb(
     observer: &mut dyn Observer,
 ) -> Result<Ascent> {
     let Course { iterations, batch, window, .. } = *course;
-    let mut best: Vec<Option<Array1<f64>>> = vec![None; normalizers.len()];
-    let mut tracks: Vec<_> = normalizers.into_iter().map(|own| Track::new(iterations, batch, own)).collect();
-    let mut stop = Stop::Iterations;
-    for iteration in 0..iterations {
-        let steps = climber.step(iteration)?;
+    let problems = normalizers.len();
+    let kept: Option<Climb> = checkpoint::begin(observer.keeper())?;
+    let resumed = kept.is_some();
+    let rows = |climber: &dyn Climber| (0..problems).map(|p| climber.row(p).to_owned()).collect::<Vec<_>>();
+    let mut climb = kept.unwrap_or_else(|| Climb {
+        iteration: 0,
+        stop: None,
+        tracks: normalizers.into_iter().map(|own| Track::new(iterations, batch, own)).collect(),
+        first: rows(climber),
+        best: vec![None; problems],
+        rows: Vec::new(),
+        adams: Vec::new(),
+    });
+    if resumed {
+        climb.rows.iter().enumerate().for_each(|(p, row)| climber.row_mut(p).assign(row));
+        climber.adams().clone_from_slice(&climb.adams);
+        climber.moved();
+    }
+    while climb.stop.is_none() && climb.iteration < iterations {
+        let Climb { iteration, tracks, first, best, .. } = &mut climb;
+        let steps = climber.step(*iteration)?;
+        *iteration += 1;
+        let done = *iteration;
         let gradients: Vec<f64> = steps.iter().map(|step| step.gradient_norm).collect();
-        for (track, step) in tracks.iter_mut().zip(steps) {
+        for (p, (track, step)) in tracks.iter_mut().zip(steps).enumerate() {
             track.push(step);
-            track.check_divergence(batch, course.max_diverged_share)?;
+            match track.soundness(batch, course.max_diverged_share) {
+                Soundness::Sound => {}
+                Soundness::Worse if track.cuts.len() < MOST_CUTS => {
+                    climber.slow(p);
+                    track.cut();
+                }
+                Soundness::Worse => {}
+                Soundness::Lost(error) if track.cuts.len() == MOST_CUTS || !track.began_sound() => return Err(error),
+                Soundness::Lost(_) => {
+                    climber.row_mut(p).assign(best[p].as_ref().unwrap_or(&first[p]));
+                    climber.slow(p);
+                    climber.moved();
+                    track.cut();
+                }
+            }
         }
 
-        let done = iteration + 1;
         if done.is_multiple_of(window) && done >= annealing + window {
             let mut settled = true;
             for (p, track) in tracks.iter_mut().enumerate() {
@@ -103,18 +161,26 @@ pub(super) fn climb(
                 }
             }
             if settled {
-                stop = Stop::Tolerance;
-                break;
+                climb.stop = Some(Stop::Tolerance);
             }
         }
-        let elbo = tracks.iter().map(|t| t.elbo[iteration]).sum::<f64>() / tracks.len() as f64;
+        let tracks = &climb.tracks;
+        let elbo = tracks.iter().map(|t| t.elbo[done - 1]).sum::<f64>() / tracks.len() as f64;
         let figures = [("ELBO", elbo), ("|gradient|", norm(&gradients))];
         let progress = Progress { method: NAME, iteration: done, iterations, figures: &figures };
         if observer.progress(&progress).is_break() {
-            stop = Stop::Caller;
-            break;
+            climb.stop = climb.stop.or(Some(Stop::Caller));
         }
+        checkpoint::keep_fetched(observer.keeper(), &mut || {
+            climb.rows = rows(climber);
+            climb.adams = climber.adams().to_vec();
+            Ok(checkpoint::to_bytes(&climb))
+        })?;
     }
+    climb.rows = rows(climber);
+    climb.adams = climber.adams().to_vec();
+    checkpoint::end(observer.keeper(), &climb)?;
+    let Climb { tracks, best, stop, .. } = climb;
     let mut fallbacks = vec![None; tracks.len()];
     for (p, (track, best)) in tracks.iter().zip(best).enumerate() {
         if let (Some(fallback), Some(best)) = (track.fallback(window), best) {
@@ -122,7 +188,7 @@ pub(super) fn climb(
             fallbacks[p] = Some(fallback);
         }
     }
-    Ok(Ascent { tracks, stop, fallbacks })
+    Ok(Ascent { tracks, stop: stop.unwrap_or(Stop::Iterations), fallbacks })
 }
 
 /// What J leaves out of log p(y, c), of each problem.
@@ -154,7 +220,8 @@ pub(super) fn raise(
 ) -> Result<Ascent> {
     let units = q.units();
     let gradient = vec![0.0; units.len()];
-    let adam = Adam::new(course.adam(), units, course.iterations);
+    let problems = normalizers.len();
+    let adam = Adam::of_parts(course.adam(), units, course.iterations, problems);
     let draw = Draw { map: q.to_map(), stream: Stream::MonteCarlo, iteration: 0, count: course.batch };
     let annealing = if tempers.len() > 1 { course.iterations / 2 } else { 0 };
     let mut climber =
@@ -218,5 +285,17 @@ impl Climber for GaussianClimber<'_> {
 
     fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64> {
         self.q.row_mut(p)
+    }
+
+    fn slow(&mut self, p: usize) {
+        self.adam.slow(p);
+    }
+
+    fn adams(&mut self) -> &mut [Adam] {
+        std::slice::from_mut(&mut self.adam)
+    }
+
+    fn moved(&mut self) {
+        self.q.write_map(&mut self.draw.map);
     }
 }

@@ -200,6 +200,14 @@ impl Climber for FlowClimber<'_> {
     fn row_mut(&mut self, p: usize) -> ArrayViewMut1<'_, f64> {
         self.flow.row_mut(p)
     }
+
+    fn slow(&mut self, p: usize) {
+        self.adams[p].slow(0);
+    }
+
+    fn adams(&mut self) -> &mut [Adam] {
+        &mut self.adams
+    }
 }
 
 impl Sums {

@@ -415,9 +415,13 @@ impl Settings {
                 "; kept the fit of iteration {iteration}, where the ELBO was higher than at the end by {gain:.3} +- {error:.3}"
             );
         }
-        let diverged = ascent.tracks[p].diverged();
-        if diverged > 0.0 {
-            text += &format!("; {diverged} draws diverged on the way");
+        let track = &ascent.tracks[p];
+        if track.diverged() > 0.0 {
+            text += &format!("; {} draws diverged on the way", track.diverged());
+        }
+        if let Some(first) = track.cuts.first() {
+            let count = track.cuts.len();
+            text += &format!(", and the step was halved {count} times because of it, first after iteration {first}");
         }
         text
     }

@@ -1,15 +1,19 @@
 //! What a fit leaves behind of each iteration, and which iteration was the best.
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::method::Record;
 use crate::posterior::Elbo;
 use ndarray::Array1;
+use serde::{Deserialize, Serialize};
 
 /// Draws at least that the share of diverged ones is taken over: a batch of one may lose its draw now and then.
 const DIVERGENCE_DRAWS: usize = 32;
 
+/// Share of the recent draws that may diverge, and more and more of them, before the step is halved.
+const TOLERATED: f64 = 0.1;
+
 /// The ELBO's mean over some iterations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Window {
     mean: f64,
     /// Its standard error, taking iterations as independent.
@@ -61,8 +65,19 @@ pub(super) struct Closed {
     pub settled: bool,
 }
 
+/// How many of the recent draws diverge.
+#[derive(Debug)]
+pub(super) enum Soundness {
+    /// Few, or it is not yet time to say.
+    Sound,
+    /// Some, and more than before.
+    Worse,
+    /// Too many for a gradient to mean anything.
+    Lost(Error),
+}
+
 /// The history of one problem.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Track {
     log_normalizer: f64,
     pub elbo: Vec<f64>,
@@ -72,9 +87,13 @@ pub(super) struct Track {
     cost_observation: Vec<f64>,
     gradient_norm: Vec<f64>,
     diverged: Vec<f64>,
-    /// Iterations over which the share of diverged draws is taken, and how many diverged in the last of them.
+    /// Iterations over which the share of diverged draws is taken, how many diverged in the last of them, and how many in
+    /// those of the last window that was whole; since the step was last halved.
     divergence_window: usize,
     recently_diverged: f64,
+    diverged_before: f64,
+    /// Iterations after which the step was halved because draws diverged.
+    pub cuts: Vec<usize>,
     previous: Option<Window>,
     /// The best window, and the iteration at its end.
     best: Option<(Window, usize)>,
@@ -95,6 +114,8 @@ impl Track {
             diverged: series(),
             divergence_window: DIVERGENCE_DRAWS.div_ceil(batch),
             recently_diverged: 0.0,
+            diverged_before: 0.0,
+            cuts: Vec::new(),
             previous: None,
             best: None,
         }
@@ -110,19 +131,42 @@ impl Track {
         self.diverged.push(step.diverged as f64);
     }
 
-    /// Refuses to go on once more than `share` of the recent draws diverged.
-    pub fn check_divergence(&mut self, batch: usize, share: f64) -> Result<()> {
-        let done = self.diverged.len();
-        self.recently_diverged += self.diverged[done - 1];
-        if done > self.divergence_window {
-            self.recently_diverged -= self.diverged[done - 1 - self.divergence_window];
+    /// Judges the draws since the last cut of the step: lost where more than `share` of the recent ones diverged.
+    pub fn soundness(&mut self, batch: usize, share: f64) -> Soundness {
+        let window = self.divergence_window;
+        let done = self.diverged.len() - self.cuts.last().unwrap_or(&0);
+        let own = &self.diverged[self.diverged.len() - done..];
+        self.recently_diverged += own[done - 1];
+        if done > window {
+            self.recently_diverged -= own[done - 1 - window];
         }
-        let draws = self.divergence_window * batch;
-        if done < self.divergence_window || self.recently_diverged <= share * draws as f64 {
-            return Ok(());
+        if done < window {
+            return Soundness::Sound;
         }
-        let what = format!("VI-4DVAR around iteration {done}");
-        Err(Error::Diverged { what, diverged: self.recently_diverged as usize, members: draws })
+        let draws = window * batch;
+        let recent = self.recently_diverged;
+        if recent > share * draws as f64 {
+            let what = format!("VI-4DVAR around iteration {}", self.diverged.len());
+            return Soundness::Lost(Error::Diverged { what, diverged: recent as usize, members: draws });
+        }
+        if !done.is_multiple_of(window) {
+            return Soundness::Sound;
+        }
+        let before = std::mem::replace(&mut self.diverged_before, recent);
+        // In the first window there is nothing to compare with: a wide start may be on its way to a narrower fit.
+        let worse = done > window && recent > before && recent > TOLERATED * draws as f64;
+        if worse { Soundness::Worse } else { Soundness::Sound }
+    }
+
+    /// Whether no more than half of its first draws diverged: whether there is anything to go back to.
+    pub fn began_sound(&self) -> bool {
+        self.diverged.len() > self.divergence_window
+    }
+
+    /// Notes that the step was halved here.
+    pub fn cut(&mut self) {
+        self.cuts.push(self.diverged.len());
+        (self.recently_diverged, self.diverged_before) = (0.0, 0.0);
     }
 
     /// At the end of a window of `len` iterations: whether it was the best, and whether the ELBO has stopped rising by
@@ -154,6 +198,12 @@ impl Track {
         self.diverged.iter().sum()
     }
 
+    /// The factor on the learning rate in each iteration.
+    fn step_factors(&self) -> Vec<f64> {
+        let halved = |iteration: usize| self.cuts.iter().filter(|after| **after <= iteration).count();
+        (0..self.elbo.len()).map(|iteration| 0.5_f64.powi(halved(iteration) as i32)).collect()
+    }
+
     pub fn records(&self) -> Vec<Record> {
         let series = [
             ("elbo", "ELBO, a bound on log p(y); NaN where a draw diverged", &self.elbo),
@@ -163,6 +213,7 @@ impl Track {
             ("cost_observation", "mean of the observation cost over the draws", &self.cost_observation),
             ("gradient_norm", "norm of the gradient of -ELBO with respect to the parameters", &self.gradient_norm),
             ("diverged", "draws that diverged", &self.diverged),
+            ("step_factor", "factor on the learning rate; halved where draws diverge", &self.step_factors()),
         ];
         let record = |(name, long_name, values): (&str, &str, &Vec<f64>)| {
             Record::new(name, long_name, &["iteration"], Array1::from_vec(values.clone()))
@@ -201,12 +252,33 @@ mod tests {
         let mut track = Track::new(10, 8, 0.0);
         let judge = |track: &mut Track, diverged: f64| {
             track.diverged.push(diverged);
-            track.check_divergence(8, 0.5)
+            track.soundness(8, 0.5)
         };
         for diverged in [8.0, 8.0, 0.0, 0.0, 8.0, 8.0] {
-            assert!(judge(&mut track, diverged).is_ok());
+            assert!(matches!(judge(&mut track, diverged), Soundness::Sound));
         }
-        let error = judge(&mut track, 8.0).unwrap_err();
+        let Soundness::Lost(error) = judge(&mut track, 8.0) else { panic!("24 of 32 are too many") };
         assert!(matches!(error, Error::Diverged { diverged: 24, members: 32, .. }), "{error}");
+        // After a cut the window begins anew.
+        track.cut();
+        for diverged in [8.0, 8.0, 0.0] {
+            assert!(matches!(judge(&mut track, diverged), Soundness::Sound));
+        }
+    }
+
+    #[test]
+    fn a_growing_share_of_diverged_draws_is_worse_and_a_shrinking_one_is_not() {
+        for (shares, worse) in [([0.0, 2.0, 3.0], [8, 12]), ([3.0, 2.0, 1.0], [0, 0]), ([2.0, 2.0, 0.5], [0, 0])] {
+            let mut track = Track::new(12, 8, 0.0);
+            let mut found = Vec::new();
+            for k in 0..12 {
+                track.diverged.push(shares[k / 4]);
+                if matches!(track.soundness(8, 0.5), Soundness::Worse) {
+                    found.push(k + 1);
+                }
+            }
+            let worse: Vec<usize> = worse.into_iter().filter(|k| *k > 0).collect();
+            assert_eq!(found, worse, "{shares:?}");
+        }
     }
 }

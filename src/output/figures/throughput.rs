@@ -248,6 +248,7 @@ mod tests {
                 driver: String::new(),
                 precision: Precision::F32,
                 software: false,
+                threads: 0,
             };
             Row {
                 backend,
