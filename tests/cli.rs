@@ -667,3 +667,11 @@ fn networks_need_their_feature() {
     let message = refuse(&d, "assimilate problem.nc --method amortized --weights problem.nc --out analysis.nc");
     assert!(message.contains("--features neural"), "{message}");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_configuration_without_end_is_refused() {
+    let d = fresh();
+    let message = refuse(&d, "simulate --config /dev/zero");
+    assert!(message.contains("/dev/zero") && message.contains("at most 1048576 bytes"), "{message}");
+}

@@ -1,114 +1,27 @@
 //! Files: round trips, the same bytes on rewriting, and a clear refusal of everything that is not right.
 
+#[allow(dead_code, reason = "each test target uses a part")]
+#[path = "common/samples.rs"]
+mod samples;
+
 use ndarray::{Array1, Array2, Array3, ArrayD, IxDyn, arr1, arr2};
-use netcdf3::{DataSet, DataVector, FileReader, FileWriter, Version};
+use netcdf3::{DataVector, FileReader, Version};
+use samples::{
+    Draft, SITES, TIMES, analysis, block_average, covariance, full_b, learned, problem, real, stamps, temporary, text,
+    wavy, weak, whole,
+};
 use std::fs;
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
+use std::path::Path;
 use vi4dvar::engine::{Costs, Gradients};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::TwinSettings;
-use vi4dvar::method::vae_var::{ErrorOrigin, Network};
-use vi4dvar::method::{Analysis, Record, Vae};
+use vi4dvar::method::{Analysis, Vae};
 use vi4dvar::model::Model;
-use vi4dvar::neural::TrainingHistory;
 use vi4dvar::output::{
     AttributeValue, Attributes, check_size, check_writable, read_analysis, read_members, write_analysis,
     write_evaluation, write_members,
 };
-use vi4dvar::problem::{
-    Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
-};
-
-const SITES: usize = 6;
-const TIMES: usize = 5;
-
-/// Numbers without a pattern that a transposition would leave alone.
-fn wavy(i: usize) -> f64 {
-    (1.0 + i as f64 * 0.7).sin() * 3.0
-}
-
-/// A small problem with a mask, a diagonal B and a truth.
-fn problem() -> Problem {
-    Problem {
-        model: Model::Lorenz96,
-        parameters: Array2::from_elem((1, 1), 8.25),
-        parameter_std: None,
-        true_parameters: None,
-        model_error: None,
-        window: Window { times: TIMES, assimilated_times: 4, steps_per_time: 3, dt: 0.01 },
-        background: Background {
-            mean: Array2::from_shape_fn((1, SITES), |(_, i)| wavy(i)),
-            error: ErrorCovariance::Diagonal(Array2::from_shape_fn((1, SITES), |(_, i)| 0.5 + 0.1 * i as f64)),
-            scale: Array1::ones(1),
-        },
-        operator: ObservationOperator { function: PointFunction::Square, block_size: 1 },
-        observations: Array3::from_shape_fn((1, TIMES, SITES), |(_, t, i)| {
-            if (t + i) % 3 == 0 { f64::NAN } else { wavy(t * SITES + i) }
-        }),
-        observation_std: Array3::from_shape_fn((1, TIMES, SITES), |(_, t, i)| {
-            if (t + i) % 3 == 0 { -1.0 } else { 0.1 + 0.01 * (t * SITES + i) as f64 }
-        }),
-        weights: Array2::ones((1, TIMES)),
-        seeds: vec![7],
-        truth: Some(Array3::from_shape_fn((1, TIMES, SITES), |(_, t, i)| wavy(100 + t * SITES + i))),
-    }
-}
-
-fn covariance() -> Array2<f64> {
-    Array2::from_shape_fn((SITES, SITES), |(i, j)| 2.0 * (-(i as f64 - j as f64).powi(2)).exp())
-}
-
-fn full_b(mut p: Problem) -> Problem {
-    p.background.error = ErrorCovariance::Full(vec![CovarianceFactor::new(covariance()).unwrap()]);
-    p
-}
-
-/// With errors of the model and a forcing that is estimated.
-fn weak(mut p: Problem, full: bool) -> Problem {
-    let covariance = if full {
-        ErrorCovariance::Full(vec![CovarianceFactor::new(covariance() * 0.1).unwrap()])
-    } else {
-        ErrorCovariance::Diagonal(Array2::from_shape_fn((1, SITES), |(_, i)| 0.1 * i as f64))
-    };
-    p.model_error = Some(ModelError { covariance, interval: if full { 2 } else { 9 } });
-    p.parameter_std = Some(Array2::from_elem((1, 1), 0.5));
-    p.true_parameters = Some(Array2::from_elem((1, 1), 8.75));
-    p
-}
-
-fn block_average(mut p: Problem) -> Problem {
-    p.operator = ObservationOperator { function: PointFunction::Softplus, block_size: 2 };
-    p.observations = Array3::from_shape_fn((1, TIMES, SITES / 2), |(_, t, i)| wavy(t * 31 + i));
-    p.observation_std = Array3::from_elem((1, TIMES, SITES / 2), 0.3);
-    p
-}
-
-fn analysis() -> Analysis {
-    Analysis {
-        method: "VI-4DVAR".into(),
-        mean: Array2::from_shape_fn((TIMES, SITES), |(t, i)| wavy(t * SITES + i)),
-        std: Array2::from_shape_fn((TIMES, SITES), |(t, i)| 0.1 + (t * SITES + i) as f64),
-        samples: Array3::from_shape_fn((2, TIMES, SITES), |(s, t, i)| wavy(s * 1000 + t * SITES + i)),
-        records: vec![
-            Record::new("elbo", "evidence lower bound", &["iteration"], arr1(&[-3.0, f64::NAN, -1.0])),
-            Record::new("posterior_covariance", "covariance", &["site", "site_2"], covariance()),
-            Record::scalar("minimum_cost", "cost at the minimum", 12.5),
-        ],
-        summary: "Stopped after 3 iterations; trust it.".into(),
-        seconds: 1.0,
-    }
-}
-
-fn stamps() -> Attributes {
-    let mut attributes = Attributes::new();
-    attributes.set("version", "0.1.0").set("adapter", "").set("learning_rate", 0.05).set("batch", 64usize);
-    attributes
-}
-
-fn temporary() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
+use vi4dvar::problem::{ErrorCovariance, Problem};
 
 fn names_in(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -280,141 +193,6 @@ fn variables_say_what_they_are() {
 }
 
 // ------------------------------------------------------------------------------------- problem files from elsewhere
-
-/// A file as another program would write it, to be edited into every kind of wrong.
-struct Draft {
-    dimensions: Vec<(&'static str, usize)>,
-    variables: Vec<(&'static str, Vec<&'static str>, DataVector)>,
-    variable_attributes: Vec<(&'static str, &'static str, DataVector)>,
-    attributes: Vec<(&'static str, DataVector)>,
-    unlimited: Option<&'static str>,
-}
-
-fn text(text: &str) -> DataVector {
-    DataVector::U8(text.into())
-}
-
-fn real(number: f64) -> DataVector {
-    DataVector::F64(vec![number])
-}
-
-fn whole(number: i32) -> DataVector {
-    DataVector::I32(vec![number])
-}
-
-impl Draft {
-    fn new() -> Self {
-        let p = problem();
-        let observed = vec!["time", "site"];
-        Self {
-            dimensions: vec![("time", TIMES), ("site", SITES)],
-            variables: vec![
-                ("time", vec!["time"], DataVector::F64((0..TIMES).map(|t| p.window.time(t)).collect())),
-                ("background", vec!["site"], DataVector::F64(p.background.mean.iter().copied().collect())),
-                ("background_std", vec!["site"], DataVector::F64(p.background.std_of(0).to_vec())),
-                ("observation", observed.clone(), DataVector::F64(p.observations.iter().copied().collect())),
-                ("observation_std", observed, DataVector::F64(p.observation_std.iter().copied().collect())),
-            ],
-            variable_attributes: vec![],
-            attributes: vec![
-                ("model", text("lorenz96")),
-                ("forcing", real(8.25)),
-                ("dt", real(0.01)),
-                ("steps_per_time", whole(3)),
-                ("assimilated_times", whole(4)),
-                ("observation_operator", text("square")),
-            ],
-            unlimited: None,
-        }
-    }
-
-    fn without(mut self, name: &str) -> Self {
-        self.variables.retain(|v| v.0 != name);
-        self.attributes.retain(|a| a.0 != name);
-        self
-    }
-
-    fn attribute(self, name: &'static str, value: DataVector) -> Self {
-        let mut draft = self.without(name);
-        draft.attributes.push((name, value));
-        draft
-    }
-
-    fn variable(self, name: &'static str, dimensions: &[&'static str], values: DataVector) -> Self {
-        let mut draft = self.without(name);
-        draft.variables.push((name, dimensions.to_vec(), values));
-        draft
-    }
-
-    fn note(mut self, variable: &'static str, name: &'static str, value: DataVector) -> Self {
-        self.variable_attributes.push((variable, name, value));
-        self
-    }
-
-    fn dimension(mut self, name: &'static str, size: usize) -> Self {
-        self.dimensions.retain(|d| d.0 != name);
-        self.dimensions.push((name, size));
-        self
-    }
-
-    /// The doubles of a variable, edited.
-    fn edit(mut self, name: &str, change: impl Fn(&mut Vec<f64>)) -> Self {
-        match self.variables.iter_mut().find(|v| v.0 == name) {
-            Some((_, _, DataVector::F64(values))) => change(values),
-            _ => panic!("no doubles named {name}"),
-        }
-        self
-    }
-
-    fn write(&self, path: &Path) {
-        let mut set = DataSet::new();
-        for (name, size) in &self.dimensions {
-            if self.unlimited == Some(name) {
-                set.set_unlimited_dim(name, *size)
-            } else {
-                set.add_fixed_dim(name, *size)
-            }
-            .unwrap();
-        }
-        for (name, value) in &self.attributes {
-            match value.clone() {
-                DataVector::U8(v) => set.add_global_attr_u8(name, v),
-                DataVector::I32(v) => set.add_global_attr_i32(name, v),
-                DataVector::F32(v) => set.add_global_attr_f32(name, v),
-                DataVector::F64(v) => set.add_global_attr_f64(name, v),
-                other => panic!("no draft has an attribute of type {:?}", other.data_type()),
-            }
-            .unwrap();
-        }
-        for (name, dimensions, values) in &self.variables {
-            set.add_var(name, dimensions, values.data_type()).unwrap();
-        }
-        for (variable, name, value) in &self.variable_attributes {
-            set.add_var_attr_f64(variable, name, value.get_f64().unwrap().to_vec()).unwrap();
-        }
-        let mut file = FileWriter::open(path).unwrap();
-        file.set_def(&set, Version::Classic, 0).unwrap();
-        for (name, _, values) in &self.variables {
-            match values {
-                DataVector::I8(v) => file.write_var_i8(name, v),
-                DataVector::U8(v) => file.write_var_u8(name, v),
-                DataVector::I16(v) => file.write_var_i16(name, v),
-                DataVector::I32(v) => file.write_var_i32(name, v),
-                DataVector::F32(v) => file.write_var_f32(name, v),
-                DataVector::F64(v) => file.write_var_f64(name, v),
-            }
-            .unwrap();
-        }
-        file.close().unwrap();
-    }
-
-    fn read(&self) -> Result<Problem> {
-        let directory = temporary();
-        let path = directory.path().join("draft.nc");
-        self.write(&path);
-        Problem::read(&path)
-    }
-}
 
 #[test]
 fn foreign_file_is_read() {
@@ -690,25 +468,7 @@ fn what_is_no_netcdf_file_is_refused() {
     }
 }
 
-// -------------------------------------------------------------------------------------------------- damaged files
-
-/// What was learned of errors, by convolutions around a ring.
-fn learned() -> Vae {
-    let layer = |rows: usize, columns: usize| Array2::from_shape_fn((rows, columns), |(i, j)| 0.1 * wavy(7 * i + j));
-    let network = |outputs: usize| Network {
-        places: SITES,
-        weights: vec![layer(3, 2), layer(2, outputs)],
-        biases: vec![Array1::zeros(2), Array1::zeros(outputs)],
-        skip: Array2::from_shape_fn((SITES, SITES * outputs), |(i, j)| if j == i * outputs { 0.9 } else { 0.0 }),
-    };
-    let (mean, covariance, kl) = (Array1::zeros(SITES), Array2::eye(SITES), Array1::ones(SITES));
-    let (training, held_out) = (vec![8.0, 7.5], vec![8.2, 7.9]);
-    let history = TrainingHistory { training, held_out, before: 9.0, best: 2, stopped_early: false };
-    let mut vae =
-        Vae::new(mean, covariance.clone(), covariance, Some(network(2)), network(1), 0.2, kl, history).unwrap();
-    vae.origin = Some(ErrorOrigin { model: Model::Lorenz96, window: 1 });
-    vae
-}
+// ---------------------------------------------------------------------------------------------- what is learned
 
 #[test]
 fn learned_errors_round_trip() {
@@ -716,90 +476,6 @@ fn learned_errors_round_trip() {
     let path = directory.path().join("learned.nc");
     learned().write(&path, &stamps(), false).unwrap();
     assert_eq!(Vae::read(&path).unwrap(), learned());
-}
-
-/// One small file of each kind that is read.
-fn one_of_each(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let (plain, full) = (directory.join("plain.nc"), directory.join("full.nc"));
-    let (members, saved) = (directory.join("members.nc"), directory.join("analysis.nc"));
-    let (unlimited, vae) = (directory.join("unlimited.nc"), directory.join("learned.nc"));
-    learned().write(&vae, &stamps(), false).unwrap();
-    problem().write(&plain, &stamps(), false).unwrap();
-    weak(full_b(block_average(problem())), true).write(&full, &stamps(), false).unwrap();
-    write_members(&members, Array2::from_shape_fn((3, SITES), |(m, i)| wavy(m * 50 + i)).view(), &stamps(), false)
-        .unwrap();
-    write_analysis(&saved, &problem(), &analysis(), &stamps(), false).unwrap();
-    let mut draft = Draft::new();
-    draft.unlimited = Some("time");
-    draft.write(&unlimited);
-    [plain, full, members, saved, unlimited, vae].into_iter().map(|p| (p.clone(), fs::read(p).unwrap())).collect()
-}
-
-/// Reads a file as what its name says; true where it was accepted.
-fn read_any(path: &Path) -> Result<()> {
-    match path.file_name().unwrap().to_str().unwrap() {
-        "members.nc" => read_members(path, SITES).map(|m| assert!(m.iter().all(|v| v.is_finite()))),
-        "learned.nc" => Vae::read(path).map(|vae| assert!(vae.draw(1, 2).iter().all(|v| !v.is_nan()))),
-        "analysis.nc" => read_analysis(path).map(|a| a.problem.check().unwrap()),
-        _ => Problem::read(path).map(|p| p.check().unwrap()),
-    }
-}
-
-#[test]
-fn truncated_file_is_refused_at_every_byte() {
-    let directory = temporary();
-    for (path, bytes) in one_of_each(directory.path()) {
-        read_any(&path).unwrap();
-        for length in (0..bytes.len()).rev() {
-            fs::File::options().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
-            let words: &[&str] = if length < 4 { &["expected a NetCDF file"] } else { &["truncated"] };
-            assert_refused(read_any(&path), words);
-        }
-    }
-}
-
-#[test]
-fn mutated_file_never_panics_nor_fills_memory() {
-    let directory = temporary();
-    let mut state = 1u64;
-    let mut random = move |below: usize| {
-        // Knuth's MMIX generator; its high bits are good enough to choose bytes.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
-    let before = peak_of_virtual_memory();
-    let mut accepted = 0;
-    for (path, bytes) in one_of_each(directory.path()) {
-        // Most of the harm is in the header, so most of the changes are there.
-        let header = bytes.len() / 2;
-        for _ in 0..2000 {
-            let mut mutated = bytes.clone();
-            for _ in 0..1 + random(3) {
-                let at = if random(8) == 0 { random(bytes.len()) } else { random(header) };
-                mutated[at] = match random(4) {
-                    0 => 0xff,
-                    1 => 0x7f,
-                    2 => mutated[at] ^ (1 << random(8)),
-                    _ => random(256) as u8,
-                };
-            }
-            fs::write(&path, &mutated).unwrap();
-            match read_any(&path) {
-                Ok(()) => accepted += 1,
-                Err(error) => assert_eq!(error.exit_code(), 2, "{error}"),
-            }
-        }
-    }
-    assert!(accepted > 0 && accepted < 11_000, "{accepted} of 12,000 accepted");
-    // Small files: gigabytes would be a count that was believed. Threads of other tests reserve some of their own.
-    assert!(peak_of_virtual_memory() - before < 1 << 30);
-}
-
-/// In bytes; 0 where the system does not tell.
-fn peak_of_virtual_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmPeak:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
 // ------------------------------------------------------------------------------------------------ members, results

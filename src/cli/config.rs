@@ -6,6 +6,8 @@
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use toml::{Table, Value};
 use vi4dvar::error::{Error, Result};
@@ -13,6 +15,9 @@ use vi4dvar::model::Model;
 
 /// Flags that mean nothing inside a file.
 const FLAGS_ONLY: [&str; 4] = ["config", "help", "resume", "version"];
+
+/// Most bytes of a configuration file: what is longer is something else, or has no end.
+const LONGEST: u64 = 1 << 20;
 
 /// The settings of one run, as far as given: what the flags say, and what the file says.
 pub(super) struct Given {
@@ -65,8 +70,13 @@ impl Given {
 /// The matches of the flags that the file stands for.
 fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
     let help = "a configuration holds `flag = value` lines, with the flags' names";
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::file(path, format!("cannot be read: {error}"), "check the path"))?;
+    let unreadable = |error| Error::file(path, format!("cannot be read: {error}"), "check the path");
+    let mut text = String::new();
+    File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > LONGEST {
+        let message = format!("expected a configuration of at most {LONGEST} bytes, found more");
+        return Err(Error::file(path, message, help));
+    }
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         Error::file(path, format!("line {line}: not TOML: {}", error.message().trim_end()), help)

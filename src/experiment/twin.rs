@@ -253,13 +253,18 @@ impl TwinSettings {
         if !(0.0..=1.0).contains(&self.drop) {
             return refuse("drop", "a share from 0 to 1".into(), self.drop.to_string(), "0.5 drops half");
         }
+        if self.spin_up > SPIN_UP_AT_MOST {
+            let expected = format!("at most {SPIN_UP_AT_MOST} RK4 steps");
+            return refuse("spin-up", expected, self.spin_up.to_string(), "a thousand steps forget where they began");
+        }
         if self.time_stride == 0 {
             return refuse("time-stride", "at least 1".into(), "0".into(), "1 observes every time");
         }
         for (what, [low, high]) in
             [("background-noise", self.background_noise), ("observation-noise", self.observation_noise)]
         {
-            if !(low > 0.0 && low <= high && high.is_finite()) {
+            // No share of an amplitude is as large, and what is drawn from an interval wants twice its length.
+            if !(low > 0.0 && low <= high && high <= f64::MAX / 2.0) {
                 let found = format!("{low},{high}");
                 return refuse(what, "LOW,HIGH with 0 < LOW <= HIGH".into(), found, "give percentages, such as 10,20");
             }
@@ -325,8 +330,12 @@ impl TwinSettings {
     }
 }
 
+/// Most RK4 steps before the window, as many as a window has at most.
+const SPIN_UP_AT_MOST: usize = u32::MAX as usize / 2;
 /// Most RK4 steps of a truth between two stored times.
 const TRUE_STEPS_AT_MOST: usize = 1 << 20;
+/// Most bytes of a set of twins.
+const SET_AT_MOST: u128 = 64 << 30;
 /// Values of a variable of 4 GiB.
 const VALUES_AT_MOST: usize = 1 << 29;
 /// Sites up to which a full B is factored: 8192^2 values are 512 MiB.
@@ -347,6 +356,7 @@ pub fn simulate(settings: &TwinSettings) -> Result<Problem> {
 /// No seed, settings that [`TwinSettings::check`] refuses, or a truth that leaves the range of numbers.
 pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     settings.check()?;
+    check_memory(settings, seeds.len())?;
     let twins = seeds.iter().map(|&seed| Twin::draw(settings, seed)).collect::<Result<Vec<_>>>()?;
     if twins.is_empty() {
         return Err(Error::invalid("seeds", "at least one", "none", "give a seed for each twin"));
@@ -394,12 +404,32 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     Ok(problem)
 }
 
+/// Refuses sets that would take more memory than any set of twins should, before any of it is asked for.
+fn check_memory(settings: &TwinSettings, twins: usize) -> Result<()> {
+    let TwinSettings { times, sites, block_size, .. } = *settings;
+    // Truth, observations and their deviations, first of each twin and then in one array.
+    let of_times = times as u128 * (sites + 2 * (sites / block_size)) as u128;
+    let of_sites = if settings.background_correlation > 0.0 { 3 * sites as u128 * sites as u128 } else { 0 };
+    let bytes = 8 * twins as u128 * (2 * of_times + of_sites);
+    if bytes <= SET_AT_MOST {
+        return Ok(());
+    }
+    let found = format!(
+        "{:.1} GiB ({bytes} bytes) for {twins} twins of {times} times of {sites} sites",
+        bytes as f64 / (1u64 << 30) as f64
+    );
+    let expected = format!("at most {} GiB in one set", SET_AT_MOST >> 30);
+    Err(Error::invalid("memory of the twins", expected, found, "make fewer of them at a time, or smaller ones"))
+}
+
 /// As many windows for a network to learn from: twins of seeds derived from that of the settings, which no run of consecutive
 /// seeds meets, without their truth.
 ///
 /// # Errors
 /// As [`simulate_set`].
 pub fn training_windows(settings: &TwinSettings, count: usize) -> Result<Problem> {
+    settings.check()?;
+    check_memory(settings, count)?;
     let seeds: Vec<u64> = (0..count as u64).map(|k| derived_seed(settings.seed, Stream::Windows, k)).collect();
     Ok(Problem { truth: None, true_parameters: None, ..simulate_set(settings, &seeds)? })
 }

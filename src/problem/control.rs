@@ -20,6 +20,9 @@ pub struct ModelError {
     pub interval: usize,
 }
 
+/// Most bytes of a control vector in doubles.
+const LARGEST_CONTROL: u64 = 1 << 32;
+
 /// The layout of a member's control vector: x0, then each time's xi, then the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlLayout {
@@ -208,7 +211,8 @@ impl Problem {
             return Err(Error::invalid("model_error_interval", "at least 1 step", "0", "correct the interval"));
         }
         q.covariance.check("model_error", problems, self.sites(), true)?;
-        if self.control().errors == 0 {
+        let layout = self.control();
+        if layout.errors == 0 {
             let expected = "an interval that fits into the assimilation window";
             let found = format!("{} steps", q.interval);
             return Err(Error::invalid(
@@ -217,6 +221,15 @@ impl Problem {
                 found,
                 "shorten it, or leave model errors out",
             ));
+        }
+        // Of each member there is one such vector at least, and a file could not hold it either.
+        let bytes = layout.errors.checked_add(1).and_then(|n| n.checked_mul(layout.sites)?.checked_mul(8));
+        if bytes.is_none_or(|bytes| bytes as u64 > LARGEST_CONTROL) {
+            let ControlLayout { sites, errors, .. } = layout;
+            let bytes = bytes.map_or_else(|| "more bytes than can be counted".into(), |bytes| format!("{bytes} bytes"));
+            let found = format!("{bytes} for {errors} errors of {sites} sites");
+            let expected = format!("a control of at most {LARGEST_CONTROL} bytes (4 GiB)");
+            return Err(Error::invalid("model_error_interval", expected, found, "lengthen it, or shorten the window"));
         }
         Ok(())
     }

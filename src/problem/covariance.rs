@@ -172,12 +172,13 @@ impl ErrorCovariance {
                     let expected = format!("1 or {problems}, one for each problem");
                     return Err(Error::invalid(name, expected, factors.len().to_string(), "correct their number"));
                 }
-                match factors.iter().find(|b| b.covariance.dim() != (sites, sites)) {
+                let matrices = factors.iter().flat_map(|b| [&b.covariance, &b.lower, &b.precision]);
+                match matrices.map(Array2::dim).find(|dim| *dim != (sites, sites)) {
                     None => Ok(()),
-                    Some(b) => Err(Error::invalid(
+                    Some((rows, columns)) => Err(Error::invalid(
                         name,
                         format!("{sites} rows and columns, one per site"),
-                        b.covariance.nrows().to_string(),
+                        format!("{rows} and {columns}"),
                         "match it to the background",
                     )),
                 }

@@ -24,7 +24,7 @@ impl Window {
 
     /// RK4 steps from the initial time to the last stored one.
     pub fn steps(&self) -> usize {
-        (self.times - 1) * self.steps_per_time
+        self.times.saturating_sub(1) * self.steps_per_time
     }
 
     /// Refuses an empty window, a step that is not positive, and sizes beyond any machine.
@@ -58,6 +58,10 @@ impl Window {
                 "at most 2^31 RK4 steps",
                 format!("{} times of {} steps", self.times, self.steps_per_time),
             );
+        }
+        if !self.time(self.times - 1).is_finite() {
+            let found = format!("{} of them for {} steps", self.dt, self.steps());
+            return refuse("dt", "time units that add up to a finite window", found);
         }
         Ok(())
     }

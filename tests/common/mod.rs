@@ -288,6 +288,8 @@ pub struct Recipe {
     pub dt: f64,
     pub function: PointFunction,
     pub block_size: usize,
+    /// A factor on the deviations of the observations.
+    pub noise: f64,
     pub full_background: bool,
     /// Share of the observations that exist.
     pub observed: f64,
@@ -314,6 +316,7 @@ impl Default for Recipe {
             dt: 0.05,
             function: PointFunction::Identity,
             block_size: 1,
+            noise: 1.0,
             full_background: false,
             observed: 0.5,
             weighted: false,
@@ -355,6 +358,7 @@ impl Recipe {
         );
         for (differs, part) in [
             (self.block_size != 1, format!(" blocks of {}", self.block_size)),
+            (self.noise != 1.0, format!(" noise x {}", self.noise)),
             (self.problems != 1, format!(" P {}", self.problems)),
             (self.assimilated_times.is_some(), format!(" assimilated {:?}", self.assimilated_times)),
             (self.weighted, " weighted".into()),
@@ -464,11 +468,12 @@ impl Recipe {
 
     /// About a tenth of the amplitude of the observed signal.
     fn noise_level(&self) -> f64 {
-        match self.function {
-            PointFunction::Identity | PointFunction::Softplus => 0.7,
-            PointFunction::Square => 5.0,
-            PointFunction::Cubic => 50.0,
-        }
+        self.noise
+            * match self.function {
+                PointFunction::Identity | PointFunction::Softplus => 0.7,
+                PointFunction::Square => 5.0,
+                PointFunction::Cubic => 50.0,
+            }
     }
 
     /// Numbers of a control, as this recipe defines it.

@@ -1,6 +1,6 @@
 //! Files of trained networks: weights, what they were trained for, and the course of the training.
 
-use super::network::{Domain, Recognition};
+use super::network::{Domain, Recognition, channels, outputs};
 use super::{NetworkSettings, Recognized};
 use crate::error::Result;
 use crate::model::Model;
@@ -134,9 +134,15 @@ impl Recognition {
             let message = format!("best_epoch: expected at most {}, found {best}", history.held_out.len());
             return Err(reader.refuse(message, "train it again"));
         }
+        reader.name_file(settings.check())?;
+        // A network is made of zeros first: no more of them than the file has.
+        let expected = weights_of(&settings, sites, assimilated_times);
+        if weights.len() as u64 != expected {
+            let (expected, found) = (format!("{expected} numbers"), weights.len().to_string());
+            return Err(wrong(&reader, "variable `weights`", expected, found));
+        }
         let mut network = reader.name_file(Self::new(settings, Domain { parameters, ..domain }))?;
         for (name, found, expected) in [
-            ("weights", weights.len(), network.parameters.len()),
             ("input_mean", input_mean.len(), network.input_mean.len()),
             ("input_scale", input_scale.len(), network.input_scale.len()),
             ("model_parameters", network.domain.parameters.len(), network.domain.model.parameter_names().len()),
@@ -159,4 +165,17 @@ impl Recognition {
         network.history = history;
         Ok(network)
     }
+}
+
+/// Weights and biases of a network of these settings, which have been checked, for a window of at most 65536 sites and times.
+fn weights_of(settings: &NetworkSettings, sites: usize, assimilated_times: usize) -> u64 {
+    let of = |n: usize| n as u64;
+    let (width, hidden) = (of(settings.network_width), of(settings.network_layers));
+    let (inputs, outputs) = (of(channels(assimilated_times)), of(outputs(settings)));
+    let (seen, places) = match settings.architecture {
+        Some(Architecture::Dense) => (1, of(sites)),
+        _ => (2 * of(settings.network_radius) + 1, 1),
+    };
+    let layer = |inputs: u64, outputs: u64| (inputs + 1) * outputs;
+    layer(seen * places * inputs, width) + (hidden - 1) * layer(seen * width, width) + layer(width, places * outputs)
 }

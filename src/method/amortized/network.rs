@@ -400,7 +400,7 @@ pub(super) fn backgrounds(problem: &Problem, problems: &[u32]) -> Array2<f64> {
 const GAIN: f64 = 0.05;
 
 /// Channels of the input.
-fn channels(times: usize) -> usize {
+pub(super) fn channels(times: usize) -> usize {
     3 * times + 3
 }
 
@@ -409,7 +409,7 @@ fn inputs_of(domain: &Domain) -> usize {
 }
 
 /// Numbers that a network says of each site.
-fn outputs(settings: &NetworkSettings) -> usize {
+pub(super) fn outputs(settings: &NetworkSettings) -> usize {
     match settings.posterior {
         Recognized::Delta => 1,
         Recognized::MeanField => 2,
