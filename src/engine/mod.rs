@@ -18,7 +18,7 @@ mod selection;
 
 pub use ceilings::Ceilings;
 pub use cpu::CpuEngine;
-pub use gpu::{AdapterDescription, GpuEngine, adapters};
+pub use gpu::{AdapterDescription, Fault, GpuEngine, adapters};
 pub use listed::{Listed, Row};
 pub use moments::{Moments, PatternSums};
 pub use resident::{AdamStep, Inspection, Resident};
@@ -356,6 +356,23 @@ impl Engine {
         match self {
             Self::Cpu(_) => CpuEngine::instruction_set().into(),
             Self::Gpu(e) => e.kernels().join("; "),
+        }
+    }
+
+    /// What went wrong with a GPU so far and was mended: a device lost and opened anew, memory refused and asked for in
+    /// smaller pieces. The numbers are those of an undisturbed run.
+    pub fn faults(&self) -> Vec<String> {
+        match self {
+            Self::Cpu(_) => Vec::new(),
+            Self::Gpu(e) => e.faults(),
+        }
+    }
+
+    /// Makes a GPU fail, from whatever thread, to try out how a program takes it. A CPU has no such faults.
+    pub fn inject(&self, fault: Fault) {
+        match self {
+            Self::Cpu(_) => {}
+            Self::Gpu(e) => e.inject(fault),
         }
     }
 

@@ -155,7 +155,7 @@ struct Picked {
 }
 
 /// A running selection: takes candidates in any order, and the sums of blocks in theirs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Selector {
     keep: Keep,
     /// No member above its problem's bound can be kept any more.

@@ -3,11 +3,12 @@
 use super::starts::Starts;
 use crate::checkpoint;
 use crate::engine::{AdamStep, Listed, LoadedProblem, Terms};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optimizer::{AdamSettings, AdamSteps, Minimum, Reason, Watch};
 use crate::problem::Problem;
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
 
 /// Adam's course.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +21,13 @@ pub(super) struct Course {
     pub look: usize,
 }
 
+/// Time between two looks at all numbers of the members: what a failing device costs at most, and what a checkpoint may have.
+const STRETCH: Duration = Duration::from_secs(2);
+/// Failures in a row, with none of those stretches of time between them.
+const MOST_FAILURES: usize = 6;
+
 /// What a minimisation needs to go on.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct State {
     minima: Vec<Minimum>,
     /// The lowest cost of each.
@@ -47,28 +53,51 @@ pub(super) fn minimise(
 ) -> Result<Vec<Minimum>> {
     let (count, n) = states.dim();
     let units = problem.control_stds();
-    let kept: Option<State> = checkpoint::begin(watch.keeper())?;
-    let State { mut minima, mut costs, mut live, mut steps, mut done, mut looks, numbers } =
-        kept.unwrap_or_else(|| State {
-            minima: vec![Minimum::unseen(vec![0.0; n]); count],
-            costs: vec![f64::INFINITY; count],
-            live: (0..count).collect(),
-            steps: course.adam.steps(course.iterations),
-            done: 0,
-            looks: 0,
-            numbers: [states.to_owned(), Array2::zeros((count, n)), Array2::zeros((count, n))],
-        });
-    if live.is_empty() {
-        checkpoint::end(watch.keeper(), &State { minima: minima.clone(), costs, live, steps, done, looks, numbers })?;
-        return Ok(minima);
+    let mut state = checkpoint::begin(watch.keeper())?.unwrap_or_else(|| State {
+        minima: vec![Minimum::unseen(vec![0.0; n]); count],
+        costs: vec![f64::INFINITY; count],
+        live: (0..count).collect(),
+        steps: course.adam.steps(course.iterations),
+        done: 0,
+        looks: 0,
+        numbers: [states.to_owned(), Array2::zeros((count, n)), Array2::zeros((count, n))],
+    });
+    let mut failures = 0;
+    while !state.live.is_empty() {
+        // What was on a device that failed is gone: back to where the host last knew it, and on from there to the same numbers.
+        match stretch(&course, problem, loaded, starts, units.view(), &mut state, watch) {
+            Err(Error::Device { .. }) if failures < MOST_FAILURES => failures += 1,
+            outcome => {
+                outcome?;
+                failures = 0;
+            }
+        }
+        checkpoint::keep(watch.keeper(), &state)?;
     }
+    checkpoint::end(watch.keeper(), &state)?;
+    Ok(state.minima)
+}
+
+/// Moves the members that are live until none is, or for a while, after which the host knows where they are.
+fn stretch(
+    course: &Course,
+    problem: &Problem,
+    loaded: &mut LoadedProblem,
+    starts: Starts,
+    units: ArrayView2<f64>,
+    state: &mut State,
+    watch: &mut dyn Watch,
+) -> Result<()> {
+    let n = units.ncols();
+    let State { mut minima, mut costs, mut live, mut steps, mut done, mut looks, .. } = state.clone();
     let mut resident = {
         let rows: Vec<_> = live.iter().map(|&index| starts.rows[index]).collect();
-        let [states, mean, square] = &numbers;
+        let [states, mean, square] = &state.numbers;
         let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
         let backgrounds = starts.backgrounds.select(Axis(0), &live);
-        loaded.settle_moving(listed, backgrounds.view(), units.view(), [mean.view(), square.view()])?
+        loaded.settle_moving(listed, backgrounds.view(), units, [mean.view(), square.view()])?
     };
+    let clock = Instant::now();
     loop {
         let seen = loaded.inspect(&mut resident, Terms::ALL)?;
         let total = seen.costs.total();
@@ -112,9 +141,8 @@ pub(super) fn minimise(
             let keep: Vec<usize> = (0..live.len()).filter(|place| ended[*place].is_none()).collect();
             if keep.is_empty() {
                 let numbers = [0; 3].map(|_| Array2::zeros((0, n)));
-                let ended = State { minima, costs, live: Vec::new(), steps, done, looks, numbers };
-                checkpoint::end(watch.keeper(), &ended)?;
-                return Ok(ended.minima);
+                *state = State { minima, costs, live: Vec::new(), steps, done, looks, numbers };
+                return Ok(());
             }
             loaded.gather(&mut resident, &keep)?;
             live = keep.iter().map(|&place| live[place]).collect();
@@ -122,10 +150,11 @@ pub(super) fn minimise(
         let next: Vec<AdamStep> = steps.by_ref().take(course.look.min(course.iterations - done)).collect();
         loaded.adam(&mut resident, &next, Terms::ALL)?;
         done += next.len();
-        checkpoint::keep_fetched(watch.keeper(), &mut || {
+        if clock.elapsed() > STRETCH {
             let [mean, square] = loaded.running_means(&resident)?;
             let numbers = [loaded.states(&resident)?, mean, square];
-            Ok(checkpoint::to_bytes(&(&minima, &costs, &live, &steps, done, looks, numbers)))
-        })?;
+            *state = State { minima, costs, live, steps, done, looks, numbers };
+            return Ok(());
+        }
     }
 }

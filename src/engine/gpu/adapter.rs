@@ -3,6 +3,7 @@
 use super::layout::{Fit, MemberLayout};
 use crate::engine::{EngineSettings, Hardware, Precision};
 use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// An adapter, as `vi4dvar devices` shows it.
@@ -41,6 +42,9 @@ pub struct Device {
     pub subgroup: Option<u32>,
     /// The first error that nobody asked for.
     failure: Arc<Mutex<Option<String>>>,
+    lost: Arc<AtomicBool>,
+    /// Buffers that are still to be refused, where someone tries that out.
+    refusals: AtomicU32,
 }
 
 /// Adapters, best first.
@@ -182,10 +186,11 @@ impl Device {
         let place = failure.clone();
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep(&place, e.to_string())));
         let place = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                keep(&place, format!("device lost: {message}"));
-            }
+        let lost = Arc::new(AtomicBool::new(false));
+        let gone = lost.clone();
+        device.set_device_lost_callback(move |_, message| {
+            gone.store(true, Ordering::Release);
+            keep(&place, format!("device lost: {message}"));
         });
         let hardware = Hardware {
             software: description.kind == "software",
@@ -195,12 +200,29 @@ impl Device {
             precision,
             threads: 0,
         };
-        Ok(Self { device, queue, limits, hardware, info, subgroup, failure })
+        let refusals = AtomicU32::new(0);
+        Ok(Self { device, queue, limits, hardware, info, subgroup, failure, lost, refusals })
+    }
+
+    /// Whether nothing on it works any more.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Refuses the next so many buffers.
+    pub fn refuse(&self, buffers: u32) {
+        self.refusals.store(buffers, Ordering::Relaxed);
+    }
+
+    /// Takes one of the refusals, if there is one left.
+    pub fn refuses(&self) -> bool {
+        self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     /// The device's failure, if it has had one.
     pub fn check(&self) -> Result<()> {
-        match self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        let failure = self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        match failure.or_else(|| self.is_lost().then(|| "the device is lost".into())) {
             None => Ok(()),
             Some(message) => Err(Error::Device {
                 message,

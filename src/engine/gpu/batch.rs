@@ -1,6 +1,5 @@
 //! The operations on the GPU: what goes up for a call, and what comes down.
 
-use super::adapter::Device;
 use super::buffers::{Region, from_bytes, to_bytes};
 use super::calibrate;
 use super::call::{Call, Source};
@@ -13,6 +12,7 @@ use super::run::Run;
 use super::shader::Ownership;
 use super::submissions::Submissions;
 use super::uploaded::Uploaded;
+use super::{GpuEngine, MOST_ATTEMPTS, Opened};
 use crate::engine::operation::Operation;
 use crate::engine::{
     BLOCK, Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, PatternSums, Row, Scale, Terms,
@@ -29,6 +29,9 @@ use std::time::Duration;
 pub struct LoadedGpu {
     pub(super) uploaded: Uploaded,
     pub(super) pipelines: Arc<Pipelines>,
+    /// For another device, should this one fail.
+    engine: GpuEngine,
+    problem: Problem,
     /// Most bytes that a batch may take.
     budget: u64,
     pub(super) queue: Submissions,
@@ -37,22 +40,58 @@ pub struct LoadedGpu {
 }
 
 impl LoadedGpu {
-    pub fn new(
-        device: Arc<Device>,
-        pipelines: Arc<Pipelines>,
-        choices: &Choices,
-        budget: u64,
-        problem: &Problem,
-    ) -> Result<Self> {
+    pub fn new(engine: &GpuEngine, opened: Opened, problem: &Problem) -> Result<Self> {
+        let Opened { device, pipelines } = opened;
+        let budget = engine.memory;
         let mut uploaded = Uploaded::new(device.clone(), problem)?;
         let shape = uploaded.shape;
         let fit = Fit { limits: &device.limits, ..uploaded.fit() };
         let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
-        let layout = choices.resolve(&shape, problem, &fit, fastest)?;
+        let layout = engine.choices.resolve(&shape, problem, &fit, fastest)?;
         uploaded.set_layout(layout);
         let mut queue = Submissions::new(device);
         queue.counters.bytes_up = uploaded.bytes;
-        Ok(Self { uploaded, pipelines, budget, queue, last: None })
+        Ok(Self { uploaded, pipelines, engine: engine.clone(), problem: problem.clone(), budget, queue, last: None })
+    }
+
+    /// Makes a call, and where the device fails makes it again: on a new device if the old one is gone, and with half the
+    /// memory, and so half the work at a time. The numbers are the same, because a call depends on nothing that was before it.
+    ///
+    /// # Errors
+    /// The call's; the device's last failure where it fails again and again.
+    pub(super) fn persist<T>(&mut self, mut call: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        let mut failures = Vec::new();
+        loop {
+            match call(self) {
+                Err(failure @ Error::Device { .. }) if failures.len() < MOST_ATTEMPTS => {
+                    self.recover(&failure)?;
+                    failures.push(failure);
+                }
+                // A cut that became too small is no fault of the caller's.
+                Err(Error::Invalid { .. }) if !failures.is_empty() => return Err(failures.remove(0)),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Makes the problem ready again after a failure.
+    ///
+    /// # Errors
+    /// The failure, where no smaller cut is left; no device opens any more.
+    pub(super) fn recover(&mut self, failure: &Error) -> Result<()> {
+        // What is on the device may be gone, and may be what fills it.
+        self.last = None;
+        let before = self.uploaded.device.clone();
+        let Opened { device, pipelines } = self.engine.recover(&before, failure)?;
+        if !Arc::ptr_eq(&before, &device) {
+            let layout = self.uploaded.shape.layout;
+            self.uploaded = Uploaded::new(device.clone(), &self.problem)?;
+            self.uploaded.set_layout(layout);
+            self.pipelines = pipelines;
+            self.queue.move_to(device)?;
+        }
+        self.budget = (self.budget / 2).max(1);
+        Ok(())
     }
 
     pub fn counters(&self) -> Counters {
@@ -168,6 +207,16 @@ impl LoadedGpu {
         members: Members,
         input: Option<&[f64]>,
         mut take: impl FnMut(Chunk),
+    ) -> Result<()> {
+        self.persist(|loaded| loaded.each_chunk_once(operation, members, input, &mut take))
+    }
+
+    fn each_chunk_once(
+        &mut self,
+        operation: Operation,
+        members: Members,
+        input: Option<&[f64]>,
+        take: &mut dyn FnMut(Chunk),
     ) -> Result<()> {
         let mut run = self.begin(operation, members)?;
         if let Members::Listed(listed) = members {

@@ -21,6 +21,10 @@ pub fn storage(device: &Device, label: &str, bytes: u64) -> Result<wgpu::Buffer>
 
 /// A buffer for anything.
 pub fn buffer(device: &Device, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    if device.refuses() {
+        let message = format!("out of memory for a buffer of {label}, {bytes} bytes (made to fail)");
+        return Err(Error::Device { message, help: "try a smaller --memory".into() });
+    }
     let made = device.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(label),
         size: bytes.next_multiple_of(4),

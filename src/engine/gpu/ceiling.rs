@@ -33,7 +33,7 @@ impl GpuEngine {
     }
 
     fn flops(&self) -> Result<f64> {
-        let device = &self.device;
+        let device = &self.opened().device;
         let precision = device.hardware.precision;
         let real = precision.name();
         let source = format!("alias real = {real};\nalias real4 = vec4<{real}>;\n{MULTIPLY_ADD}");
@@ -52,7 +52,7 @@ impl GpuEngine {
     }
 
     fn copied_bytes(&self) -> Result<f64> {
-        let device = &self.device;
+        let device = &self.opened().device;
         let limits = &device.limits;
         let most = (self.memory / 4).min(limits.max_storage_buffer_binding_size).min(limits.max_buffer_size);
         let groups = (most.min(COPY_BYTES) / GROUP_BYTES).clamp(1, limits.max_compute_workgroups_per_dimension.into());
@@ -66,7 +66,7 @@ impl GpuEngine {
 
     /// The median time of a submission that copies a few numbers into a buffer that the host then reads.
     fn readback(&self) -> Result<Duration> {
-        let device = &self.device;
+        let device = &self.opened().device;
         let bytes = (READBACK_NUMBERS * device.hardware.precision.bytes()) as u64;
         let from = storage(device, "readback source", bytes)?;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
@@ -96,7 +96,7 @@ impl GpuEngine {
         most_rounds: u32,
         set_rounds: impl Fn(u32),
     ) -> Result<f64> {
-        let device = &self.device;
+        let device = &self.opened().device;
         let (mut rounds, mut dispatches) = (1u32, 1u32);
         let (mut best, mut attempts) = (0.0f64, 0);
         set_rounds(rounds);
@@ -131,7 +131,7 @@ impl GpuEngine {
     }
 
     fn small_pipeline(&self, source: &str, entry_point: &str) -> Result<wgpu::ComputePipeline> {
-        let device = &self.device.device;
+        let device = &self.opened().device.device;
         let label = Some(entry_point);
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label,
@@ -145,7 +145,7 @@ impl GpuEngine {
             compilation_options: wgpu::PipelineCompilationOptions::default(),
             cache: None,
         });
-        self.device.check()?;
+        self.opened().device.check()?;
         Ok(pipeline)
     }
 
@@ -154,7 +154,7 @@ impl GpuEngine {
             .zip(buffers)
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
             .collect();
-        self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        self.opened().device.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("ceiling"),
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
@@ -162,11 +162,11 @@ impl GpuEngine {
     }
 
     fn wait(&self) -> Result<()> {
-        self.device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device {
+        self.opened().device.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device {
             message: format!("waiting for the ceilings' kernels: {e}"),
             help: "close other programs that use the GPU, or use --backend cpu".into(),
         })?;
-        self.device.check()
+        self.opened().device.check()
     }
 }
 

@@ -28,22 +28,53 @@ pub(super) use batch::LoadedGpu;
 pub(super) use resident::Resident;
 
 use super::{EngineSettings, Hardware};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::problem::Problem;
 use adapter::Device;
 use choice::Choices;
 use pipelines::Pipelines;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use templates::Templates;
 
 /// The GPU engine: an open device, and the kernels compiled for it so far.
 #[derive(Clone, Debug)]
 pub struct GpuEngine {
-    device: Arc<Device>,
-    pipelines: Arc<Pipelines>,
+    settings: EngineSettings,
+    hardware: Hardware,
+    opened: Arc<Mutex<Opened>>,
     choices: Arc<Choices>,
     /// Most bytes that a batch may take.
     memory: u64,
+    faults: Arc<Mutex<Vec<String>>>,
+}
+
+/// A device, and its kernels.
+#[derive(Clone, Debug)]
+struct Opened {
+    device: Arc<Device>,
+    pipelines: Arc<Pipelines>,
+}
+
+/// A device's fault, to try out how a program takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The device is gone, as after a driver's reset.
+    DeviceLost,
+    /// The next so many buffers are refused.
+    OutOfMemory {
+        /// How many.
+        buffers: u32,
+    },
+}
+
+/// Attempts at a call that the device fails, each with half the memory of the one before.
+const MOST_ATTEMPTS: usize = 6;
+
+impl Opened {
+    fn new(device: Device, templates: Templates) -> Self {
+        let device = Arc::new(device);
+        Self { pipelines: Arc::new(Pipelines::new(device.clone(), templates)), device }
+    }
 }
 
 impl GpuEngine {
@@ -60,13 +91,54 @@ impl GpuEngine {
         let Hardware { adapter, backend, driver, software, .. } = &device.hardware;
         let templates = Templates::new(settings.shaders.as_deref())?;
         let choices = Choices::new(&settings.kernel, [backend, adapter, driver], *software, &templates)?;
-        let device = Arc::new(device);
-        let pipelines = Arc::new(Pipelines::new(device.clone(), templates));
-        Ok(Self { pipelines, choices: Arc::new(choices), device, memory: settings.memory_mib << 20 })
+        Ok(Self {
+            settings: settings.clone(),
+            hardware: device.hardware.clone(),
+            opened: Arc::new(Mutex::new(Opened::new(device, templates))),
+            choices: Arc::new(choices),
+            memory: settings.memory_mib.saturating_mul(1 << 20),
+            faults: Arc::default(),
+        })
     }
 
     pub(super) fn hardware(&self) -> &Hardware {
-        &self.device.hardware
+        &self.hardware
+    }
+
+    /// What went wrong with the device so far, and was mended.
+    pub(super) fn faults(&self) -> Vec<String> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the device fail.
+    pub(super) fn inject(&self, fault: Fault) {
+        let device = self.opened().device;
+        match fault {
+            Fault::DeviceLost => device.device.destroy(),
+            Fault::OutOfMemory { buffers } => device.refuse(buffers),
+        }
+    }
+
+    /// The device in use.
+    fn opened(&self) -> Opened {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// After a failure of `failed`: the device to go on with, a new one where that is gone.
+    ///
+    /// # Errors
+    /// No device opens any more.
+    fn recover(&self, failed: &Device, failure: &Error) -> Result<Opened> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another problem may have opened a new one already.
+        if failed.is_lost() && std::ptr::eq(&raw const *opened.device, failed) {
+            // The same adapter again, under which the answers so far were computed.
+            let settings = EngineSettings { adapter: Some(self.hardware.adapter.clone()), ..self.settings.clone() };
+            let templates = Templates::new(settings.shaders.as_deref())?;
+            *opened = Opened::new(Device::open(&settings)?, templates);
+        }
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(failure.to_string());
+        Ok(opened.clone())
     }
 
     /// The variants of the kernels that problems were loaded with so far.
@@ -75,6 +147,16 @@ impl GpuEngine {
     }
 
     pub(super) fn load(&self, problem: &Problem) -> Result<LoadedGpu> {
-        LoadedGpu::new(self.device.clone(), self.pipelines.clone(), &self.choices, self.memory, problem)
+        let mut attempts = 0;
+        loop {
+            let opened = self.opened();
+            match LoadedGpu::new(self, opened.clone(), problem) {
+                Err(failure @ Error::Device { .. }) if attempts < MOST_ATTEMPTS => {
+                    attempts += 1;
+                    self.recover(&opened.device, &failure)?;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }

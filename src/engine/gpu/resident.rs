@@ -25,6 +25,10 @@ pub struct Resident {
 
 impl LoadedGpu {
     pub fn settle(&mut self, numbers: [ArrayView2<f64>; 4], units: ArrayView2<f64>) -> Result<Resident> {
+        self.persist(|loaded| loaded.settle_once(numbers, units))
+    }
+
+    fn settle_once(&mut self, numbers: [ArrayView2<f64>; 4], units: ArrayView2<f64>) -> Result<Resident> {
         let device = self.queue.device.clone();
         let precision = self.uploaded.shape.precision;
         let (stride, control) = numbers[0].dim();

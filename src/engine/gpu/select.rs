@@ -18,10 +18,14 @@ impl LoadedGpu {
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let operation = Operation::Select(terms, selector.best());
-        let mut run = self.begin(operation, Members::Drawn(draw))?;
-        self.send_draw(&run, draw)?;
-        self.select_chunks(&mut run, draw.count, selector, watch)?;
-        self.finish(run, 1)
+        let untouched = selector.clone();
+        self.persist(|loaded| {
+            selector.clone_from(&untouched);
+            let mut run = loaded.begin(operation, Members::Drawn(draw))?;
+            loaded.send_draw(&run, draw)?;
+            loaded.select_chunks(&mut run, draw.count, selector, watch)?;
+            loaded.finish(run, 1)
+        })
     }
 
     fn select_chunks(

@@ -37,6 +37,19 @@ impl Submissions {
         Self { device, counters: Counters::default(), timer: None, upload: None }
     }
 
+    /// Goes on with another device.
+    ///
+    /// # Errors
+    /// The new device's.
+    pub fn move_to(&mut self, device: Arc<Device>) -> Result<()> {
+        self.device = device;
+        self.upload = None;
+        if self.timer.is_some() {
+            self.timer = Timer::new(&self.device)?;
+        }
+        Ok(())
+    }
+
     /// Times kernels from now on, or no longer. What was timed is forgotten.
     pub fn time_kernels(&mut self, on: bool) -> Result<()> {
         self.timer = if on { Timer::new(&self.device)? } else { None };
