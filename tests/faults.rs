@@ -160,7 +160,8 @@ fn two_runs_are_the_same_bytes_whatever_the_threads() {
         assert!(first == run("second", &[]), "{backend}");
         let more: &[&str] = if backend == "cpu" { &["--threads", "1"] } else { &["--memory", "8"] };
         let other = run("third", more);
-        let differ: Vec<_> = first.iter().filter(|(name, bytes)| other.get(*name) != Some(bytes)).map(|f| f.0).collect();
+        let differ: Vec<_> =
+            first.iter().filter(|(name, bytes)| other.get(*name) != Some(bytes)).map(|f| f.0).collect();
         assert!(differ.is_empty(), "{backend} {more:?}: {differ:?}");
     }
 }
@@ -187,7 +188,8 @@ fn a_run_killed_at_any_moment_ends_with_the_same_bytes() {
         }
         assert!(twin(&cut, &["--resume", "--force"]).status().unwrap().success());
         let found = results(&cut);
-        let differ: Vec<_> = undisturbed.iter().filter(|(n, bytes)| found.get(*n) != Some(bytes)).map(|f| f.0).collect();
+        let differ: Vec<_> =
+            undisturbed.iter().filter(|(n, bytes)| found.get(*n) != Some(bytes)).map(|f| f.0).collect();
         assert!(differ.is_empty() && found.len() == undisturbed.len(), "killed {k}: {differ:?} {:?}", found.keys());
     }
     println!("| SIGKILL in a twin | {kills} kills | {resumed} times a state was there to go on from | nothing lost |");

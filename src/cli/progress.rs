@@ -33,6 +33,7 @@ pub(super) struct Bar {
     bar: Option<ProgressBar>,
     path: PathBuf,
     checkpoint: Option<Checkpoint>,
+    engine: Engine,
 }
 
 impl Bar {
@@ -94,6 +95,7 @@ impl Bar {
             bar: None,
             path,
             checkpoint: Some(checkpoint),
+            engine: engine.clone(),
         })
     }
 
@@ -105,6 +107,13 @@ impl Bar {
     pub(super) fn conclude<T>(mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let outcome = run(&mut self);
         self.clear();
+        let faults = self.engine.faults();
+        if let (Some(first), false) = (faults.first(), self.quiet) {
+            eprintln!(
+                "note: failures of the GPU, mended without harm to a number: {}; the first: {first}",
+                faults.len()
+            );
+        }
         let Some(mut checkpoint) = self.checkpoint.take() else { return outcome };
         match outcome {
             Ok(value) => checkpoint.remove().map(|()| value),

@@ -147,7 +147,7 @@ impl WeightSums {
 }
 
 /// What one problem of a running selection has so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Picked {
     candidates: Vec<Candidate>,
     histogram: CostHistogram,

@@ -3,7 +3,6 @@
 use super::buffers::{Region, from_bytes, to_bytes};
 use super::calibrate;
 use super::call::{Call, Source};
-use super::choice::Choices;
 use super::layout::{Fit, MemberLayout};
 use super::memory::Store;
 use super::pipelines::Pipelines;
@@ -40,7 +39,7 @@ pub struct LoadedGpu {
 }
 
 impl LoadedGpu {
-    pub fn new(engine: &GpuEngine, opened: Opened, problem: &Problem) -> Result<Self> {
+    pub(super) fn new(engine: &GpuEngine, opened: Opened, problem: &Problem) -> Result<Self> {
         let Opened { device, pipelines } = opened;
         let budget = engine.memory;
         let mut uploaded = Uploaded::new(device.clone(), problem)?;

@@ -221,7 +221,7 @@ impl Settings {
     /// to be trusted.
     ///
     /// Records by iteration: `elbo` (NaN: a draw diverged), `elbo_error` (NaN: fewer than two draws, or a tempered
-    /// likelihood), `entropy`, `cost_background`, `cost_observation`, `gradient_norm`, `diverged`; of the fit:
+    /// likelihood), `entropy`, `cost_background`, `cost_observation`, `gradient_norm`, `diverged`, `step_factor`; of the fit:
     /// `variational_mean`, `variational_std` (site), `variational_covariance` (site, site_2) where the family has one,
     /// `component_weight` (component), `component_mean` (component, site) of a mixture; numbers: `final_elbo`,
     /// `final_elbo_error`, `iwae`, `iwae_error`, `k_hat`, `effective_draws`, `verdict` and what it rests on,
