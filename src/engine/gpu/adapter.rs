@@ -43,6 +43,8 @@ pub struct Device {
     /// The first error that nobody asked for.
     failure: Arc<Mutex<Option<String>>>,
     lost: Arc<AtomicBool>,
+    /// Whether a failure was of memory.
+    full: Arc<AtomicBool>,
     /// Buffers that are still to be refused, where someone tries that out.
     refusals: AtomicU32,
 }
@@ -184,7 +186,14 @@ impl Device {
             failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(message);
         };
         let place = failure.clone();
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| keep(&place, e.to_string())));
+        let full = Arc::new(AtomicBool::new(false));
+        let filled = full.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            if matches!(e, wgpu::Error::OutOfMemory { .. }) {
+                filled.store(true, Ordering::Release);
+            }
+            keep(&place, e.to_string());
+        }));
         let place = failure.clone();
         let lost = Arc::new(AtomicBool::new(false));
         let gone = lost.clone();
@@ -201,7 +210,7 @@ impl Device {
             threads: 0,
         };
         let refusals = AtomicU32::new(0);
-        Ok(Self { device, queue, limits, hardware, info, subgroup, failure, lost, refusals })
+        Ok(Self { device, queue, limits, hardware, info, subgroup, failure, lost, full, refusals })
     }
 
     /// Whether nothing on it works any more.
@@ -216,7 +225,17 @@ impl Device {
 
     /// Takes one of the refusals, if there is one left.
     pub fn refuses(&self) -> bool {
-        self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        let refused =
+            self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        if refused {
+            self.full.store(true, Ordering::Release);
+        }
+        refused
+    }
+
+    /// Whether memory has failed since this was last asked, on a device that is still there.
+    pub fn was_full(&self) -> bool {
+        self.full.swap(false, Ordering::AcqRel) && !self.is_lost()
     }
 
     /// The device's failure, if it has had one.

@@ -80,16 +80,25 @@ impl LoadedGpu {
     pub(super) fn recover(&mut self, failure: &Error) -> Result<()> {
         // What is on the device may be gone, and may be what fills it.
         self.last = None;
-        let before = self.uploaded.device.clone();
-        let Opened { device, pipelines } = self.engine.recover(&before, failure)?;
-        if !Arc::ptr_eq(&before, &device) {
-            let layout = self.uploaded.shape.layout;
-            self.uploaded = Uploaded::new(device.clone(), &self.problem)?;
-            self.uploaded.set_layout(layout);
-            self.pipelines = pipelines;
-            self.queue.move_to(device)?;
-        }
         self.budget = (self.budget / 2).max(1);
+        let mut failed = self.uploaded.device.clone();
+        // The device that another problem opened meanwhile may have failed too.
+        for attempt in 1.. {
+            let Opened { device, pipelines } = self.engine.recover(&failed, failure)?;
+            if Arc::ptr_eq(&failed, &device) {
+                break;
+            }
+            match Uploaded::new(device.clone(), &self.problem) {
+                Err(Error::Device { .. }) if attempt < MOST_ATTEMPTS => failed = device,
+                uploaded => {
+                    let layout = self.uploaded.shape.layout;
+                    self.uploaded = uploaded?;
+                    self.uploaded.set_layout(layout);
+                    self.pipelines = pipelines;
+                    return self.queue.move_to(device);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -130,8 +130,9 @@ impl GpuEngine {
     /// No device opens any more.
     fn recover(&self, failed: &Device, failure: &Error) -> Result<Opened> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another problem may have opened a new one already.
-        if failed.is_lost() && std::ptr::eq(&raw const *opened.device, failed) {
+        // Whatever a device does after a failure other than of memory is not to be relied on, and that it is lost comes to be
+        // known late. Another problem may have opened a new one already.
+        if !failed.was_full() && std::ptr::eq(&raw const *opened.device, failed) {
             // The same adapter again, under which the answers so far were computed.
             let settings = EngineSettings { adapter: Some(self.hardware.adapter.clone()), ..self.settings.clone() };
             let templates = Templates::new(settings.shaders.as_deref())?;
