@@ -49,7 +49,7 @@ pub type MaybeKeeper<'a> = Option<&'a mut (dyn Keeper + 'a)>;
 
 /// [`Keeper::begin`], with the state as it was given.
 pub(crate) fn begin<S: DeserializeOwned>(keeper: MaybeKeeper) -> Result<Option<S>> {
-    let Some(bytes) = keeper.map(|k| k.begin()).transpose()?.flatten() else { return Ok(None) };
+    let Some(bytes) = keeper.map(Keeper::begin).transpose()?.flatten() else { return Ok(None) };
     let foreign = |_| {
         let found = format!("{} bytes of something else", bytes.len());
         Error::invalid("checkpoint", "the state of this loop", found, "start anew, without --resume")
@@ -64,7 +64,7 @@ pub(crate) fn keep<S: Serialize>(keeper: MaybeKeeper, state: &S) -> Result<()> {
 
 /// [`Keeper::pause`].
 pub(crate) fn pause(keeper: MaybeKeeper) -> Result<()> {
-    keeper.map_or(Ok(()), |k| k.pause())
+    keeper.map_or(Ok(()), Keeper::pause)
 }
 
 /// [`Keeper::end`].
@@ -363,15 +363,7 @@ mod tests {
         for every in [Duration::ZERO, Duration::from_micros(300)] {
             for states in 0..75 {
                 let path = directory.path().join(format!("{states}-{}", every.as_micros()));
-                let mut after = states;
-                let mut found = None;
-                for _ in 0..200 {
-                    found = work(&mut checkpoint(&path, every), after);
-                    if found.is_some() {
-                        break;
-                    }
-                    after += 1;
-                }
+                let found = (states..states + 200).find_map(|after| work(&mut checkpoint(&path, every), after));
                 assert_eq!(found, undisturbed, "cut off after {states} states");
             }
         }

@@ -236,7 +236,7 @@ fn few_shapes() -> impl Strategy<Value = Shape> {
 fn gpu_f32_is_the_oracle_within_its_bound() {
     let bench = bench(Backend::Gpu, Precision::F32);
     hold("gpu_f32", 8, problems(few_shapes(), 130), |report, recipe, members| {
-        check_all(&bench, report, recipe, members)
+        check_all(&bench, report, recipe, members);
     });
 }
 

@@ -99,8 +99,8 @@ impl Preset {
     /// As [`Self::check_sbc`], an engine's failure, too many members diverged.
     pub fn sbc(&self, seeds: &[u64], methods: &[Method], engine: &Engine, observer: &mut dyn Observer) -> Result<Sbc> {
         self.check_sbc(seeds, methods)?;
-        let kept: Option<(usize, Vec<(String, f64, [Gathered; 2])>)> = checkpoint::begin(observer.keeper())?;
-        let (mut done, mut all) = kept.unwrap_or_else(|| (0, vec![Default::default(); methods.len()]));
+        let none = || (0, vec![<(String, f64, [Gathered; 2])>::default(); methods.len()]);
+        let (mut done, mut all) = checkpoint::begin(observer.keeper())?.unwrap_or_else(none);
         while done < seeds.len() {
             let seeds = &seeds[done..seeds.len().min(done + self.twins_at_once(methods))];
             let problem = simulate_set(&self.twin, seeds)?;

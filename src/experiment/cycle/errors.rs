@@ -172,10 +172,10 @@ impl CycleSettings {
         let total = self.burn_in + cycles;
         let (mut errors, mut differences) = (Vec::with_capacity(cycles), Vec::with_capacity(cycles));
         let mut cycle = 0;
-        let kept: Option<(usize, Vec<Array2<f64>>, Vec<Array2<f64>>, KeptSet)> = checkpoint::begin(observer.keeper())?;
-        if let Some(kept) = kept {
-            (cycle, errors, differences) = (kept.0, kept.1, kept.2);
-            set.restore(kept.3);
+        if let Some(kept) = checkpoint::begin(observer.keeper())? {
+            let kept_set: KeptSet;
+            (cycle, errors, differences, kept_set) = kept;
+            set.restore(kept_set);
             self.advance(&mut truths, cycle)?;
         }
         while cycle < total {

@@ -135,12 +135,11 @@ pub(super) fn climb(
         for (p, (track, step)) in tracks.iter_mut().zip(steps).enumerate() {
             track.push(step);
             match track.soundness(batch, course.max_diverged_share) {
-                Soundness::Sound => {}
                 Soundness::Worse if track.cuts.len() < MOST_CUTS => {
                     climber.slow(p);
                     track.cut();
                 }
-                Soundness::Worse => {}
+                Soundness::Sound | Soundness::Worse => {}
                 Soundness::Lost(error) if track.cuts.len() == MOST_CUTS || !track.began_sound() => return Err(error),
                 Soundness::Lost(_) => {
                     climber.row_mut(p).assign(best[p].as_ref().unwrap_or(&first[p]));
