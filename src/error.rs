@@ -31,8 +31,8 @@ pub enum Error {
         /// What to do about it.
         help: String,
     },
-    /// A result could not be written. The target is left as it was.
-    #[error("cannot write {}: {reason}; it is left as it was, check the disk and the permissions", path.display())]
+    /// A result could not be written. What was there before is untouched.
+    #[error("cannot write {}: {reason}; nothing half-written is left there, check the disk and the permissions", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,

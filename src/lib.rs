@@ -37,6 +37,7 @@ pub mod diagnostics;
 pub mod engine;
 pub mod error;
 pub mod experiment;
+mod memory;
 pub mod method;
 pub mod model;
 mod netcdf;

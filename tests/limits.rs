@@ -1,13 +1,18 @@
 //! What no machine could hold or finish is refused in words, before memory is asked for.
 
 use ndarray::{Array1, Array2, Array3};
-use vi4dvar::engine::{Engine, Precision};
+use vi4dvar::engine::{AffineMap, Draw, Engine, Members, Precision, Scale, Terms};
 use vi4dvar::error::Result;
 use vi4dvar::experiment::TwinSettings;
+use vi4dvar::method::{
+    AbcSettings, EnsembleSettings, FourDVarSettings, Method, MethodSettings, PriorSettings, ReferenceSettings, Silent,
+    ViSettings,
+};
 use vi4dvar::model::Model;
 use vi4dvar::problem::{
     Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
+use vi4dvar::random::Stream;
 use vi4dvar::{simulate, simulate_set, training_windows};
 
 #[track_caller]
@@ -91,7 +96,32 @@ fn twins_beyond_any_machine_are_refused() {
     assert_refused(simulate(&twin(|t| t.spin_up = usize::MAX)), &["spin-up", "2147483647", "18446744073709551615"]);
     assert_refused(simulate(&twin(|t| t.background_noise = [1.0, f64::MAX])), &["background-noise", "LOW,HIGH"]);
     let large = twin(|t| (t.sites, t.times, t.assimilated_times) = (1 << 20, 256, 256));
-    assert_refused(simulate_set(&large, &[1; 20]), &["memory of the twins", "64 GiB", "GiB (", "20 twins"]);
-    assert_refused(training_windows(&twin(|_| {}), usize::MAX), &["memory of the twins", "64 GiB"]);
+    assert_refused(simulate_set(&large, &[1; 20]), &["memory of 20 twins", "GiB of this machine", "GiB ("]);
+    assert_refused(training_windows(&twin(|_| {}), usize::MAX), &["memory of", "GiB of this machine"]);
     assert_refused(training_windows(&twin(|t| t.block_size = 0), 3), &["block_size"]);
+}
+
+#[test]
+fn more_samples_than_the_machine_holds_are_refused_with_their_bytes() {
+    let problem = problem(40, 10);
+    let engine = Engine::cpu(Precision::F64).unwrap();
+    let most = u32::MAX as usize;
+    let samples = MethodSettings {
+        prior: PriorSettings { samples: most, ..PriorSettings::default() },
+        four_d_var: FourDVarSettings { samples: most, ..FourDVarSettings::default() },
+        abc: AbcSettings { trials: most, samples: most, ..AbcSettings::default() },
+        ensemble: EnsembleSettings { members: most, ..EnsembleSettings::default() },
+        vi: ViSettings { samples: most, ..ViSettings::default() },
+        reference: ReferenceSettings { samples: most, particles: most, ..ReferenceSettings::default() },
+        ..MethodSettings::default()
+    };
+    for method in Method::CASE_STUDY {
+        let refused = samples.run(method, &problem, &engine, &mut Silent);
+        assert_refused(refused, &["memory of the samples", "GiB of this machine", "keep fewer"]);
+    }
+    let map = AffineMap { mean: Array2::ones((1, 40)), scale: Scale::Diagonal(Array2::ones((1, 40))) };
+    let draw = Draw { map, stream: Stream::Background, iteration: 0, count: most };
+    let mut loaded = engine.load(&problem).unwrap();
+    assert_refused(loaded.forecast(Members::Drawn(&draw)), &["memory of the trajectories", "GiB (", "fewer"]);
+    assert_refused(loaded.gradient(Members::Drawn(&draw), Terms::ALL), &["memory of the gradients", "GiB ("]);
 }

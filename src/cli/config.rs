@@ -31,7 +31,7 @@ impl Given {
     pub(super) fn new<T: Args>(flags: &ArgMatches) -> Result<Self> {
         let file = match flags.get_one::<std::path::PathBuf>("config") {
             None => None,
-            Some(path) => Some(read::<T>(path)?),
+            Some(path) => Some(read::<T>(path, !matches!(flags.try_get_one("quiet"), Ok(Some(true))))?),
         };
         Ok(Self { flags: flags.clone(), file })
     }
@@ -67,8 +67,8 @@ impl Given {
     }
 }
 
-/// The matches of the flags that the file stands for.
-fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
+/// The matches of the flags that the file stands for. Keys that stand for none here may be told of.
+fn read<T: Args>(path: &Path, tell: bool) -> Result<ArgMatches> {
     let help = "a configuration holds `flag = value` lines, with the flags' names";
     let unreadable = |error| Error::file(path, format!("cannot be read: {error}"), "check the path");
     let mut text = String::new();
@@ -89,7 +89,7 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
     known.retain(|name| !FLAGS_ONLY.contains(&name.as_str()));
     let command = T::augment_args_for_update(Command::new("config").no_binary_name(true));
     let mine = names(&command);
-    let mut flags = Vec::new();
+    let (mut flags, mut others) = (Vec::new(), Vec::new());
     for (key, value) in &table {
         if !known.contains(key) {
             let near = |name: &&String| strsim::jaro_winkler(name, key);
@@ -105,10 +105,17 @@ fn read<T: Args>(path: &Path) -> Result<ArgMatches> {
                 return Err(Error::file(path, format!("key `{key}` holds a table or a date"), help));
             };
             flags.push(format!("--{key}={value}"));
+        } else {
+            others.push(key.as_str());
         }
     }
+    if tell && !others.is_empty() {
+        let more = if others.len() > 5 { ", ..." } else { "" };
+        others.truncate(5);
+        eprintln!("note: {} has keys of other commands, passed over: {}{more}", path.display(), others.join(", "));
+    }
     command.try_get_matches_from(flags).map_err(|error| {
-        let message = error.render().to_string();
+        let message = super::in_words(&error.render().to_string());
         let first = message.lines().next().unwrap_or_default();
         Error::file(path, first.trim_start_matches("error: "), "correct the value")
     })

@@ -4,7 +4,7 @@ use super::config::{self, Given};
 use super::learned::{self, LearnedOptions};
 use super::options::{HardwareOptions, KeepOptions, RunOptions};
 use super::progress::{Bar, checkpoint_of};
-use super::twin::seeds;
+use super::twin::{describe_seeds, seeds};
 use super::{cycle_preset, output, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
@@ -119,7 +119,6 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
     let CycleSettings { model, sites, burn_in, .. } = settings;
     let (model, interval, scored) = (model.name(), settings.interval(), settings.cycles);
-    let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
     let mut notes = cycles.notes();
     let overlaps = settings.windows.iter().any(|window| *window > settings.shift);
     if settings.model_error_std.is_some_and(|std| std > 0.0) && overlaps {
@@ -129,8 +128,9 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let training: String = learned.iter().map(learned::summary).collect();
     let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     print(&format!(
-        "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, seeds \
-         {first} to {last}\n{training}{cycles}{notes}on {}\n{}\n",
+        "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, {}\n\
+         {training}{cycles}{notes}on {}\n{}\n",
+        describe_seeds(&seeds),
         engine.hardware(),
         out.join("cycles.svg").display()
     ))

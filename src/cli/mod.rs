@@ -17,6 +17,7 @@ mod train;
 mod twin;
 mod validate;
 
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use std::io::Write;
 use vi4dvar::error::{Error, Result};
@@ -119,7 +120,25 @@ fn signed(command: Command) -> Command {
 
 /// Parses the process's arguments. Wrong use ends the process with exit code 2, `--help` with 0.
 pub(crate) fn parse() -> ArgMatches {
-    command().get_matches()
+    command().try_get_matches().unwrap_or_else(|error| match error.kind() {
+        ErrorKind::ValueValidation => {
+            eprint!("{}", in_words(&error.render().to_string()));
+            std::process::exit(error.exit_code())
+        }
+        _ => error.exit(),
+    })
+}
+
+/// What is wrong with a value of a flag, where the parser of its type says it in terms of its own.
+fn in_words(message: &str) -> String {
+    let of_types = [
+        ("invalid digit found in string", "expected a whole number >= 0"),
+        ("cannot parse integer from empty string", "expected a whole number >= 0, found nothing"),
+        ("number too large to fit in target type", "larger than any number that fits there"),
+        ("invalid float literal", "expected a number"),
+        ("cannot parse float from empty string", "expected a number, found nothing"),
+    ];
+    of_types.iter().fold(message.into(), |text: String, (from, to)| text.replace(from, to))
 }
 
 /// Runs the subcommand.

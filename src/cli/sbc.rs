@@ -3,7 +3,7 @@
 use super::config::{self, Given};
 use super::options::{HardwareOptions, KeepOptions, MethodOptions, RunOptions};
 use super::progress::{Bar, checkpoint_of};
-use super::twin::{describe_problem, seeds};
+use super::twin::{describe_problem, describe_seeds, seeds};
 use super::{output, preset, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
@@ -105,8 +105,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         write_scores(out.join("sbc.json"), &sbc, force)?;
         write_text(out.join("sbc.toml"), &settings, force)?;
         write_or_clear_figure(out, "sbc", sbc_figure(&sbc).as_ref(), force)?;
-        let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
-        let about = format!("{}, prior twins of seeds {first} to {last}", describe_problem(&preset.twin));
+        let about = format!("{}, prior twins of {}", describe_problem(&preset.twin), describe_seeds(&seeds));
         print(&format!("{about}\n{sbc}on {}\n{}\n", engine.hardware(), out.join("sbc.svg").display()))
     })
 }

@@ -221,6 +221,14 @@ fn describe(twin: &TwinSettings, seeds: &[u64], observations: usize) -> String {
     let head = describe_problem(twin);
     match seeds {
         [seed] => format!("{head}, {observations} observations, seed {seed}"),
-        _ => format!("{head}, mean over the twins of seeds {} to {}", seeds[0], seeds[seeds.len() - 1]),
+        _ => format!("{head}, mean over the twins of {}", describe_seeds(seeds)),
+    }
+}
+
+/// Consecutive seeds, in words.
+pub(super) fn describe_seeds(seeds: &[u64]) -> String {
+    match seeds {
+        [seed] => format!("seed {seed}"),
+        _ => format!("seeds {} to {}", seeds[0], seeds[seeds.len() - 1]),
     }
 }

@@ -25,6 +25,7 @@ pub use resident::{AdamStep, Inspection, Resident};
 pub use selection::{CostHistogram, Keep, MOST_KEPT, Selection};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::problem::Problem;
 use crate::random::Stream;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
@@ -82,6 +83,9 @@ impl Precision {
         }
     }
 }
+
+/// What to do about results that the host has no memory for.
+const FEWER: &str = "use fewer members at a time";
 
 /// The kernel of an engine that nobody asked for one.
 pub(crate) const AUTO_KERNEL: &str = "auto";
@@ -458,7 +462,8 @@ impl LoadedProblem {
     /// # Errors
     /// Members of the wrong shape or not finite; a device failure.
     pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
-        self.layout.check_members(members)?;
+        let count = self.layout.check_members(members)?;
+        memory::check("the trajectories", &[count, self.layout.times, self.layout.sites], FEWER)?;
         on_engine!(self, e => e.forecast(members))
     }
 
@@ -467,7 +472,8 @@ impl LoadedProblem {
     /// # Errors
     /// Members of the wrong shape or not finite; a device failure.
     pub fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
-        self.layout.check_members(members)?;
+        let count = self.layout.check_members(members)?;
+        memory::check("the costs", &[count, 3], FEWER)?;
         on_engine!(self, e => e.cost(members, terms))
     }
 
@@ -476,7 +482,8 @@ impl LoadedProblem {
     /// # Errors
     /// Members of the wrong shape or not finite; a device failure.
     pub fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
-        self.layout.check_members(members)?;
+        let count = self.layout.check_members(members)?;
+        memory::check("the gradients", &[count, self.layout.control + 3], FEWER)?;
         on_engine!(self, e => e.gradient(members, terms))
     }
 
@@ -528,6 +535,7 @@ impl LoadedProblem {
     pub fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {
         let count = self.layout.check_members(members)?;
         self.layout.check_array("directions", directions.shape(), &[count, self.layout.control], directions.iter())?;
+        memory::check("the tangent trajectories", &[count, self.layout.times, self.layout.sites], FEWER)?;
         on_engine!(self, e => e.tangent(members, directions))
     }
 

@@ -5,6 +5,7 @@
 //! and a longer window keeps its first times.
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::{Model, ParameterValues};
 use crate::problem::{
     Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
@@ -334,8 +335,6 @@ impl TwinSettings {
 const SPIN_UP_AT_MOST: usize = u32::MAX as usize / 2;
 /// Most RK4 steps of a truth between two stored times.
 const TRUE_STEPS_AT_MOST: usize = 1 << 20;
-/// Most bytes of a set of twins.
-const SET_AT_MOST: u128 = 64 << 30;
 /// Values of a variable of 4 GiB.
 const VALUES_AT_MOST: usize = 1 << 29;
 /// Sites up to which a full B is factored: 8192^2 values are 512 MiB.
@@ -404,22 +403,15 @@ pub fn simulate_set(settings: &TwinSettings, seeds: &[u64]) -> Result<Problem> {
     Ok(problem)
 }
 
-/// Refuses sets that would take more memory than any set of twins should, before any of it is asked for.
+/// Refuses sets that the machine has no memory for, before any of it is asked for.
 fn check_memory(settings: &TwinSettings, twins: usize) -> Result<()> {
     let TwinSettings { times, sites, block_size, .. } = *settings;
     // Truth, observations and their deviations, first of each twin and then in one array.
-    let of_times = times as u128 * (sites + 2 * (sites / block_size)) as u128;
-    let of_sites = if settings.background_correlation > 0.0 { 3 * sites as u128 * sites as u128 } else { 0 };
-    let bytes = 8 * twins as u128 * (2 * of_times + of_sites);
-    if bytes <= SET_AT_MOST {
-        return Ok(());
-    }
-    let found = format!(
-        "{:.1} GiB ({bytes} bytes) for {twins} twins of {times} times of {sites} sites",
-        bytes as f64 / (1u64 << 30) as f64
-    );
-    let expected = format!("at most {} GiB in one set", SET_AT_MOST >> 30);
-    Err(Error::invalid("memory of the twins", expected, found, "make fewer of them at a time, or smaller ones"))
+    let of_times = times.saturating_mul(sites + 2 * (sites / block_size));
+    let of_sites = if settings.background_correlation > 0.0 { sites.saturating_mul(3 * sites) } else { 0 };
+    let each = of_times.saturating_mul(2).saturating_add(of_sites);
+    let what = format!("{twins} twins of {times} times of {sites} sites");
+    memory::check(&what, &[twins, each], "make fewer of them at a time, or smaller ones")
 }
 
 /// As many windows for a network to learn from: twins of seeds derived from that of the settings, which no run of consecutive

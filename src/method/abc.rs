@@ -8,12 +8,15 @@
 
 use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Spread};
-use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_share, once};
+use super::{
+    Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_positive, check_samples, check_share, once,
+};
 use crate::checkpoint;
 use crate::engine::{
     AffineMap, CostHistogram, DIVERGED, Draw, Engine, Keep, LoadedProblem, Members, Scale, Selection, Terms,
 };
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
 use ndarray::{Array1, Array2, Array3, Axis, s};
@@ -132,8 +135,9 @@ impl Settings {
     /// trials is no answer.
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.samples)?;
         let clock = Instant::now();
-        let draw = Draw { map: prior(problem), stream: Stream::Abc, iteration: 0, count: self.trials };
+        let draw = Draw { map: prior(problem)?, stream: Stream::Abc, iteration: 0, count: self.trials };
         let selections = once(observer, |observer| {
             let mut watch = |done: usize| {
                 let iteration = done / problem.count();
@@ -312,7 +316,7 @@ impl Settings {
 }
 
 /// The prior of each problem's control as an affine map.
-fn prior(problem: &Problem) -> AffineMap {
+fn prior(problem: &Problem) -> Result<AffineMap> {
     let (count, control, sites) = (problem.count(), problem.control().len(), problem.sites());
     let background = &problem.background;
     let scale = if background.error.factor_of(0).is_none() {
@@ -320,6 +324,7 @@ fn prior(problem: &Problem) -> AffineMap {
     } else {
         let shared = background.error.is_shared() && background.scale.len() == 1 && problem.control().is_state();
         let count = if shared { 1 } else { count };
+        memory::check("factors of B", &[count, control, control], "give a diagonal B")?;
         let mut lower = Array3::zeros((count, control, control));
         for (p, mut lower) in lower.outer_iter_mut().enumerate() {
             lower.diag_mut().assign(&problem.control_std(p));
@@ -328,7 +333,7 @@ fn prior(problem: &Problem) -> AffineMap {
         }
         Scale::Lower(lower)
     };
-    AffineMap { mean: problem.control_means(), scale }
+    Ok(AffineMap { mean: problem.control_means(), scale })
 }
 
 /// The controls of some trials of problem `p`, from their numbers: `[trials, control]`.

@@ -6,6 +6,7 @@
 //! at least 1 in every direction as far as J is convex, so |dJ/dz| bounds the distance to the minimum in background
 //! deviations.
 
+use super::Record;
 use super::resident::{self, Course};
 use super::starts::Starts;
 use super::transform::Transform;
@@ -90,6 +91,27 @@ pub(super) struct Rest {
     /// Steps of the model in all windows together, and as many of its adjoint; those made again on the way back do not
     /// count.
     pub steps: u64,
+}
+
+/// What overflowed on the way to the minima of one problem's members.
+pub(super) fn overflows(rests: &[Rest]) -> Record {
+    let longest = rests.iter().map(|r| r.minimum.overflows.len()).max().unwrap_or(0);
+    let mut total = Array1::zeros(longest);
+    for rest in rests {
+        total.iter_mut().zip(&rest.minimum.overflows).for_each(|(sum, n)| *sum += f64::from(*n));
+    }
+    let long = "evaluations in the whole window that overflowed and count for nothing, over starts or members, on the way to \
+                each cost of the longest history";
+    Record::new("overflows", long, &["longest_history"], total)
+}
+
+/// The same for people, where there is anything to say.
+pub(super) fn overflow_note(rests: &[Rest]) -> String {
+    let of = |r: &Rest| r.minimum.overflows.iter().map(|n| u64::from(*n)).sum::<u64>();
+    match rests.iter().map(of).sum::<u64>() {
+        0 => String::new(),
+        overflows => format!("; {overflows} evaluations overflowed and count for nothing"),
+    }
 }
 
 impl<'a> Windows<'a> {

@@ -5,13 +5,13 @@
 //! its own and L L' = B. All members of all problems move in lockstep; those that have come to rest cost nothing more.
 
 use super::control::control_records;
-use super::descent::{Descent, Minimiser, Rest, Windows, tolerances};
+use super::descent::{Descent, Minimiser, Rest, Windows, overflow_note, overflows, tolerances};
 use super::laplace::{self, Hessian};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::starts::Starts;
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, PosteriorMembers, Record, Watched, check_count, check_positive,
-    check_share,
+    check_samples, check_share,
 };
 use crate::engine::{Engine, Precision, Row};
 use crate::error::{Error, Result};
@@ -175,13 +175,14 @@ impl Settings {
     /// `minimum_cost_observation`, `gradient_norm`, `iterations` and `evaluations` (member); over the first 100: `cost`
     /// (traced_member, step), NaN once a member has ended; over those that count: `mean_cost` (step),
     /// `mean_minimum_cost`; and `iterations_per_cost` (1; Adam: 20), `four_d_var_cost`, `spurious_cost`, `observation_count`, `kept_members`,
-    /// `stuck_members`, `spurious_members`, `diverged_members`, `diverged_samples`, `model_steps_per_member`,
+    /// `stuck_members`, `spurious_members`, `diverged_members`, `diverged_samples`, `overflows` (longest_history), `model_steps_per_member`,
     /// `adjoint_steps_per_member`.
     ///
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, too many members left out.
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.members)?;
         let clock = Instant::now();
         let mut windows = Windows::new(problem, engine, self.stages)?;
         let precision = engine.hardware().precision;
@@ -458,6 +459,7 @@ impl Settings {
             number("spurious_members", "members left out in spurious minima", count(Status::Spurious)),
             number("diverged_members", "members left out because they diverged", count(Status::Diverged)),
             number("diverged_samples", "members left out because their forecast diverged", diverged as f64),
+            overflows(rests),
             number(
                 "model_steps_per_member",
                 "RK4 steps of the minimisation, but for those made again on the way back, over members",
@@ -494,6 +496,7 @@ impl Settings {
         if diverged > 0 {
             text += &format!("; the forecast of {diverged} diverged");
         }
+        text += &overflow_note(&outcome.rests);
         let observed = problem.assimilated_count(p) as f64;
         text += &format!(
             "; mean J = {:.1}, 4DVAR's J = {:.1}, expected {:.1} if linear and Gaussian",

@@ -3,11 +3,12 @@
 //! Every start of every problem is one member of a batch, one batch per evaluation.
 
 use super::control::control_records;
-use super::descent::{Descent, Rest, Windows, tolerances};
+use super::descent::{Descent, Rest, Windows, overflow_note, overflows, tolerances};
 use super::laplace::{self, Hessian, Laplace};
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{
-    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, Watched, check_count, check_positive, check_share,
+    Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, Record, Watched, check_count, check_positive, check_samples,
+    check_share,
 };
 use crate::engine::{Engine, LoadedProblem, Members, Precision};
 use crate::error::{Error, Result};
@@ -141,7 +142,7 @@ impl Settings {
     /// `mean` is the trajectory of the lowest minimum; `samples` are from N(minimum, P) at time 0, carried to the
     /// last stored time by the model, and `std` is their deviation. Records: `cost` (iteration), `minimum_cost`
     /// (start), `minimum` (start, site), `initial_state` (site), `laplace_covariance` and `hessian` (site, site_2),
-    /// `smallest_eigenvalue`, `observation_count`, `twice_minimum_cost`, `diverged_samples`.
+    /// `smallest_eigenvalue`, `observation_count`, `twice_minimum_cost`, `diverged_samples`, `overflows` (longest_history).
     ///
     /// # Errors
     /// Settings or a problem that cannot work, an engine's failure, every start diverged, too many samples diverged.
@@ -161,6 +162,7 @@ impl Settings {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.samples)?;
         let shape = [problem.count(), problem.control().len()];
         if first.is_none() && self.first_start == FirstStart::Amortized || first.is_some_and(|x| x.shape() != shape) {
             let found = first.map_or("none".into(), |x| format!("{:?}", x.shape()));
@@ -348,6 +350,7 @@ impl Settings {
                 2.0 * best.cost,
             ),
             Record::scalar("diverged_samples", "samples left out because they diverged", diverged as f64),
+            overflows(starts),
         ];
         let layout = problem.control();
         if !layout.is_state() {
@@ -380,6 +383,7 @@ impl Settings {
                 text += &format!(", {diverged} diverged");
             }
         }
+        text += &overflow_note(starts);
         let observed = problem.assimilated_count(p) as f64;
         let spread = (2.0 * observed).sqrt();
         text += &format!("; 2 J = {:.1} for {observed} observations", 2.0 * best.cost);

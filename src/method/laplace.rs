@@ -5,6 +5,7 @@
 
 use crate::engine::{LoadedProblem, Members, Precision, Terms};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::problem::Problem;
 use nalgebra::{Cholesky, DMatrix};
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
@@ -66,6 +67,13 @@ pub(super) fn laplace(
     hessian: Hessian,
     precision: Precision,
 ) -> Result<Vec<Laplace>> {
+    let n = problem.control().len();
+    // Factor, Hessian, covariance and their roots.
+    memory::check(
+        "dense Hessians",
+        &[problem.count(), 8, n, n],
+        "choose a method without a Hessian, such as VI-4DVAR",
+    )?;
     let factors: Vec<_> = (0..problem.count()).map(|p| prior_factor(problem, p)).collect();
     let full = match hessian {
         Hessian::GaussNewton => None,

@@ -32,6 +32,7 @@ pub use vi::{InitialFit, Settings as ViSettings, Units};
 use crate::checkpoint::{self, MaybeKeeper};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::optimizer::Watch;
 use crate::posterior::Family;
 use crate::problem::Problem;
@@ -269,6 +270,12 @@ fn timed(clock: Instant, mut analyses: Vec<Analysis>) -> Result<Vec<Analysis>> {
     let seconds = clock.elapsed().as_secs_f64();
     analyses.iter_mut().for_each(|a| a.seconds = seconds);
     Ok(analyses)
+}
+
+/// Refuses to keep trajectories of more samples of each problem than the machine has memory for.
+fn check_samples(problem: &Problem, samples: usize) -> Result<()> {
+    let numbers = [problem.count(), samples, problem.window.times, problem.sites()];
+    memory::check("the samples' trajectories", &numbers, "keep fewer samples or members of each problem")
 }
 
 /// Most members that a method takes for one problem: what a draw's counter holds.

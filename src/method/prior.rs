@@ -2,7 +2,7 @@
 
 use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
-use super::{Analysis, MOST_MEMBERS, Record, check_count, check_share};
+use super::{Analysis, MOST_MEMBERS, Record, check_count, check_samples, check_share};
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
@@ -47,6 +47,7 @@ impl Settings {
     /// samples diverged.
     pub fn run(&self, problem: &Problem, engine: &Engine) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.samples)?;
         let clock = Instant::now();
         // Row 0 of each problem is xb itself.
         let members = self.samples + 1;

@@ -129,6 +129,14 @@ impl Reader {
         attributes
     }
 
+    /// Refuses a file of another kind: one without a global attribute that every `kind` has.
+    pub(crate) fn expect_kind(&self, kind: &str, attribute: &str, help: &str) -> Result<()> {
+        if self.file.data_set().has_global_attr(attribute) {
+            return Ok(());
+        }
+        Err(self.refuse(format!("expected {kind}, found a file without the global attribute `{attribute}`"), help))
+    }
+
     /// A global attribute that must be text.
     pub(crate) fn text(&self, name: &str) -> Result<String> {
         match self.attributes().get(name) {

@@ -68,6 +68,7 @@ pub fn write_analysis(
 /// Whatever [`Problem::read`] refuses, or a missing or misshapen `mean` or `std`.
 pub fn read_analysis(path: impl AsRef<Path>) -> Result<SavedAnalysis> {
     let mut reader = Reader::open(path.as_ref())?;
+    reader.expect_kind("an analysis", "method", "give a file that `vi4dvar assimilate` or `vi4dvar twin` wrote")?;
     let method = reader.text("method")?;
     let problem = Problem::from_reader(&mut reader)?;
     let mean = reader.numbers("mean", &["time", "site"])?;

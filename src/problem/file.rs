@@ -114,6 +114,8 @@ impl Problem {
 
     /// Reads the problem that a file holds, whatever else is in there.
     pub(crate) fn from_reader(reader: &mut Reader) -> Result<Self> {
+        let help = "give a file that `vi4dvar simulate` wrote, or one of your own as the README describes it";
+        reader.expect_kind("a problem", "observation_operator", help)?;
         let model = reader.name_file(Model::from_name(&reader.text("model")?))?;
         let mut parameters = Vec::new();
         for name in model.parameter_names() {

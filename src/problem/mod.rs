@@ -120,11 +120,17 @@ impl Problem {
     }
 
     /// The set that holds problem `p` alone.
+    ///
+    /// # Panics
+    /// Where there is no problem of that number.
     pub fn single(&self, p: usize) -> Self {
         self.select(&[p])
     }
 
     /// The set of some of the problems, in that order; a problem may come more than once.
+    ///
+    /// # Panics
+    /// Where there is no problem of one of the numbers.
     pub fn select(&self, problems: &[usize]) -> Self {
         Self {
             model: self.model,

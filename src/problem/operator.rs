@@ -81,6 +81,9 @@ pub struct ObservationOperator {
 
 impl ObservationOperator {
     /// H(x): `[sites / block_size]` from `x: [sites]`.
+    ///
+    /// # Panics
+    /// Where `block_size` is 0, which [`Problem::check`](super::Problem::check) refuses.
     pub fn apply(&self, x: &[f64]) -> Vec<f64> {
         x.chunks(self.block_size)
             .map(|block| block.iter().map(|&x| self.function.value(x)).sum::<f64>() / block.len() as f64)
@@ -88,6 +91,9 @@ impl ObservationOperator {
     }
 
     /// The Jacobian's product H'(x) dx: `[sites / block_size]` from `x, dx: [sites]`.
+    ///
+    /// # Panics
+    /// As [`Self::apply`].
     pub fn tangent(&self, x: &[f64], dx: &[f64]) -> Vec<f64> {
         x.chunks(self.block_size)
             .zip(dx.chunks(self.block_size))

@@ -6,7 +6,7 @@ use super::call::{Call, Source};
 use super::layout::{Fit, MemberLayout};
 use super::memory::Store;
 use super::pipelines::Pipelines;
-use super::plan::{BLOCKS_PER_RUN, quantities};
+use super::plan::{BLOCKS_PER_RUN, Budget, quantities};
 use super::run::Run;
 use super::shader::Ownership;
 use super::submissions::Submissions;
@@ -31,8 +31,9 @@ pub struct LoadedGpu {
     /// For another device, should this one fail.
     engine: GpuEngine,
     problem: Problem,
-    /// Most bytes that a batch may take.
-    budget: u64,
+    budget: Budget,
+    /// Failures since a call last succeeded.
+    failures: usize,
     pub(super) queue: Submissions,
     /// The last call's buffers and dispatches: a loop of equal calls builds them once.
     pub(super) last: Option<Run>,
@@ -41,65 +42,77 @@ pub struct LoadedGpu {
 impl LoadedGpu {
     pub(super) fn new(engine: &GpuEngine, opened: Opened, problem: &Problem) -> Result<Self> {
         let Opened { device, pipelines } = opened;
-        let budget = engine.memory;
+        let budget = Budget::new(engine.memory);
         let mut uploaded = Uploaded::new(device.clone(), problem)?;
         let shape = uploaded.shape;
         let fit = Fit { limits: &device.limits, ..uploaded.fit() };
         let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
         let layout = engine.choices.resolve(&shape, problem, &fit, fastest)?;
         uploaded.set_layout(layout);
-        let mut queue = Submissions::new(device);
+        let mut queue = Submissions::new(device, budget.work);
         queue.counters.bytes_up = uploaded.bytes;
-        Ok(Self { uploaded, pipelines, engine: engine.clone(), problem: problem.clone(), budget, queue, last: None })
+        Ok(Self {
+            uploaded,
+            pipelines,
+            engine: engine.clone(),
+            problem: problem.clone(),
+            budget,
+            failures: 0,
+            queue,
+            last: None,
+        })
     }
 
-    /// Makes a call, and where the device fails makes it again: on a new device if the old one is gone, and with half the
-    /// memory, and so half the work at a time. The numbers are the same, because a call depends on nothing that was before it.
+    /// Makes a call, and where the device fails makes it again. The numbers are the same, because a call depends on nothing
+    /// that was before it.
     ///
     /// # Errors
     /// The call's; the device's last failure where it fails again and again.
     pub(super) fn persist<T>(&mut self, mut call: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
-        let mut failures = Vec::new();
-        loop {
-            match call(self) {
-                Err(failure @ Error::Device { .. }) if failures.len() < MOST_ATTEMPTS => {
-                    self.recover(&failure)?;
-                    failures.push(failure);
-                }
-                // A cut that became too small is no fault of the caller's.
-                Err(Error::Invalid { .. }) if !failures.is_empty() => return Err(failures.remove(0)),
-                outcome => return outcome,
+        for _ in 0..MOST_ATTEMPTS {
+            let outcome = call(self);
+            let outcome = self.recovered(outcome);
+            if !matches!(outcome, Err(Error::Device { .. })) {
+                return outcome;
             }
         }
+        call(self)
     }
 
-    /// Makes the problem ready again after a failure.
+    /// A call's outcome, with the problem ready for another call where the device failed: on a new device if the old one is
+    /// gone, with half the budget if it was full or fails again.
     ///
     /// # Errors
-    /// The failure, where no smaller cut is left; no device opens any more.
-    pub(super) fn recover(&mut self, failure: &Error) -> Result<()> {
+    /// The call's; no device opens any more.
+    pub(super) fn recovered<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        let Err(failure @ Error::Device { .. }) = &outcome else { return outcome };
         // What is on the device may be gone, and may be what fills it.
         self.last = None;
-        self.budget = (self.budget / 2).max(1);
         let mut failed = self.uploaded.device.clone();
-        // The device that another problem opened meanwhile may have failed too.
-        for attempt in 1.. {
+        loop {
+            self.failures += 1;
             let Opened { device, pipelines } = self.engine.recover(&failed, failure)?;
-            if Arc::ptr_eq(&failed, &device) {
-                break;
+            let full = Arc::ptr_eq(&failed, &device);
+            if full || self.failures > 1 {
+                self.budget = self.budget.half();
+                self.queue.most_work = self.budget.work;
+            }
+            if full {
+                return outcome;
             }
             match Uploaded::new(device.clone(), &self.problem) {
-                Err(Error::Device { .. }) if attempt < MOST_ATTEMPTS => failed = device,
+                // The device that another problem opened meanwhile failed too.
+                Err(Error::Device { .. }) if self.failures < MOST_ATTEMPTS => failed = device,
                 uploaded => {
                     let layout = self.uploaded.shape.layout;
                     self.uploaded = uploaded?;
                     self.uploaded.set_layout(layout);
                     self.pipelines = pipelines;
-                    return self.queue.move_to(device);
+                    self.queue.move_to(device)?;
+                    return outcome;
                 }
             }
         }
-        Ok(())
     }
 
     pub fn counters(&self) -> Counters {
@@ -272,6 +285,7 @@ impl LoadedGpu {
         self.queue.device.check()?;
         run.call.operation.count(&run.plan.segments, run.call.count * times, &mut self.queue.counters);
         self.last = Some(run);
+        self.failures = 0;
         Ok(())
     }
 
@@ -315,7 +329,15 @@ impl LoadedGpu {
             return Ok(run);
         }
         self.queue.counters.preparations += 1;
-        Run::new(&self.uploaded, call, self.budget, store)
+        loop {
+            match Run::new(&self.uploaded, call, self.budget, store) {
+                // Halved once too often.
+                Err(Error::Invalid { .. }) if self.budget.bytes < self.engine.memory => {
+                    self.budget.bytes = self.budget.bytes.saturating_mul(2);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Sends the affine map and the iteration.

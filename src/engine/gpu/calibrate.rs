@@ -4,7 +4,7 @@ use super::buffers::{from_bytes, to_bytes};
 use super::call::{Call, Source};
 use super::layout::MemberLayout;
 use super::pipelines::Pipelines;
-use super::plan::WORK_PER_SITE;
+use super::plan::{Budget, WORK_PER_SITE};
 use super::run::Run;
 use super::shader::Ownership;
 use super::submissions::Submissions;
@@ -35,11 +35,11 @@ const ROUNDS: usize = 3;
 pub fn fastest(
     uploaded: &mut Uploaded,
     pipelines: &Pipelines,
-    budget: u64,
+    budget: Budget,
     candidates: &[MemberLayout],
 ) -> Result<MemberLayout> {
     let own = uploaded.shape.layout;
-    let budget = budget.min(MEMORY);
+    let budget = Budget { bytes: budget.bytes.min(MEMORY), ..budget };
     let work = uploaded.data.stored_steps().max(1) * uploaded.data.sites * WORK_PER_SITE;
     let members = (WORK / work).clamp(FEWEST, MEMBERS);
     let problems = uploaded.problems();
@@ -50,7 +50,7 @@ pub fn fastest(
         count: problems * members.div_ceil(problems),
         store: None,
     };
-    let mut queue = Submissions::new(uploaded.device.clone());
+    let mut queue = Submissions::new(uploaded.device.clone(), budget.work);
     queue.time_kernels(true)?;
     let chosen = race(uploaded, pipelines, budget, &call, &mut queue, candidates);
     uploaded.set_layout(own);
@@ -60,7 +60,7 @@ pub fn fastest(
 fn race(
     uploaded: &mut Uploaded,
     pipelines: &Pipelines,
-    budget: u64,
+    budget: Budget,
     call: &Call,
     queue: &mut Submissions,
     candidates: &[MemberLayout],

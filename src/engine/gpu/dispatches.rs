@@ -2,7 +2,7 @@
 
 use super::call::{Call, Slots, Source, control_slots};
 use super::params::{BACKGROUND, EPSILON, FIRST, LAST, LEFT, OBSERVATION, Params, STORE, TRANSPOSED};
-use super::plan::{BLOCKS_PER_RUN, DISPATCH_WORK, Plan, SUM_COLUMNS, WORK_PER_SITE, quantities};
+use super::plan::{BLOCKS_PER_RUN, Plan, SUM_COLUMNS, WORK_PER_SITE, quantities};
 use super::shader::{Kernel, Ownership, Shape, pattern_tile};
 use crate::engine::BLOCK;
 use crate::engine::operation::Operation;
@@ -261,7 +261,7 @@ impl Cut<'_> {
     ) -> Result<()> {
         let (capacity, sites) = (self.plan.capacity, self.control.sites);
         let each = capacity * sites * if self.shape.control.full_errors { sites } else { 1 };
-        let at_a_time = (DISPATCH_WORK / each).max(1);
+        let at_a_time = (self.plan.most_work / each).max(1);
         for first in (0..count).step_by(at_a_time) {
             let steps = at_a_time.min(count - first);
             let (state, next_state) = (from as u32, to as u32);
@@ -298,7 +298,7 @@ impl Cut<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Need;
+    use super::super::plan::{Budget, Need};
     use super::super::shader::Beside;
     use super::*;
     use crate::engine::{Precision, Terms};
@@ -344,7 +344,7 @@ mod tests {
             max_buffer_size: 4 << 30,
             ..wgpu::Limits::default()
         };
-        let plan = Plan::new(&need, 4 << 30, &limits).unwrap();
+        let plan = Plan::new(&need, Budget::new(4 << 30), &limits).unwrap();
         let slots = call.slots(plan.segments.count(), 42, control);
         let places = Params { error_interval: 2, control: control.len() as u32, ..Params::default() };
         let (call, plan, slots, shape, places) = (&call, &plan, &slots, &shape, &places);
@@ -362,7 +362,7 @@ mod tests {
             for Dispatch { kernel, params, groups, work, .. } in dispatches {
                 assert_eq!((*kernel, params.first_step, params.error_count), (Kernel::Errors, next, 20));
                 assert_eq!((params.state as usize, params.next_state as usize), (from, to));
-                assert!(*work <= DISPATCH_WORK, "{work}");
+                assert!(*work <= plan.most_work, "{work}");
                 let numbers = params.steps as usize * control.sites * plan.capacity;
                 assert!((groups[0] * groups[1]) as usize * 64 >= numbers, "{groups:?}");
                 next += params.steps;

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use std::ops::Range;
 
 /// Most floating-point operations of one dispatch: 0.4 s at 10 GFLOP/s, where a driver allows about 2 s.
-pub const DISPATCH_WORK: usize = 4_000_000_000;
+const DISPATCH_WORK: usize = 4_000_000_000;
 
 /// Most RK4 steps of one dispatch. Mesa's software Vulkan silently drops all work of an invocation after 65,535 loop
 /// iterations, and a reverse sweep makes two per step.
@@ -35,6 +35,25 @@ pub const MOST_LOOPED: usize = 40_000;
 
 /// Most bytes of block sums on the pattern of a scale, before they are added up.
 const MOST_PATTERN_BYTES: u64 = 64 << 20;
+
+/// What a call may take at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes of device memory.
+    pub bytes: u64,
+    /// Floating-point operations of one dispatch.
+    pub work: usize,
+}
+
+impl Budget {
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, work: DISPATCH_WORK }
+    }
+
+    pub fn half(self) -> Self {
+        Self { bytes: (self.bytes / 2).max(1), work: (self.work / 2).max(1) }
+    }
+}
 
 /// What an operation asks for.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +99,8 @@ pub struct Plan {
     pub per_problem: usize,
     /// Blocks whose sums on the pattern of a scale are made in one dispatch.
     pub pattern_blocks: usize,
+    /// Most operations of one dispatch.
+    pub most_work: usize,
 }
 
 impl Plan {
@@ -104,23 +125,23 @@ impl Plan {
         block(rows.start)..block(rows.end - 1) + 1
     }
 
-    /// Cuts a call to stay within `memory` bytes and the device's largest binding.
+    /// Cuts a call to stay within a budget and the device's largest binding.
     ///
     /// # Errors
     /// Even one block of members does not fit.
-    pub fn new(need: &Need, memory: u64, limits: &wgpu::Limits) -> Result<Self> {
+    pub fn new(need: &Need, budget: Budget, limits: &wgpu::Limits) -> Result<Self> {
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let (pattern_blocks, pattern_bytes) = pattern(need, memory, largest)?;
-        let budget = memory.saturating_sub(pattern_bytes).min(largest) as usize;
+        let (pattern_blocks, pattern_bytes) = pattern(need, budget, largest)?;
+        let bytes_left = budget.bytes.saturating_sub(pattern_bytes).min(largest) as usize;
         let slot_bytes = need.sites * need.precision.bytes();
         let work = need.steps.max(1) * need.sites * WORK_PER_SITE;
         let least = need.per_problem.min(need.block);
         // Rows of whole memory transactions, but a handful of members takes no room for 64.
         let padded = |members: usize| if members < 64 { members } else { members.next_multiple_of(64) };
-        let mut capacity = padded((DISPATCH_WORK / work).max(FEWEST_MEMBERS).min(need.count));
+        let mut capacity = padded((budget.work / work).max(FEWEST_MEMBERS).min(need.count));
         loop {
             let step_work = capacity * need.sites * WORK_PER_SITE;
-            let longest = (DISPATCH_WORK / step_work).clamp(1, DISPATCH_STEPS);
+            let longest = (budget.work / step_work).clamp(1, DISPATCH_STEPS);
             let number = need.precision.bytes();
             let slot = slot_bytes * capacity;
             let lane_costs = need.layout.invocations(capacity) * number;
@@ -128,7 +149,7 @@ impl Plan {
             let other = need.slots * slot + of_lanes;
             let (segments, checkpoints, kept) = if need.reverse {
                 let step = need.layout.kept_per_step(capacity, need.sites, need.block_size) * number;
-                let room = budget.saturating_sub(other);
+                let room = bytes_left.saturating_sub(other);
                 let segments = Segments::choose(need.steps, step, slot, room, longest);
                 (segments, segments.count(), segments.length() * step)
             } else {
@@ -136,7 +157,7 @@ impl Plan {
             };
             let slots = (need.slots + checkpoints) * slot;
             let bytes = slots + kept + of_lanes;
-            if bytes <= budget {
+            if bytes <= bytes_left {
                 return Ok(Self {
                     chunks: chunks(need, capacity),
                     capacity,
@@ -147,6 +168,7 @@ impl Plan {
                     lane_parameters: (slots + kept + lane_costs) / number,
                     per_problem: need.per_problem,
                     pattern_blocks,
+                    most_work: budget.work,
                 });
             }
             if capacity <= padded(least) {
@@ -156,7 +178,7 @@ impl Plan {
                         "at least {} MiB for {least} members of this window",
                         ((bytes as u64 + pattern_bytes) >> 20) + 1
                     ),
-                    format!("{} MiB (the budget, or the largest buffer of the GPU)", memory.min(largest) >> 20),
+                    format!("{} MiB (the budget, or the largest buffer of the GPU)", budget.bytes.min(largest) >> 20),
                     "raise --memory, shorten the window, or use --backend cpu",
                 ));
             }
@@ -166,14 +188,14 @@ impl Plan {
 }
 
 /// How many blocks' sums on the pattern of a scale are made at a time, and the bytes of those and of their totals.
-fn pattern(need: &Need, memory: u64, largest: u64) -> Result<(usize, u64)> {
+fn pattern(need: &Need, budget: Budget, largest: u64) -> Result<(usize, u64)> {
     if need.pattern == 0 {
         return Ok((0, 0));
     }
     let bytes = (need.pattern * need.precision.bytes()) as u64;
     let (problems, blocks) = (need.count / need.per_problem, need.per_problem.div_ceil(BLOCK));
-    let most = MOST_PATTERN_BYTES.min(memory / 8) / bytes;
-    let at_a_time = (DISPATCH_WORK / (2 * BLOCK * need.pattern)).min(most as usize).clamp(1, problems * blocks);
+    let most = MOST_PATTERN_BYTES.min(budget.bytes / 8) / bytes;
+    let at_a_time = (budget.work / (2 * BLOCK * need.pattern)).min(most as usize).clamp(1, problems * blocks);
     let totals = (problems * blocks.div_ceil(BLOCKS_PER_RUN)) as u64 * bytes;
     if totals.max(bytes) > largest {
         return Err(Error::invalid(
@@ -226,7 +248,7 @@ mod tests {
     fn chunks_tile_the_members_in_whole_blocks() {
         let limits = wgpu::Limits::default();
         for (count, per_problem) in [(1, 1), (1_000_000, 1_000_000), (3_000, 1_000), (5_000, 1), (7 * 513, 513)] {
-            let plan = Plan::new(&need(count, per_problem, 100), 1 << 26, &limits).unwrap();
+            let plan = Plan::new(&need(count, per_problem, 100), Budget::new(1 << 26), &limits).unwrap();
             let mut next = 0;
             for chunk in &plan.chunks {
                 assert_eq!(chunk.start, next);
@@ -241,7 +263,7 @@ mod tests {
 
     #[test]
     fn long_windows_are_cut_below_the_software_drivers_loop_bound() {
-        let plan = Plan::new(&need(3, 3, 1_000_000), 1 << 30, &wgpu::Limits::default()).unwrap();
+        let plan = Plan::new(&need(3, 3, 1_000_000), Budget::new(1 << 30), &wgpu::Limits::default()).unwrap();
         assert!(2 * plan.segments.length() < 65_535 && plan.segments.count() > 100);
     }
 
@@ -263,7 +285,7 @@ mod tests {
                         for precision in [Precision::F32, Precision::F64] {
                             let layout = layout.parse().unwrap();
                             let need = Need { sites, layout, precision, ..need(count, count, steps) };
-                            let plan = match Plan::new(&need, memory << 20, limits) {
+                            let plan = match Plan::new(&need, Budget::new(memory << 20), limits) {
                                 Ok(plan) => plan,
                                 // A block of 256 members of 4,096 sites needs more than this; the user is told how much.
                                 Err(error) => {
@@ -302,7 +324,7 @@ mod tests {
         ] {
             let pattern = sites * (sites + 1);
             let need = Need { sites, pattern, ..need(count * problems, count, 11) };
-            let plan = Plan::new(&need, memory << 20, &limits).unwrap();
+            let plan = Plan::new(&need, Budget::new(memory << 20), &limits).unwrap();
             let (blocks, runs) = (plan.blocks_per_problem() * problems, plan.runs_per_problem() * problems);
             let bytes = 4 * pattern * (plan.pattern_blocks + runs);
             assert!((1..=blocks).contains(&plan.pattern_blocks), "{plan:?}");
@@ -311,15 +333,29 @@ mod tests {
         }
         for (sites, memory, problems) in [(1_000, 4, 1), (8_192, 1024, 1), (1_000, 16 << 10, 40)] {
             let need = Need { sites, pattern: sites * (sites + 1), ..need(problems * 300, 300, 11) };
-            let error = Plan::new(&need, memory << 20, &limits).unwrap_err();
+            let error = Plan::new(&need, Budget::new(memory << 20), &limits).unwrap_err();
             assert!(error.to_string().contains("MiB"), "{error}");
+        }
+    }
+
+    /// As after a failure: less at a time, down to one block of members and one step.
+    #[test]
+    fn half_of_a_budget_makes_shorter_dispatches() {
+        let (need, limits) = (need(100_000, 100_000, 1_000), wgpu::Limits::default());
+        let mut budget = Budget::new(1 << 26);
+        let mut before = usize::MAX;
+        for _ in 0..5 {
+            let plan = Plan::new(&need, budget, &limits).unwrap();
+            let work = plan.segments.length() * plan.capacity * need.sites * WORK_PER_SITE;
+            assert!(work <= budget.work && plan.bytes <= budget.bytes && work < before, "{plan:?}");
+            (before, budget) = (work, budget.half());
         }
     }
 
     #[test]
     fn a_budget_too_small_is_refused_with_the_bytes() {
         let huge = Need { sites: 100_000, slots: 1_000_000, ..need(1, 1, 10) };
-        let error = Plan::new(&huge, 1 << 20, &wgpu::Limits::default()).unwrap_err();
+        let error = Plan::new(&huge, Budget::new(1 << 20), &wgpu::Limits::default()).unwrap_err();
         assert!(error.to_string().contains("MiB"), "{error}");
     }
 }

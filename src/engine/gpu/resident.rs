@@ -55,6 +55,18 @@ impl LoadedGpu {
         steps: &[AdamStep],
         terms: Terms,
     ) -> Result<()> {
+        let moved = self.adam_once(members, rows, amplitude, steps, terms);
+        self.recovered(moved)
+    }
+
+    fn adam_once(
+        &mut self,
+        members: &Resident,
+        rows: &[Row],
+        amplitude: f64,
+        steps: &[AdamStep],
+        terms: Terms,
+    ) -> Result<()> {
         let precision = self.uploaded.shape.precision;
         let mut run = self.resident_run(members, rows, amplitude, terms)?;
         for k in 0..run.plan.chunks.len() {
@@ -72,6 +84,11 @@ impl LoadedGpu {
     }
 
     pub fn inspect(&mut self, members: &Resident, rows: &[Row], amplitude: f64, terms: Terms) -> Result<Inspection> {
+        let seen = self.inspect_once(members, rows, amplitude, terms);
+        self.recovered(seen)
+    }
+
+    fn inspect_once(&mut self, members: &Resident, rows: &[Row], amplitude: f64, terms: Terms) -> Result<Inspection> {
         let (control, precision) = (self.control(), self.uploaded.shape.precision);
         let mut run = self.resident_run(members, rows, amplitude, terms)?;
         let mut costs = Costs::empty(rows.len());
@@ -95,6 +112,11 @@ impl LoadedGpu {
     }
 
     pub fn numbers(&mut self, members: &Resident, kind: Numbers) -> Result<Array2<f64>> {
+        let numbers = self.numbers_once(members, kind);
+        self.recovered(numbers)
+    }
+
+    fn numbers_once(&mut self, members: &Resident, kind: Numbers) -> Result<Array2<f64>> {
         let device = self.queue.device.clone();
         let (control, stride) = (self.control(), members.store.stride);
         let precision = self.uploaded.shape.precision;

@@ -7,7 +7,7 @@ use super::dispatches::{Cut, Dispatch};
 use super::memory::{Memory, Store};
 use super::params::Params;
 use super::pipelines::Pipelines;
-use super::plan::Plan;
+use super::plan::{Budget, Plan};
 use super::shader::{Binding, Kernel, Ownership, Shape};
 use super::uploaded::Uploaded;
 use crate::error::Result;
@@ -63,11 +63,11 @@ pub struct Ready {
 }
 
 impl Run {
-    /// Cuts a call to stay within `budget` bytes and makes its buffers. Resident members come with their store.
+    /// Cuts a call to stay within a budget and makes its buffers. Resident members come with their store.
     ///
     /// # Errors
     /// A call that does not fit the device or the budget.
-    pub fn new(uploaded: &Uploaded, call: Call, budget: u64, store: Option<&Store>) -> Result<Self> {
+    pub fn new(uploaded: &Uploaded, call: Call, budget: Budget, store: Option<&Store>) -> Result<Self> {
         call.check(uploaded.data.control)?;
         let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
         let memory = Memory::new(uploaded, &call, &plan, store)?;
@@ -85,11 +85,11 @@ impl Run {
         })
     }
 
-    /// The kernels that a call needs, cut to stay within `budget` bytes.
+    /// The kernels that a call needs, cut to stay within a budget.
     ///
     /// # Errors
     /// A call that does not fit the device or the budget.
-    pub fn kernels(uploaded: &Uploaded, call: &Call, budget: u64) -> Result<Vec<(Kernel, Shape)>> {
+    pub fn kernels(uploaded: &Uploaded, call: &Call, budget: Budget) -> Result<Vec<(Kernel, Shape)>> {
         let plan = Plan::new(&call.need(uploaded), budget, &uploaded.device.limits)?;
         let slots = call.slots(plan.segments.count(), uploaded.data.times, uploaded.data.control);
         let cut = cut(uploaded, call, &plan, &slots, 0);
@@ -106,7 +106,7 @@ impl Run {
     }
 
     /// Takes another call, and says whether it can: the same one, or one of fewer members.
-    pub fn take(&mut self, uploaded: &Uploaded, call: &Call, budget: u64) -> bool {
+    pub fn take(&mut self, uploaded: &Uploaded, call: &Call, budget: Budget) -> bool {
         if self.call == *call {
             return true;
         }

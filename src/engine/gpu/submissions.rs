@@ -2,7 +2,6 @@
 
 use super::adapter::Device;
 use super::buffers::Region;
-use super::plan::DISPATCH_WORK;
 use super::run::Ready;
 use super::timer::Timer;
 use crate::engine::Counters;
@@ -18,6 +17,8 @@ const MOST_UPLOADED: u64 = 1 << 20;
 pub struct Submissions {
     pub device: Arc<Device>,
     pub counters: Counters,
+    /// Most floating-point operations of one submission.
+    pub most_work: usize,
     timer: Option<Timer>,
     upload: Option<Upload>,
 }
@@ -33,8 +34,8 @@ struct Upload {
 }
 
 impl Submissions {
-    pub fn new(device: Arc<Device>) -> Self {
-        Self { device, counters: Counters::default(), timer: None, upload: None }
+    pub fn new(device: Arc<Device>, most_work: usize) -> Self {
+        Self { device, counters: Counters::default(), most_work, timer: None, upload: None }
     }
 
     /// Goes on with another device.
@@ -131,7 +132,7 @@ impl Submissions {
                 let mut pass =
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { timestamp_writes, label: None });
                 let mut work = 0;
-                while let Some(d) = dispatches.next_if(|d| work == 0 || work + d.work <= DISPATCH_WORK) {
+                while let Some(d) = dispatches.next_if(|d| work == 0 || work + d.work <= self.most_work) {
                     pass.set_pipeline(&d.pipeline);
                     pass.set_bind_group(0, &d.bindings, &d.offsets[..d.uniforms]);
                     pass.dispatch_workgroups(d.groups[0], d.groups[1], 1);

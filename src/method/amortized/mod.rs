@@ -232,6 +232,7 @@ impl Settings {
     #[cfg(feature = "neural")]
     pub fn run(&self, problem: &Problem, engine: &Engine) -> Result<Vec<Analysis>> {
         self.check()?;
+        super::check_samples(problem, self.samples)?;
         let clock = Instant::now();
         let network = self.network()?;
         let mut analyses = match network.settings.posterior {

@@ -3,6 +3,7 @@
 use super::{NetworkSettings, Recognized};
 use crate::engine::{Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::Model;
 use crate::neural::{
     Activation, Architecture, Convolution, Dense, Layers, Matrix, TrainingHistory, gradients, leaves, numbers, tensor,
@@ -172,7 +173,14 @@ impl Recognition {
             }
             Architecture::Dense => {
                 let n = domain.sites;
-                let (inputs, outputs) = (n * inputs, n * outputs);
+                let (inputs, outputs) = (n.saturating_mul(inputs), n.saturating_mul(outputs));
+                // With Adam's two means and the gradient.
+                let rows = width.saturating_mul(hidden).saturating_add(inputs).saturating_add(outputs);
+                memory::check(
+                    "the network's weights",
+                    &[4, rows, width],
+                    "choose fewer sites, times or --network-width",
+                )?;
                 Layers::Dense(Dense { inputs, width, hidden, outputs, activation, gain })
             }
         };

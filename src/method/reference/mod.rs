@@ -11,7 +11,7 @@ mod smc;
 
 use super::control::control_records;
 use super::samples::MAX_DIVERGED_SHARE;
-use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_share};
+use super::{Analysis, MOST_MEMBERS, Observer, Progress, Record, check_count, check_samples, check_share};
 use crate::checkpoint::MaybeKeeper;
 use crate::engine::{DIVERGED, Engine, Members};
 use crate::error::{Error, Result};
@@ -154,6 +154,7 @@ impl Settings {
     /// Settings or a problem that cannot work, an engine's failure, too many particles diverged.
     pub fn run(&self, problem: &Problem, engine: &Engine, observer: &mut dyn Observer) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.samples)?;
         let clock = Instant::now();
         // The particles are the first half of the way, NUTS the second.
         let half = if self.cross_check { 0.5 } else { 1.0 };

@@ -22,12 +22,12 @@ pub(super) use vae::Increment;
 pub use vae::{ErrorOrigin, Vae};
 
 use super::control::control_records;
-use super::descent::{Rest, Windows};
+use super::descent::{Rest, Windows, overflow_note, overflows};
 use super::four_d_var::{self, Minima};
 use super::laplace;
 use super::samples::Samples;
 use super::transform::Transform;
-use super::{Analysis, FourDVarSettings, Observer, Record, ViSettings};
+use super::{Analysis, FourDVarSettings, Observer, Record, ViSettings, check_samples};
 use crate::diagnostics::covariance;
 use crate::engine::{Engine, Members};
 use crate::error::{Error, Result};
@@ -288,6 +288,7 @@ impl Settings {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Analysis>> {
         let clock = Instant::now();
+        check_samples(problem, minimisation.samples)?;
         let problem = &self.observed(problem);
         let increments = self.increments(vae, problem)?;
         let mut found = self.search(&increments, minimisation, problem, engine, observer)?;
@@ -337,6 +338,7 @@ impl Settings {
                 Record::new("latent", "latent control of least cost", &["latent"], Array1::from_vec(latent)),
                 Record::scalar("observation_count", "number of assimilated observations", observed as f64),
                 Record::scalar("diverged_samples", "samples left out because they diverged", samples.diverged as f64),
+                overflows(rests),
             ];
             records.extend(control_records(problem, p, controls.view()));
             analyses.push(Analysis {
@@ -462,6 +464,7 @@ impl Settings {
             text +=
                 &format!("; {} of {} starts ended within 1 % of it", rests.iter().filter(same).count(), rests.len());
         }
+        text += &overflow_note(rests);
         let all = vae.latent_kl.len();
         text += &format!("; {} of {all} latents carry something", vae.latents());
         let without =

@@ -5,6 +5,7 @@ use super::minima::{self, Minima};
 use super::{Fitted, InitialFit, Settings, Units};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::method::laplace::{Hessian, Laplace};
 use crate::method::{Observer, Record};
 use crate::posterior::{Family, FullRank, Gaussian, LowRank, MeanField, Mixture, Mixtures, Normal};
@@ -90,6 +91,8 @@ impl Settings {
                 Box::new(LowRank::new(&mean, &std, &factor, units)?)
             }
             Family::FullRank => {
+                let (problems, n) = shape;
+                memory::check("covariances of full rank", &[problems, 6, n, n], "choose the mean field or a low rank")?;
                 let lower: Vec<_> = std.outer_iter().map(|s| Array2::from_diag(&s)).collect();
                 let views: Vec<_> = lower.iter().map(|l| l.view()).collect();
                 Box::new(FullRank::new(mean, ndarray::stack(Axis(0), &views).expect("matrices of one size"))?)

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::method::control::control_records;
 use crate::method::samples::Samples;
 use crate::method::transform::Transform;
-use crate::method::{Analysis, Observer, Record};
+use crate::method::{Analysis, Observer, Record, check_samples};
 use crate::posterior::{Draws, Family, FullRank, Gaussian, MeanField, log_observation_normalizer};
 use crate::problem::Problem;
 use crate::random::{Stream, standard_normals};
@@ -61,6 +61,7 @@ impl Settings {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.samples)?;
         let n = transforms[0].latents(problem.control().len());
         let zeros = Array2::zeros((problem.count(), n));
         let mut q: Box<dyn Gaussian> = match self.family {

@@ -14,7 +14,7 @@ use super::control::control_records;
 use super::samples::{MAX_DIVERGED_SHARE, Samples};
 use super::{
     Analysis, MOST_ITERATIONS, MOST_MEMBERS, Observer, PosteriorMembers, Record, check_count, check_positive,
-    check_share,
+    check_samples, check_share,
 };
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
@@ -247,6 +247,7 @@ impl Settings {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Analysis>> {
         self.check()?;
+        check_samples(problem, self.samples)?;
         self.check_start(problem, start)?;
         let clock = Instant::now();
         let mut minima = minima::Minima::new(problem, engine)?;
