@@ -468,7 +468,7 @@ fn bad_files_are_refused() {
         ("assimilate absent.nc --method vi", "absent.nc"),
         ("assimilate short.nc --method vi", "short.nc"),
         ("assimilate text.nc --method vi", "text.nc"),
-        ("assimilate good.nc --method vi", "model"),
+        ("assimilate good.nc --method vi", "expected a problem"),
         ("assimilate p.nc --method 3dvar", "4dvar"),
         ("assimilate p.nc", "--method"),
         ("assimilate --method vi", "PROBLEM.nc"),
@@ -485,6 +485,8 @@ fn bad_files_are_refused() {
         let message = refuse(&d, &format!("{arguments} --backend cpu"));
         assert!(message.contains(expected), "{arguments}: {message}");
     }
+    let message = refuse(&d, "compare p.nc");
+    assert!(message.contains("expected an analysis"), "{message}");
 }
 
 /// Hides every Vulkan driver from the command.

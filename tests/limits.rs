@@ -5,10 +5,10 @@ use vi4dvar::engine::{AffineMap, Draw, Engine, Members, Precision, Scale, Terms}
 use vi4dvar::error::Result;
 use vi4dvar::experiment::TwinSettings;
 use vi4dvar::method::{
-    AbcSettings, EnsembleSettings, FourDVarSettings, Method, MethodSettings, PriorSettings, ReferenceSettings, Silent,
-    ViSettings,
+    AbcSettings, EnsembleSettings, FourDVarSettings, Method, MethodSettings, PriorSettings, Silent, ViSettings,
 };
 use vi4dvar::model::Model;
+use vi4dvar::posterior::Family;
 use vi4dvar::problem::{
     Background, CovarianceFactor, ErrorCovariance, ModelError, ObservationOperator, PointFunction, Problem, Window,
 };
@@ -112,10 +112,10 @@ fn more_samples_than_the_machine_holds_are_refused_with_their_bytes() {
         abc: AbcSettings { trials: most, samples: most, ..AbcSettings::default() },
         ensemble: EnsembleSettings { members: most, ..EnsembleSettings::default() },
         vi: ViSettings { samples: most, ..ViSettings::default() },
-        reference: ReferenceSettings { samples: most, particles: most, ..ReferenceSettings::default() },
         ..MethodSettings::default()
     };
-    for method in Method::CASE_STUDY {
+    let mean_field = Method::Vi(Family::MeanField);
+    for method in [Method::Prior, Method::FourDVar, Method::Abc, Method::Ensemble, mean_field] {
         let refused = samples.run(method, &problem, &engine, &mut Silent);
         assert_refused(refused, &["memory of the samples", "GiB of this machine", "keep fewer"]);
     }
