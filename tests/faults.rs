@@ -194,3 +194,60 @@ fn a_run_killed_at_any_moment_ends_with_the_same_bytes() {
     }
     println!("| SIGKILL in a twin | {kills} kills | {resumed} times a state was there to go on from | nothing lost |");
 }
+
+/// As a disk that is full once so many KiB of one file are on it.
+fn with_files_of_at_most(kib: usize, directory: &Path) -> std::process::Output {
+    let mut shell = std::process::Command::new("sh");
+    // Ignored, the signal is an error of the write instead.
+    shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", 2 * kib)]);
+    shell.arg(assert_cmd::cargo::cargo_bin!("vi4dvar")).args(["twin", "--quiet", "--backend", "cpu"]);
+    shell.args(["--methods", "4dvar,ensemble", "--members", "20", "--checkpoint-every", "0", "--out"]).arg(directory);
+    shell.output().unwrap()
+}
+
+#[test]
+fn a_full_disk_leaves_whole_files_or_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let whole = directory.path().join("whole");
+    assert!(with_files_of_at_most(1 << 20, &whole).status.success());
+    let undisturbed = results(&whole);
+    let sizes = [0, 1, 2, 3, 5, 8, 13, 20, 30, 50, 80, 150, 300, 600];
+    let (mut refused, mut files) = (0, 0);
+    for kib in sizes {
+        let out = directory.path().join(format!("{kib}"));
+        let run = with_files_of_at_most(kib, &out);
+        let message = String::from_utf8(run.stderr).unwrap();
+        if !run.status.success() {
+            refused += 1;
+            assert_eq!(run.status.code(), Some(1), "{message}");
+            assert!(message.contains("cannot write") && message.contains("too large"), "{message}");
+        }
+        for (name, bytes) in if out.exists() { results(&out) } else { BTreeMap::new() } {
+            assert!(undisturbed.get(&name) == Some(&bytes), "{kib} KiB: {}", name.display());
+            files += 1;
+        }
+    }
+    assert!(refused > sizes.len() / 2, "{refused}");
+    println!(
+        "| full disk at {} sizes | {refused} runs refused, {files} files there, each whole | nothing torn |",
+        sizes.len()
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_is_refused_before_any_work() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o555)).unwrap();
+    // To root every directory is open but those that no one may write to.
+    let root = fs::write(own.join("x"), "").is_ok();
+    for at in [PathBuf::from("/proc/sys/twin"), own.join("twin")].iter().take(if root { 1 } else { 2 }) {
+        let run = twin(at, &[]).stderr(Stdio::piped()).output().unwrap();
+        let message = String::from_utf8(run.stderr).unwrap();
+        assert!(!run.status.success() && message.contains("cannot"), "{message}");
+        assert!(message.contains(&at.display().to_string()), "{message}");
+        assert!(!at.exists());
+    }
+}

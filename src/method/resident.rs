@@ -52,7 +52,6 @@ pub(super) fn minimise(
     watch: &mut dyn Watch,
 ) -> Result<Vec<Minimum>> {
     let (count, n) = states.dim();
-    let units = problem.control_stds();
     let mut state = checkpoint::begin(watch.keeper())?.unwrap_or_else(|| State {
         minima: vec![Minimum::unseen(vec![0.0; n]); count],
         costs: vec![f64::INFINITY; count],
@@ -65,7 +64,9 @@ pub(super) fn minimise(
     let mut failures = 0;
     while !state.live.is_empty() {
         // What was on a device that failed is gone: back to where the host last knew it, and on from there to the same numbers.
-        match stretch(&course, problem, loaded, starts, units.view(), &mut state, watch) {
+        // After a failure in short stretches, so that the next one comes too late to undo all.
+        let patience = if failures == 0 { STRETCH } else { Duration::ZERO };
+        match stretch(&course, patience, problem, loaded, starts, &mut state, watch) {
             Err(Error::Device { .. }) if failures < MOST_FAILURES => failures += 1,
             outcome => {
                 outcome?;
@@ -81,13 +82,14 @@ pub(super) fn minimise(
 /// Moves the members that are live until none is, or for a while, after which the host knows where they are.
 fn stretch(
     course: &Course,
+    patience: Duration,
     problem: &Problem,
     loaded: &mut LoadedProblem,
     starts: Starts,
-    units: ArrayView2<f64>,
     state: &mut State,
     watch: &mut dyn Watch,
 ) -> Result<()> {
+    let units = problem.control_stds();
     let n = units.ncols();
     let State { mut minima, mut costs, mut live, mut steps, mut done, mut looks, .. } = state.clone();
     let mut resident = {
@@ -95,7 +97,7 @@ fn stretch(
         let [states, mean, square] = &state.numbers;
         let listed = Listed { states: states.view(), rows: &rows, amplitude: starts.amplitude };
         let backgrounds = starts.backgrounds.select(Axis(0), &live);
-        loaded.settle_moving(listed, backgrounds.view(), units, [mean.view(), square.view()])?
+        loaded.settle_moving(listed, backgrounds.view(), units.view(), [mean.view(), square.view()])?
     };
     let clock = Instant::now();
     loop {
@@ -150,7 +152,7 @@ fn stretch(
         let next: Vec<AdamStep> = steps.by_ref().take(course.look.min(course.iterations - done)).collect();
         loaded.adam(&mut resident, &next, Terms::ALL)?;
         done += next.len();
-        if clock.elapsed() > STRETCH {
+        if clock.elapsed() > patience {
             let [mean, square] = loaded.running_means(&resident)?;
             let numbers = [loaded.states(&resident)?, mean, square];
             *state = State { minima, costs, live, steps, done, looks, numbers };
