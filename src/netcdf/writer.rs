@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use ndarray::{CowArray, Dimension, IxDyn};
 use netcdf3::{DataSet, DataType, FileWriter, InvalidDataSet, Version, WriteError};
 use std::cell::RefCell;
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::rc::Rc;
@@ -74,14 +75,22 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file in the directory of `path`, removed again unless it is renamed.
+/// A file in the directory of `path`, removed again unless it is renamed. Its name is always the same, so that what a killed
+/// process left there goes away with the next one's.
 fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    let open = |place: &Path| {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(place)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(io::Error::other("another process is writing the file"));
+        }
+        file.set_len(0)?;
+        Ok(file)
+    };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".vi4dvar-").suffix(".part");
-    // Temporary files are private by default; results get the permissions that the user's umask gives to any file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(directory(path)).map_err(|reason| {
+    builder.prefix(&name).suffix(".part").rand_bytes(0);
+    builder.make_in(directory(path), open).map_err(|reason| {
         Error::file(
             path,
             format!("cannot be written: nothing can be created in {} ({reason})", directory(path).display()),
