@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -101,6 +101,8 @@ pub struct Checkpoint {
     due: Instant,
     stop: &'static AtomicBool,
     trouble: Option<Error>,
+    /// The file as it was last written, locked, so that no other process takes the run for one that was cut off.
+    held: Option<File>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -113,12 +115,12 @@ struct Kept {
 
 impl Checkpoint {
     /// For a run that begins. `identity` is all that its answer depends on, in lines that say "name = value"; a state is written
-    /// to `path` whenever so much time has passed; once `stop` is set the run ends at its next state.
+    /// to `path` at once and whenever so much time has passed; once `stop` is set the run ends at its next state.
     ///
     /// # Errors
-    /// A file that is there already: the state of a run that was cut off.
+    /// A file that is there already: the state of a run that was cut off, or of one that is under way.
     pub fn new(path: &Path, identity: &str, every: Duration, stop: &'static AtomicBool) -> Result<Self> {
-        if path.exists() {
+        if open(path)?.is_some() {
             let message = "holds the state of a run that was cut off";
             return Err(Error::file(path, message, "go on with it by --resume, or start anew with --force"));
         }
@@ -128,13 +130,12 @@ impl Checkpoint {
     /// For a run that goes on, or that begins where there is no file.
     ///
     /// # Errors
-    /// A file that is damaged, or of a run of another identity.
+    /// A file that is damaged, of a run of another identity, or of one that is under way.
     pub fn resume(path: &Path, identity: &str, every: Duration, stop: &'static AtomicBool) -> Result<Self> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Self::new(path, identity, every, stop),
-            Err(e) => return Err(Error::file(path, format!("cannot be read: {e}"), "check the permissions")),
-        };
+        let Some(mut file) = open(path)? else { return Self::new(path, identity, every, stop) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+        drop(file);
         let kept = parse(&bytes).map_err(|message| {
             Error::file(path, message, "start anew with --force; nothing else of that run is lost")
         })?;
@@ -147,7 +148,7 @@ impl Checkpoint {
     }
 
     fn with(path: &Path, kept: Kept, every: Duration, stop: &'static AtomicBool) -> Self {
-        Self {
+        let mut checkpoint = Self {
             path: path.to_owned(),
             kept,
             place: Vec::new(),
@@ -157,7 +158,10 @@ impl Checkpoint {
             due: Instant::now() + every,
             stop,
             trouble: None,
-        }
+            held: None,
+        };
+        checkpoint.write();
+        checkpoint
     }
 
     /// Whether there is a state to go on from.
@@ -175,7 +179,7 @@ impl Checkpoint {
     /// # Errors
     /// The system's.
     pub fn remove(self) -> Result<()> {
-        remove(&self.path)
+        remove_file(&self.path)
     }
 
     /// Writes what is known, whether or not it is time, and says whether the file holds a state.
@@ -183,7 +187,7 @@ impl Checkpoint {
         if !self.stale.contains(&true) && self.is_resumed() {
             self.write();
         }
-        self.path.exists()
+        self.is_resumed() && self.path.exists()
     }
 
     /// Forgets the states of loops within the innermost one: they belong to an iteration that is over.
@@ -224,22 +228,27 @@ impl Checkpoint {
         self.due = Instant::now() + self.every.max(clock.elapsed() * MOST_TIME);
     }
 
-    fn try_write(&self) -> std::io::Result<()> {
+    fn try_write(&mut self) -> std::io::Result<()> {
         let mut beside = self.path.clone().into_os_string();
         beside.push(".new");
         let beside = PathBuf::from(beside);
         let body = to_bytes(&self.kept);
-        let write = || {
+        let write = || -> std::io::Result<File> {
             let mut file = File::create(&beside)?;
+            // Not every file system has locks.
+            let _ = file.try_lock();
             file.write_all(MAGIC)?;
             file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
             file.write_all(&body)?;
             file.sync_all()?;
-            std::fs::rename(&beside, &self.path)
+            std::fs::rename(&beside, &self.path)?;
+            Ok(file)
         };
-        write().inspect_err(|_| {
+        let written = write().inspect_err(|_| {
             let _ = std::fs::remove_file(&beside);
-        })
+        });
+        self.held = Some(written?);
+        Ok(())
     }
 }
 
@@ -287,15 +296,40 @@ impl Keeper for Checkpoint {
     }
 }
 
-/// Removes a checkpoint, if it is there.
+/// Removes the checkpoint of a run that was cut off, if it is there.
 ///
 /// # Errors
-/// The system's.
+/// A run that is under way; the system's.
 pub fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(reason) if reason.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Write { path: path.to_owned(), reason })
+    open(path)?.map_or(Ok(()), |_| remove_file(path))
+}
+
+/// A checkpoint that no other process holds, where there is one.
+fn open(path: &Path) -> Result<Option<File>> {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable(path, &e)),
+        Ok(found) if found.is_file() => {}
+        Ok(_) => {
+            let message = "expected the state of a run or nothing, found what is no plain file";
+            return Err(Error::file(path, message, "remove it, or choose another --out"));
         }
+    }
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+        let message = "is the state of a run that is under way, in another process";
+        return Err(Error::file(path, message, "wait for its end, or choose another --out"));
+    }
+    Ok(Some(file))
+}
+
+fn unreadable(path: &Path, reason: &std::io::Error) -> Error {
+    Error::file(path, format!("cannot be read: {reason}"), "check the permissions")
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(reason) if reason.kind() != ErrorKind::NotFound => Err(Error::Write { path: path.to_owned(), reason }),
         _ => Ok(()),
     }
 }
@@ -367,6 +401,30 @@ mod tests {
                 assert_eq!(found, undisturbed, "cut off after {states} states");
             }
         }
+    }
+
+    #[test]
+    fn a_run_under_way_is_not_taken_for_one_that_was_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint");
+        let resume = || Checkpoint::resume(&path, "a = 1", Duration::ZERO, &NEVER);
+        let mut first = resume().unwrap();
+        for _ in 0..2 {
+            assert!(path.exists());
+            let refusals =
+                [resume().err(), Checkpoint::new(&path, "", Duration::ZERO, &NEVER).err(), remove(&path).err()];
+            for refusal in refusals {
+                let message = refusal.unwrap().to_string();
+                assert!(message.contains("under way"), "{message}");
+            }
+            work(&mut first, 3);
+        }
+        drop(first);
+        assert!(resume().unwrap().is_resumed());
+        remove(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let message = resume().unwrap_err().to_string();
+        assert!(message.contains("no plain file") && message.contains("remove it"), "{message}");
     }
 
     #[test]

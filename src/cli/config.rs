@@ -71,12 +71,18 @@ impl Given {
 fn read<T: Args>(path: &Path, tell: bool) -> Result<ArgMatches> {
     let help = "a configuration holds `flag = value` lines, with the flags' names";
     let unreadable = |error| Error::file(path, format!("cannot be read: {error}"), "check the path");
-    let mut text = String::new();
-    File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > LONGEST {
+    // Before it is opened: that of a pipe would wait for someone who writes.
+    if path.metadata().is_ok_and(|m| !m.is_file()) {
+        return Err(Error::file(path, "expected a configuration, found what is no plain file", help));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
         let message = format!("expected a configuration of at most {LONGEST} bytes, found more");
         return Err(Error::file(path, message, help));
     }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::file(path, "expected a configuration in TOML, found no text (UTF-8)", help))?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         Error::file(path, format!("line {line}: not TOML: {}", error.message().trim_end()), help)
@@ -94,11 +100,14 @@ fn read<T: Args>(path: &Path, tell: bool) -> Result<ArgMatches> {
         if !known.contains(key) {
             let near = |name: &&String| strsim::jaro_winkler(name, key);
             let closest = known.iter().max_by(|a, b| near(a).total_cmp(&near(b))).expect("there are flags");
-            return Err(Error::file(
-                path,
-                format!("unknown key `{key}`"),
-                format!("the closest known one is `{closest}`"),
-            ));
+            let help = if FLAGS_ONLY.contains(&key.as_str()) {
+                "it means something on the command line alone".into()
+            } else if near(&closest) > 0.8 {
+                format!("the closest known one is `{closest}`")
+            } else {
+                "the flags' names are known: see --help".into()
+            };
+            return Err(Error::file(path, format!("unknown key `{key}`"), help));
         }
         if mine.contains(key) {
             let Some(value) = flag_value(value) else {

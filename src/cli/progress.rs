@@ -82,8 +82,13 @@ impl Bar {
         let end = || {
             if STOP.swap(true, Ordering::Relaxed) {
                 // Whoever asks twice will not wait.
+                eprintln!("note: ended at once; --resume goes on from the last state that was kept");
                 std::process::exit(130);
             }
+            std::thread::spawn(|| {
+                std::thread::sleep(PATIENCE);
+                eprintln!("note: interrupted: ends when its state is kept, or is done before; once more ends at once");
+            });
         };
         // Refused where a handler is there already, which then is this one.
         let _ = ctrlc::set_handler(end);
@@ -116,14 +121,21 @@ impl Bar {
         }
         let Some(mut checkpoint) = self.checkpoint.take() else { return outcome };
         match outcome {
-            Ok(value) => checkpoint.remove().map(|()| value),
+            Ok(value) => {
+                if STOP.load(Ordering::Relaxed) {
+                    eprintln!("note: it was done before it could be interrupted; all of its results are there");
+                }
+                checkpoint.remove().map(|()| value)
+            }
             // Those would come again.
             Err(error @ (Error::Diverged { .. } | Error::Invalid { .. } | Error::Wrong { .. })) => {
                 checkpoint.remove()?;
                 Err(error)
             }
             Err(error) => {
-                if !matches!(error, Error::Interrupted { .. }) && checkpoint.save() {
+                if !checkpoint.save() {
+                    checkpoint.remove()?;
+                } else if !matches!(error, Error::Interrupted { .. }) {
                     eprintln!("note: {} has the state of the run: --resume goes on from there", self.path.display());
                 }
                 Err(error)

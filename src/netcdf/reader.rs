@@ -17,10 +17,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
-        if file.metadata().is_ok_and(|m| !m.is_file()) {
+        // Before it is opened: that of a pipe would wait for someone who writes.
+        if path.metadata().is_ok_and(|m| !m.is_file()) {
             return Err(Error::file(path, "expected a NetCDF file, found something else", "give a regular file"));
         }
+        let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
         header::check(path, &file)?;
         file.rewind().map_err(|e| unreadable(path, &e))?;
         let file = FileReader::open_seek_read("", Box::new(file)).map_err(|e| damaged(path, &e))?;

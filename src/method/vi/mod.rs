@@ -18,6 +18,7 @@ use super::{
 };
 use crate::engine::{Engine, LoadedProblem, Members};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::optimizer::{AdamSettings, Schedule};
 use crate::posterior::{Estimator, Family, FlowSettings, Normal, Posterior, log_normalizer};
 use crate::problem::Problem;
@@ -248,6 +249,13 @@ impl Settings {
     ) -> Result<Vec<Analysis>> {
         self.check()?;
         check_samples(problem, self.samples)?;
+        let (problems, n) = (problem.count(), problem.control().len());
+        memory::check("the history of VI", &[problems, self.iterations, 9], "use fewer iterations")?;
+        memory::check(
+            "the importance draws",
+            &[problems, self.importance_draws, n + 2],
+            "use fewer --importance-draws",
+        )?;
         self.check_start(problem, start)?;
         let clock = Instant::now();
         let mut minima = minima::Minima::new(problem, engine)?;
