@@ -161,6 +161,7 @@ impl Checkpoint {
             held: None,
         };
         checkpoint.write();
+        checkpoint.due = Instant::now() + every;
         checkpoint
     }
 
