@@ -71,10 +71,6 @@ impl Given {
 fn read<T: Args>(path: &Path, tell: bool) -> Result<ArgMatches> {
     let help = "a configuration holds `flag = value` lines, with the flags' names";
     let unreadable = |error| Error::file(path, format!("cannot be read: {error}"), "check the path");
-    // Before it is opened: that of a pipe would wait for someone who writes.
-    if path.metadata().is_ok_and(|m| !m.is_file()) {
-        return Err(Error::file(path, "expected a configuration, found what is no plain file", help));
-    }
     let mut bytes = Vec::new();
     File::open(path).map_err(unreadable)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LONGEST {
