@@ -371,7 +371,7 @@ fn bad_problem_is_refused() {
             Draft::new().attribute("observation_operator", text("log")),
             &["observation operator", "one of identity, square", "\"log\""],
         ),
-        (Draft::new().without("observation_operator"), &["`observation_operator`", "found none"]),
+        (Draft::new().without("observation_operator"), &["expected a problem", "`observation_operator`"]),
         (Draft::new().without("forcing"), &["`forcing`", "expected a number", "found none"]),
         (Draft::new().attribute("forcing", text("8")), &["`forcing`", "expected a number", "found \"8\""]),
         (Draft::new().attribute("forcing", real(f64::NAN)), &["model parameters", "NaN"]),
@@ -602,7 +602,7 @@ fn analysis_that_does_not_fit_is_refused() {
     assert!(names_in(directory.path()).is_empty());
 
     problem().write(&path, &stamps(), false).unwrap();
-    assert_refused(read_analysis(&path), &["`method`", "found none"]);
+    assert_refused(read_analysis(&path), &["expected an analysis", "`method`"]);
 }
 
 // ---------------------------------------------------------------------------------------------------------- writing
