@@ -67,7 +67,7 @@ pub enum Fault {
     },
 }
 
-/// Attempts at a call that the device fails, each with half the memory of the one before.
+/// Attempts at a call that the device fails, from the second on with half the budget of the one before.
 const MOST_ATTEMPTS: usize = 6;
 
 impl Opened {
