@@ -45,6 +45,7 @@ struct Params {
     rank: u32,             // of the scale of drawn members
     projections: u32,      // slots of Z' eps and then W' g: [2 rank, capacity]
     pattern: u32,          // sums on the pattern of the scale
+    blocks_per_run: u32,   // blocks whose sums are added on the device
     control: u32,          // length of the control: x0, the errors' xi, the parameters
     prior_precision: u32,  // the diagonal of the prior's inverse covariance, of the whole control
     prior_precision_stride: u32,

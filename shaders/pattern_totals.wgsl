@@ -1,5 +1,5 @@
 // Adds the sums of a dispatch's blocks on the pattern of S to those of their runs, block after block: one invocation per
-// number and run of up to 256 blocks. CPU: `Moments::merge`.
+// number and run of blocks. CPU: `Moments::merge`.
 
 //% include "member.wgsl"
 
@@ -16,12 +16,10 @@ struct Blocks {
 }
 @group(0) @binding(6) var<uniform> blocks: Blocks;
 
-const BLOCKS_PER_RUN: u32 = ${BLOCKS_PER_RUN}u;
-
 @compute @workgroup_size(64)
 fn add_pattern(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let id = (group.y * params.groups_x + group.x) * 64u + local;
-    let runs_per_problem = (blocks.blocks_per_problem + BLOCKS_PER_RUN - 1u) / BLOCKS_PER_RUN;
+    let runs_per_problem = (blocks.blocks_per_problem + params.blocks_per_run - 1u) / params.blocks_per_run;
     let last_block = blocks.first_block + blocks.count - 1u;
     let number = id % params.pattern;
     let run = run_of(blocks.first_block, runs_per_problem) + id / params.pattern;
@@ -29,8 +27,8 @@ fn add_pattern(@builtin(local_invocation_index) local: u32, @builtin(workgroup_i
         return;
     }
     let p = run / runs_per_problem;
-    let first = p * blocks.blocks_per_problem + (run % runs_per_problem) * BLOCKS_PER_RUN;
-    let end = min(min(first + BLOCKS_PER_RUN, (p + 1u) * blocks.blocks_per_problem), last_block + 1u);
+    let first = p * blocks.blocks_per_problem + (run % runs_per_problem) * params.blocks_per_run;
+    let end = min(min(first + params.blocks_per_run, (p + 1u) * blocks.blocks_per_problem), last_block + 1u);
     var sum: real = 0.0;
     if (first < blocks.first_block) {
         sum = totals[run * params.pattern + number];
@@ -42,5 +40,5 @@ fn add_pattern(@builtin(local_invocation_index) local: u32, @builtin(workgroup_i
 }
 
 fn run_of(block: u32, runs_per_problem: u32) -> u32 {
-    return block / blocks.blocks_per_problem * runs_per_problem + block % blocks.blocks_per_problem / BLOCKS_PER_RUN;
+    return block / blocks.blocks_per_problem * runs_per_problem + block % blocks.blocks_per_problem / params.blocks_per_run;
 }

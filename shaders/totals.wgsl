@@ -1,5 +1,5 @@
-// Sums of block sums, over up to 256 blocks of one problem: one workgroup per quantity and run of blocks. What leaves
-// the device is one number per quantity and 65,536 members. CPU: `Moments::merge`.
+// Sums of block sums, over the blocks of a run: one workgroup per quantity and run. What leaves the device is one number per
+// quantity and 4,096 members, or 65,536 where there are many. `first_row` is the first run. CPU: `Moments::merge`.
 
 //% include "member.wgsl"
 
@@ -11,17 +11,16 @@
 struct Runs {
     blocks_per_problem: u32,
     runs_per_problem: u32,
-    total: u32,              // blocks of the call
-    count: u32,              // quantities times runs
+    total: u32,              // blocks up to the last of the call
+    count: u32,              // quantities times runs of the call
 }
 @group(0) @binding(6) var<uniform> runs: Runs;
 
-const PARTS: u32 = 64u;
+const PARTS: u32 = 16u;
 //% if not EXTENDED
 const QUANTITIES: u32 = ${QUANTITIES}u;
 //% endif
-const BLOCKS_PER_RUN: u32 = ${BLOCKS_PER_RUN}u;
-var<workgroup> parts: array<real, 64>;
+var<workgroup> parts: array<real, PARTS>;
 
 fn add_up(local: u32, value: real) -> real {
     workgroupBarrier();
@@ -34,18 +33,18 @@ fn add_up(local: u32, value: real) -> real {
     return sum;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(16)
 fn add_totals(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
     let id = min(group.y * params.groups_x + group.x, runs.count - 1u);
     //% if EXTENDED
     let QUANTITIES = 5u + 5u * params.control;
     //% endif
     let q = id % QUANTITIES;
-    let run = id / QUANTITIES;
+    let run = params.first_row + id / QUANTITIES;
     let p = run / runs.runs_per_problem;
-    let within = (run % runs.runs_per_problem) * BLOCKS_PER_RUN;
+    let within = (run % runs.runs_per_problem) * params.blocks_per_run;
     let start = p * runs.blocks_per_problem + within;
-    let count = min(BLOCKS_PER_RUN, runs.blocks_per_problem - within);
+    let count = min(params.blocks_per_run, runs.blocks_per_problem - within);
     var s: real = 0.0;
     for (var k = local; k < count; k += PARTS) {
         s += partials[q * runs.total + start + k];

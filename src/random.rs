@@ -8,11 +8,12 @@
 
 use ndarray::{Array2, Axis};
 use rand::TryRng;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ops::Range;
 
 /// The purposes that draw random numbers, each from a stream of its own under the one seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum Stream {
     /// Monte Carlo draws of the ELBO gradient; `iteration` counts optimiser iterations.

@@ -11,7 +11,7 @@ use crate::problem::Problem;
 use std::time::Instant;
 
 /// Members that are compared with the CPU engine in f64: more than a group of lanes or a workgroup, and not a multiple.
-const CHECKED: usize = 65;
+pub const CHECKED: usize = 65;
 /// Members of a full batch that are compared, evenly spaced.
 const SPREAD: usize = 16;
 /// Members that say how long a full batch will take.
@@ -58,7 +58,7 @@ pub enum Outcome {
 }
 
 /// Seconds that something takes, and what it gives.
-fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+pub fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
     let clock = Instant::now();
     let result = call()?;
     Ok((clock.elapsed().as_secs_f64(), result))
@@ -153,8 +153,8 @@ fn spread_mismatch(case: &Case, answer: &Answer, bound: f64) -> Result<Option<St
     Ok(mismatch(&answer.figures(Some(&rows)), &want, bound).map(|m| format!("of {members} members, {m}")))
 }
 
-/// The median of sorted values.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+/// The value below which this share of sorted values lies.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() as f64 - 1.0);
     let (low, part) = (at.floor() as usize, at.fract());
     let high = (low + 1).min(sorted.len() - 1);

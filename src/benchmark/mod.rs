@@ -9,12 +9,14 @@ mod batches;
 mod check;
 mod measure;
 mod row;
+mod scaling;
 mod table;
 mod task;
 mod work;
 
 pub use batches::{BatchRow, BatchStudy};
 pub use row::{Limit, Row};
+pub use scaling::{ScalingEvent, ScalingRow, scaling_heading, scaling_line};
 pub use table::{heading, line};
 pub use work::Work;
 
@@ -146,6 +148,8 @@ pub struct Settings {
     pub quick: bool,
     /// Part of the adapter's name. Default: the best one.
     pub adapter: Option<String>,
+    /// Which of several adapters alike, as [`EngineSettings::device`]. Default: 0.
+    pub device: Option<usize>,
     /// Threads of the CPU engine. Default: all cores.
     pub threads: Option<usize>,
     /// Most memory that a batch in flight may take, in MiB. Default: 1024.
@@ -158,7 +162,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let EngineSettings { adapter, threads, memory_mib, kernel, shaders, .. } = EngineSettings::default();
+        let EngineSettings { adapter, device, threads, memory_mib, kernel, shaders, .. } = EngineSettings::default();
         Self {
             operations: Operation::ALL.to_vec(),
             families: vec![Family::MeanField],
@@ -173,6 +177,7 @@ impl Default for Settings {
             repeats: None,
             quick: false,
             adapter,
+            device,
             threads,
             memory_mib,
             kernel,
@@ -343,12 +348,7 @@ impl Settings {
             )))?;
         }
         let engines = self.engines(observer)?;
-        let reference = Engine::new(&EngineSettings {
-            backend: Backend::Cpu,
-            precision: Precision::F64,
-            threads: self.threads,
-            ..EngineSettings::default()
-        })?;
+        let reference = Engine::new(&self.reference())?;
         let total = engines.len() * wanted.len();
         let mut rows: Vec<Row> = Vec::with_capacity(total);
         let mut begun = 0;
@@ -394,21 +394,35 @@ impl Settings {
         Ok(rows)
     }
 
+    /// The engine that a row is checked against.
+    fn reference(&self) -> EngineSettings {
+        let (backend, precision) = (Backend::Cpu, Precision::F64);
+        EngineSettings { backend, precision, threads: self.threads, ..EngineSettings::default() }
+    }
+
+    /// The engine to time, but for its backend and its number type.
+    fn engine(&self) -> EngineSettings {
+        EngineSettings {
+            threads: self.threads,
+            memory_mib: self.memory_mib,
+            adapter: self.adapter.clone(),
+            device: self.device,
+            kernel: self.kernel.clone(),
+            shaders: self.shaders.clone(),
+            ..EngineSettings::default()
+        }
+    }
+
     /// The engines to time, in the order of the lists.
     fn engines(&self, observer: &mut dyn FnMut(Event) -> Result<()>) -> Result<Vec<Engine>> {
         // What only a GPU has is no mistake where the CPU engine is timed beside one.
         let alone = self.backends.iter().all(|b| *b == Backend::Cpu) && !self.backends.is_empty();
         let settings = |backend, precision| {
-            let (gpu, plain) = (alone || backend != Backend::Cpu, EngineSettings::default());
-            EngineSettings {
-                backend,
-                precision,
-                threads: self.threads,
-                memory_mib: self.memory_mib,
-                adapter: self.adapter.clone().filter(|_| gpu),
-                kernel: if gpu { self.kernel.clone() } else { plain.kernel },
-                shaders: self.shaders.clone().filter(|_| gpu),
+            if alone || backend != Backend::Cpu {
+                return EngineSettings { backend, precision, ..self.engine() };
             }
+            let Self { threads, memory_mib, .. } = *self;
+            EngineSettings { backend, precision, threads, memory_mib, ..EngineSettings::default() }
         };
         let mut engines = Vec::new();
         if self.backends.is_empty() {

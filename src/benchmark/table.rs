@@ -81,7 +81,7 @@ fn columns(cells: [&str; 13]) -> String {
 }
 
 /// Seconds with three digits and a unit.
-fn time(seconds: f64) -> String {
+pub fn time(seconds: f64) -> String {
     if seconds.is_nan() {
         return "-".into();
     }

@@ -7,6 +7,7 @@ use super::{output, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::PathBuf;
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Preset, ScoreTable};
 use vi4dvar::method::Method;
@@ -48,7 +49,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command).mut_arg("problem", |a| a.required(true))
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let mut options = Given::new::<Options>(flags)?.over(Options {
         problem: PathBuf::new(),
         method: None,
@@ -77,7 +78,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let samples = options.methods.settings().samples_of(method);
     check_size("trajectory", &[samples, problem.window.times, problem.sites()])?;
     let settings = config::resolved("assimilate PROBLEM.nc", &options);
-    let engine = options.hardware.engine(&options.run)?;
+    let engine = options.hardware.engine(&options.run, ranks)?;
     let mut inputs = options.methods.inputs();
     inputs.push(&options.problem);
     let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), &settings, &inputs, &engine)?;
@@ -89,6 +90,6 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         output::save_settings(out, &settings, force)?;
         let table = ScoreTable::new(&problem, std::slice::from_ref(&analyses), None);
         let summary = &analyses[0].summary;
-        print(&format!("{table}{}: {summary}\non {}\n{}\n", analyses[0].method, engine.hardware(), out.display()))
+        print(&format!("{table}{}: {summary}\non {engine}\n{}\n", analyses[0].method, out.display()))
     })
 }

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use vi4dvar::benchmark::{self, Event, Operation, Row};
-use vi4dvar::engine::{Backend, Precision};
+use vi4dvar::benchmark::{self, Event, Operation, Row, ScalingEvent};
+use vi4dvar::engine::{Backend, Precision, Ranks};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::model::Model;
 use vi4dvar::output::{check_figure, throughput, write_or_clear_figure, write_text};
@@ -66,6 +66,10 @@ struct Options {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     adapter: Option<String>,
+    /// Which of several adapters alike, from 0. Default: 0
+    #[arg(long, value_name = "K")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<usize>,
     /// Threads of the CPU engine. Default: all cores
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +89,7 @@ struct Options {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     json: bool,
-    /// A directory for bench.jsonl, the settings and a figure of throughput against members. Default: none
+    /// A directory for bench.jsonl, the settings and, of one rank, a figure of throughput against members. Default: none
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     out: Option<PathBuf>,
@@ -110,6 +114,7 @@ impl Default for Options {
             repeats,
             quick,
             adapter,
+            device,
             threads,
             memory_mib: memory,
             kernel,
@@ -129,6 +134,7 @@ impl Default for Options {
             repeats,
             quick,
             adapter,
+            device,
             threads,
             memory,
             kernel,
@@ -156,6 +162,7 @@ impl Options {
             repeats: self.repeats,
             quick: self.quick,
             adapter: self.adapter.clone(),
+            device: self.device,
             threads: self.threads,
             memory_mib: self.memory,
             kernel: self.kernel.clone(),
@@ -169,11 +176,14 @@ pub(super) fn flags(command: Command) -> Command {
         "A row is a median with its quartiles (+-), end to end and of the kernels alone. \"of limit\" is the time that the \
          nearer bound allows over the time taken: counted vector instructions at the measured rates of multiply-adds and \
          additions, or counted bytes at the measured rate of a copy; of vi with a readback. A row whose numbers are not those of the CPU \
-         engine in f64 is not timed, and the exit code is 1.",
+         engine in f64 is not timed, and the exit code is 1.\n\nOn several ranks (mpirun) the rows are of 1, 2, 4, ... and all of \
+         them: the same batch on all together (strong), and on each (weak). \"speed-up\" is in members a second against one rank, \
+         \"work\" the share of time in which the first rank works on its members, \"wait\" that in which it waits for a slower one, \
+         \"messages\" that of the messages between them.",
     )
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let mut base = Options::default();
     if let Some(model) = given.model() {
@@ -187,21 +197,20 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     let force = options.run.force;
     let lines_path = options.out.as_ref().map(|out| out.join("bench.jsonl"));
     let mut new = output::NewDirectories::default();
+    let over_ranks = ranks.count() > 1;
     if let (Some(out), Some(path)) = (&options.out, &lines_path) {
         new.create(out)?;
         output::check(path, &[], force)?;
-        check_figure(out, "throughput", force)?;
+        if !over_ranks {
+            check_figure(out, "throughput", force)?;
+        }
+    }
+    if over_ranks {
+        return scaling(&options, &settings, ranks, &saved);
     }
     let bar = bar(options.run.quiet);
     // Both as they come: a run that is cut off keeps its rows.
-    let show = |text: &str| match (options.json, options.run.quiet) {
-        (false, _) => print(text),
-        (true, false) => {
-            eprint!("{text}");
-            Ok(())
-        }
-        (true, true) => Ok(()),
-    };
+    let show = |text: &str| show(&options, text);
     let mut lines = String::new();
     let mut engines = 0;
     let mut kernel = None;
@@ -251,6 +260,45 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         }
     }
     verdict(&rows)
+}
+
+/// What is for people: on standard error where the rows are for programs.
+fn show(options: &Options, text: &str) -> Result<()> {
+    match (options.json, options.run.quiet) {
+        (false, _) => print(text),
+        (true, false) => {
+            eprint!("{text}");
+            Ok(())
+        }
+        (true, true) => Ok(()),
+    }
+}
+
+/// Times what more ranks buy.
+fn scaling(options: &Options, settings: &benchmark::Settings, ranks: &Ranks, saved: &str) -> Result<()> {
+    let mut lines = String::new();
+    settings.scaling(ranks, &mut |event| match event {
+        ScalingEvent::Note(text) => {
+            eprintln!("note: {text}");
+            Ok(())
+        }
+        ScalingEvent::Engine(engine) => show(options, &benchmark::scaling_heading(engine)),
+        ScalingEvent::Row(row) => {
+            let json = serde_json::to_string(row).expect("a row is plain numbers and names") + "\n";
+            lines += &json;
+            show(options, &benchmark::scaling_line(row))?;
+            if options.json { print(&json) } else { Ok(()) }
+        }
+    })?;
+    if let Some(out) = &options.out {
+        let path = out.join("bench.jsonl");
+        write_text(&path, &lines, options.run.force)?;
+        output::save_settings(&path, saved, options.run.force)?;
+        if !options.run.quiet {
+            eprintln!("in {}", out.display());
+        }
+    }
+    Ok(())
 }
 
 /// An error where a row was not what it should be.

@@ -6,6 +6,7 @@ use super::print;
 use clap::{ArgMatches, Args, Command};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Reference, ScoreTable};
 use vi4dvar::method::{Analysis, Method};
@@ -31,7 +32,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command).mut_arg("files", |a| a.required(true))
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, _: &Ranks) -> Result<()> {
     let Options { files, out, run } = Given::new::<Options>(flags)?.over(Options {
         files: Vec::new(),
         out: Path::new("out").join("compare"),

@@ -9,6 +9,7 @@ use super::{cycle_preset, output, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::Result;
 use vi4dvar::experiment::{CyclePreset, CycleSettings};
 use vi4dvar::output::{
@@ -60,7 +61,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = cycle_preset(&given, CyclePreset::from_name("sakov2008")?)? else { return Ok(()) };
     let mut options = given.over(Options {
@@ -89,7 +90,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     if out.exists() {
         check()?;
     }
-    let engine = options.hardware.engine(&options.run)?;
+    let engine = options.hardware.engine(&options.run, ranks)?;
     let mut new = output::NewDirectories::default();
     new.create(out)?;
     check()?;
@@ -131,7 +132,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         "{model}, {sites} sites observed every {interval} time units, {scored} cycles after a burn-in of {burn_in}, {}\n\
          {training}{cycles}{notes}on {}\n{}\n",
         describe_seeds(&seeds),
-        engine.hardware(),
+        engine,
         out.join("cycles.svg").display()
     ))
     })

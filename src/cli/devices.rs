@@ -5,7 +5,7 @@ use super::options::{HardwareOptions, RunOptions};
 use super::print;
 use clap::{ArgMatches, Args, Command};
 use std::fmt::Write;
-use vi4dvar::engine::{Engine, adapters};
+use vi4dvar::engine::{Engine, Ranks, adapters};
 use vi4dvar::error::Result;
 
 #[derive(Args, Default)]
@@ -20,7 +20,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let Options { hardware, .. } = Given::new::<Options>(flags)?.over(Options::default());
     let mut text = String::new();
     for adapter in adapters() {
@@ -41,6 +41,6 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
     print(&text)?;
     // The list stays on the screen when what is asked for is not in it.
-    let engine = Engine::new(&hardware.settings())?;
-    print(&format!("{}\n    would be used\n", engine.hardware()))
+    let engine = Engine::over(&hardware.settings(), ranks)?;
+    print(&format!("{engine}\n    would be used\n"))
 }

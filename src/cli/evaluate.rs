@@ -7,7 +7,7 @@ use clap::{ArgAction, ArgMatches, Args, Command};
 use ndarray::s;
 use serde::Serialize;
 use std::path::PathBuf;
-use vi4dvar::engine::{Members, Terms};
+use vi4dvar::engine::{Members, Ranks, Terms};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::output::{check_size, read_members, write_evaluation};
 use vi4dvar::problem::Problem;
@@ -43,7 +43,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command).mut_arg("problem", |a| a.required(true))
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let options = Given::new::<Options>(flags)?.over(Options {
         problem: PathBuf::new(),
         members: PathBuf::new(),
@@ -69,7 +69,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     if trajectories {
         check_size("trajectory", &[states.nrows(), problem.window.times, problem.sites()])?;
     }
-    let engine = hardware.engine(&run)?;
+    let engine = hardware.engine(&run, ranks)?;
     let mut loaded = engine.load(&problem)?;
     let members = Members::Given(controls.view());
     let gradients = loaded.gradient(members, Terms::ALL)?;

@@ -20,6 +20,8 @@ mod validate;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 use std::io::Write;
+use std::process::ExitCode;
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{CyclePreset, CycledKind, Preset};
 
@@ -28,7 +30,9 @@ struct Subcommand {
     name: &'static str,
     about: &'static str,
     flags: fn(Command) -> Command,
-    run: fn(&ArgMatches) -> Result<()>,
+    run: fn(&ArgMatches, &Ranks) -> Result<()>,
+    /// Whether several ranks have something to do.
+    on_ranks: bool,
 }
 
 const SUBCOMMANDS: [Subcommand; 11] = [
@@ -37,66 +41,77 @@ const SUBCOMMANDS: [Subcommand; 11] = [
         about: "The whole case study: simulate, assimilate by every method, compare, and report with figures",
         flags: twin::flags,
         run: twin::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "cycle",
         about: "Assimilate window after window: errors of 3DVar and 4DVar over thousands of cycles, with figures",
         flags: cycle::flags,
         run: cycle::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "sbc",
         about: "Are the methods calibrated? Ranks of the truth over many prior twins, with a figure",
         flags: sbc::flags,
         run: sbc::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "simulate",
         about: "Make a twin problem and write its file",
         flags: simulate::flags,
         run: simulate::run,
+        on_ranks: false,
     },
     Subcommand {
         name: "train",
         about: "Train a network, on simulated windows or on background errors, and write its weights",
         flags: train::flags,
         run: train::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "assimilate",
         about: "Assimilate a problem file by one method",
         flags: assimilate::flags,
         run: assimilate::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "evaluate",
         about: "Cost and gradient of given members of a problem",
         flags: evaluate::flags,
         run: evaluate::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "compare",
         about: "Scores, figures and a report of analyses made earlier, of one problem",
         flags: compare::flags,
         run: compare::run,
+        on_ranks: false,
     },
     Subcommand {
         name: "validate",
         about: "Check this machine's adapter against a reference, row by row",
         flags: validate::flags,
         run: validate::run,
+        on_ranks: false,
     },
     Subcommand {
         name: "bench",
         about: "Throughput on this machine, and how far it is from what the device can do",
         flags: bench::flags,
         run: bench::run,
+        on_ranks: true,
     },
     Subcommand {
         name: "devices",
         about: "List the adapters, and which one would be used",
         flags: devices::flags,
         run: devices::run,
+        on_ranks: true,
     },
 ];
 
@@ -118,14 +133,18 @@ fn signed(command: Command) -> Command {
     })
 }
 
-/// Parses the process's arguments. Wrong use ends the process with exit code 2, `--help` with 0.
-pub(crate) fn parse() -> ArgMatches {
-    command().try_get_matches().unwrap_or_else(|error| match error.kind() {
-        ErrorKind::ValueValidation => {
-            eprint!("{}", in_words(&error.render().to_string()));
-            std::process::exit(error.exit_code())
+/// Parses the process's arguments.
+///
+/// # Errors
+/// The exit code of a process that has nothing more to do, everything said: 2 after wrong use, 0 after `--help`.
+pub(crate) fn parse() -> std::result::Result<ArgMatches, ExitCode> {
+    command().try_get_matches().map_err(|error| {
+        match error.kind() {
+            ErrorKind::ValueValidation => eprint!("{}", in_words(&error.render().to_string())),
+            // A reader that has gone away is no error.
+            _ => drop(error.print()),
         }
-        _ => error.exit(),
+        ExitCode::from(error.exit_code() as u8)
     })
 }
 
@@ -145,10 +164,13 @@ fn in_words(message: &str) -> String {
 ///
 /// # Errors
 /// Whatever it could not do.
-pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
+pub(crate) fn run(matches: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let (name, flags) = matches.subcommand().expect("a subcommand is required");
     let subcommand = SUBCOMMANDS.iter().find(|s| s.name == name).expect("only these are declared");
-    (subcommand.run)(flags)
+    if ranks.count() > 1 && !subcommand.on_ranks {
+        eprintln!("note: {name} needs no more than one rank, {} were started", ranks.count());
+    }
+    (subcommand.run)(flags, ranks)
 }
 
 /// Writes to standard output. A reader that has gone away (`| head`) is no error.

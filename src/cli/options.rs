@@ -3,7 +3,7 @@
 use clap::{ArgAction, Args};
 use serde::Serialize;
 use std::path::PathBuf;
-use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision};
+use vi4dvar::engine::{Backend, Engine, EngineSettings, Hardware, Precision, Ranks};
 use vi4dvar::error::Result;
 use vi4dvar::experiment::Preset;
 use vi4dvar::method::abc::Criterion;
@@ -28,6 +28,10 @@ pub(super) struct HardwareOptions {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
+    /// Which of several adapters alike, from 0; no answer depends on it. Default: 0
+    #[arg(long, value_name = "K")]
+    #[serde(skip)]
+    pub device: Option<usize>,
     /// The number type: f32, f64. Default: f32
     #[arg(long, value_name = "TYPE", value_parser = precision)]
     pub precision: Precision,
@@ -47,9 +51,9 @@ pub(super) struct HardwareOptions {
 
 impl Default for HardwareOptions {
     fn default() -> Self {
-        let EngineSettings { backend, adapter, precision, threads, memory_mib: memory, kernel, .. } =
+        let EngineSettings { backend, adapter, device, precision, threads, memory_mib: memory, kernel, .. } =
             EngineSettings::default();
-        Self { backend, adapter, precision, threads, memory, kernel }
+        Self { backend, adapter, device, precision, threads, memory, kernel }
     }
 }
 
@@ -59,6 +63,7 @@ impl HardwareOptions {
         EngineSettings {
             backend: self.backend,
             adapter: self.adapter.clone(),
+            device: self.device,
             precision: self.precision,
             threads: self.threads,
             memory_mib: self.memory,
@@ -67,11 +72,11 @@ impl HardwareOptions {
         }
     }
 
-    /// The engine asked for; a software rasteriser is announced.
-    pub(super) fn engine(&self, run: &RunOptions) -> Result<Engine> {
-        let engine = Engine::new(&self.settings())?;
+    /// The engine asked for, on all ranks; a software rasteriser is announced.
+    pub(super) fn engine(&self, run: &RunOptions, ranks: &Ranks) -> Result<Engine> {
+        let engine = Engine::over(&self.settings(), ranks)?;
         if !run.quiet {
-            eprintln!("on {}", engine.hardware());
+            eprintln!("on {engine}");
         }
         announce(engine.hardware());
         Ok(engine)

@@ -79,14 +79,19 @@ impl Bar {
                 false => eprintln!("note: nothing was kept at {}: begins anew", path.display()),
             }
         }
-        let end = || {
+        // Of a run on several ranks whose launcher has ended it nothing more is to be said than the launcher says.
+        let alone = engine.ranks().count() == 1;
+        let end = move || {
             if STOP.swap(true, Ordering::Relaxed) {
                 // Whoever asks twice will not wait.
                 eprintln!("note: ended at once; --resume goes on from the last state that was kept");
                 std::process::exit(130);
             }
-            std::thread::spawn(|| {
+            std::thread::spawn(move || {
                 std::thread::sleep(PATIENCE);
+                if !alone {
+                    return;
+                }
                 eprintln!("note: interrupted: ends when its state is kept, or is done before; once more ends at once");
             });
         };

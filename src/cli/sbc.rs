@@ -8,6 +8,7 @@ use super::{output, preset, print};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::Result;
 use vi4dvar::experiment::{Preset, TwinSettings};
 use vi4dvar::method::Method;
@@ -60,7 +61,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = preset(&given, Preset::from_name("isda-16-prior")?)? else { return Ok(()) };
     let mut options = given.over(Options {
@@ -91,7 +92,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     if out.exists() {
         check()?;
     }
-    let engine = options.hardware.engine(&options.run)?;
+    let engine = options.hardware.engine(&options.run, ranks)?;
     let mut new = output::NewDirectories::default();
     new.create(out)?;
     check()?;
@@ -106,6 +107,6 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
         write_text(out.join("sbc.toml"), &settings, force)?;
         write_or_clear_figure(out, "sbc", sbc_figure(&sbc).as_ref(), force)?;
         let about = format!("{}, prior twins of {}", describe_problem(&preset.twin), describe_seeds(&seeds));
-        print(&format!("{about}\n{sbc}on {}\n{}\n", engine.hardware(), out.join("sbc.svg").display()))
+        print(&format!("{about}\n{sbc}on {engine}\n{}\n", out.join("sbc.svg").display()))
     })
 }

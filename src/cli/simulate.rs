@@ -6,6 +6,7 @@ use super::{output, preset};
 use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::path::PathBuf;
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::Result;
 use vi4dvar::experiment::{self, Preset, TwinSettings};
 
@@ -37,7 +38,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, _: &Ranks) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = preset(&given, Preset::default())? else { return Ok(()) };
     let Options { twin, output: Output { out, .. }, run } = given.over(Options {

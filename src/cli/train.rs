@@ -1,6 +1,7 @@
 //! `vi4dvar train`: train a recognition network on simulated windows, or an autoencoder on the background errors of a cycle.
 
 use clap::{ArgMatches, Command};
+use vi4dvar::engine::Ranks;
 use vi4dvar::error::Result;
 
 pub(super) fn flags(command: Command) -> Command {
@@ -12,10 +13,10 @@ pub(super) fn flags(command: Command) -> Command {
     command.subcommand_required(true).subcommand(amortized).subcommand(vae)
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     match flags.subcommand().expect("a subcommand is required") {
-        ("vae", flags) => vae::run(flags),
-        (_, flags) => amortized::run(flags),
+        ("vae", flags) => vae::run(flags, ranks),
+        (_, flags) => amortized::run(flags, ranks),
     }
 }
 
@@ -27,6 +28,7 @@ mod amortized {
     use clap::{ArgMatches, Args, Command};
     use serde::Serialize;
     use std::path::PathBuf;
+    use vi4dvar::engine::Ranks;
     use vi4dvar::error::Result;
     use vi4dvar::experiment::{Preset, TwinSettings};
     use vi4dvar::method::AmortizedTraining;
@@ -83,15 +85,15 @@ mod amortized {
         }
     }
 
-    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+    pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
         let given = Given::new::<Options>(flags)?;
         let Some(preset) = preset(&given, of_default())? else { return Ok(()) };
         let options = given.over(defaults(preset));
-        train(&options, &config::resolved("train amortized", &options))
+        train(&options, &config::resolved("train amortized", &options), ranks)
     }
 
     #[cfg(not(feature = "neural"))]
-    fn train(options: &Options, _: &str) -> Result<()> {
+    fn train(options: &Options, _: &str, _: &Ranks) -> Result<()> {
         let Options { output: Output { out, .. }, .. } = options;
         let found = format!("one without, for {}", out.display());
         let help = "build with --features neural";
@@ -99,7 +101,7 @@ mod amortized {
     }
 
     #[cfg(feature = "neural")]
-    fn train(options: &Options, settings: &str) -> Result<()> {
+    fn train(options: &Options, settings: &str, ranks: &Ranks) -> Result<()> {
         use crate::cli::progress::{Bar, checkpoint_of};
         use crate::cli::{output, print};
         use std::time::Instant;
@@ -114,7 +116,7 @@ mod amortized {
         pictures.iter().try_for_each(|picture| check_writable(picture, force))?;
         options.network.check()?;
         options.twin.check()?;
-        let engine = options.hardware.engine(&options.run)?;
+        let engine = options.hardware.engine(&options.run, ranks)?;
         let clock = Instant::now();
         let windows = training_windows(&options.twin, options.network.windows)?;
         let bar = Bar::new(&options.run, &options.keep, checkpoint_of(out), settings, &[], &engine)?;
@@ -142,7 +144,7 @@ mod amortized {
             history.best,
             history.lowest(),
             in_training.copied().unwrap_or(f64::NAN),
-            engine.hardware(),
+            engine,
             out.display()
         ))
         })
@@ -159,6 +161,7 @@ mod vae {
     use clap::{ArgMatches, Args, Command};
     use serde::Serialize;
     use std::path::PathBuf;
+    use vi4dvar::engine::Ranks;
     use vi4dvar::error::{Error, Result};
     use vi4dvar::experiment::{CyclePreset, CycleSettings, CycledKind};
     use vi4dvar::output::check_writable;
@@ -236,7 +239,7 @@ mod vae {
         }
     }
 
-    pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+    pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
         let given = Given::new::<Options>(flags)?;
         if let Some(name) = UNUSED.iter().find(|name| given.has_flag(name)) {
             let help = "leave it out, or use it with `vi4dvar cycle`";
@@ -255,7 +258,7 @@ mod vae {
         if out.exists() {
             check()?;
         }
-        let engine = options.hardware.engine(run)?;
+        let engine = options.hardware.engine(run, ranks)?;
         let mut new = output::NewDirectories::default();
         new.create(out)?;
         check()?;
@@ -269,7 +272,7 @@ mod vae {
                 learned::write(own, out, &attributes, settings.seed, force)?;
             }
             let text: String = all.iter().map(learned::summary).collect();
-            print(&format!("{text}on {}\n{}\n", engine.hardware(), out.display()))
+            print(&format!("{text}on {engine}\n{}\n", out.display()))
         })
     }
 }

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use vi4dvar::engine::Engine;
+use vi4dvar::engine::{Engine, Ranks};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::experiment::{Outcome, Preset, TwinSettings};
 use vi4dvar::method::Method;
@@ -65,7 +65,7 @@ pub(super) fn flags(command: Command) -> Command {
     Options::augment_args_for_update(command)
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, ranks: &Ranks) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let Some(preset) = preset(&given, Preset::default())? else { return Ok(()) };
     let mut options = given.over(Options {
@@ -100,7 +100,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
     }
     methods.iter().try_for_each(|method| preset.methods.check(*method))?;
     preset.twin.check()?;
-    let engine = options.hardware.engine(&options.run)?;
+    let engine = options.hardware.engine(&options.run, ranks)?;
     let mut new = output::NewDirectories::default();
     new.create(out)?;
     for target in &targets {
@@ -122,7 +122,7 @@ pub(super) fn run(flags: &ArgMatches) -> Result<()> {
             }
         }
         let report = out.join("report.html");
-        writeln!(text, "on {}\n{}", engine.hardware(), report.display()).expect("strings take everything");
+        writeln!(text, "on {engine}\n{}", report.display()).expect("strings take everything");
         print(&text)
     })
 }

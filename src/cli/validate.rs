@@ -6,7 +6,7 @@ use super::print;
 use clap::{ArgAction, ArgMatches, Args, Command};
 use std::fmt::Write;
 use std::path::PathBuf;
-use vi4dvar::engine::{Backend, EngineSettings, Hardware, Precision};
+use vi4dvar::engine::{Backend, EngineSettings, Hardware, Precision, Ranks};
 use vi4dvar::error::{Error, Result};
 use vi4dvar::output::{check_figure, check_writable, growth_figure, write_or_clear_figure, write_scores};
 use vi4dvar::validation::{Check, Growth, Validation, check_names, validate};
@@ -40,7 +40,7 @@ pub(super) fn flags(command: Command) -> Command {
         .mut_arg("precision", |a| a.help("The number type: f32, f64. Default: both, where the adapter has f64"))
 }
 
-pub(super) fn run(flags: &ArgMatches) -> Result<()> {
+pub(super) fn run(flags: &ArgMatches, _: &Ranks) -> Result<()> {
     let given = Given::new::<Options>(flags)?;
     let one_precision = given.has("precision");
     let hardware = HardwareOptions { backend: Backend::Gpu, ..HardwareOptions::default() };

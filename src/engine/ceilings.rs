@@ -1,6 +1,7 @@
 //! What a device can do at most, measured on it: arithmetic, memory, and the way back to the host.
 
 use super::Engine;
+use super::local::LocalEngine;
 use crate::error::Result;
 use std::time::Duration;
 
@@ -28,9 +29,9 @@ impl Engine {
     /// # Errors
     /// A device failure.
     pub fn ceilings(&self) -> Result<Ceilings> {
-        match self {
-            Self::Cpu(e) => Ok(e.ceilings()),
-            Self::Gpu(e) => e.ceilings(),
+        match &self.local {
+            LocalEngine::Cpu(e) => Ok(e.ceilings()),
+            LocalEngine::Gpu(e) => e.ceilings(),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Sums over drawn members: what an ELBO and its gradient need.
 
 use super::Scale;
+use super::tree::Merge;
 use ndarray::{Array2, Axis};
+use serde::{Deserialize, Serialize};
 
 /// Sums over the drawn members of one problem, the diverged ones left out. Arrays are `[control]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     /// Members drawn.
     pub count: usize,
@@ -32,7 +34,7 @@ pub struct Moments {
 
 /// Sums of products of g and eps on the pattern of S, as [`Scale`] has it, the diverged members left out: all that the
 /// gradient of an ELBO with respect to S needs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum PatternSums {
     /// Nothing beyond [`Moments::gradient_epsilon`] and [`Moments::epsilon_squared`].
     #[default]
@@ -108,9 +110,17 @@ impl Moments {
             ..Self::default()
         }
     }
+}
 
-    /// Adds another block's sums. Blocks are merged in their order, so that a result has one value.
-    pub(crate) fn merge(&mut self, block: &Moments) {
+impl Merge for Moments {
+    fn merge(&mut self, right: &Self) {
+        self.add(right);
+    }
+}
+
+impl Moments {
+    /// Adds the sums over other members.
+    pub(crate) fn add(&mut self, block: &Self) {
         let valid = |m: &Moments| (m.count - m.diverged) as f64;
         let (a, b) = (valid(self), valid(block));
         if a > 0.0 && b > 0.0 {

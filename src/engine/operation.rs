@@ -3,9 +3,10 @@
 use super::prepared::Prepared;
 use super::schedule::Segments;
 use super::{Counters, Terms};
+use serde::{Deserialize, Serialize};
 
 /// What to compute for each member.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Operation {
     Forecast,
     Cost(Terms),
@@ -36,6 +37,29 @@ impl Operation {
         match self {
             Self::Cost(terms) | Self::Gradient(terms) | Self::Moments(terms) | Self::Select(terms, _) => terms,
             Self::Forecast | Self::Tangent | Self::Adjoint => Terms { background: false, observation: false },
+        }
+    }
+
+    /// Whether it leaves the costs of each member.
+    pub fn has_costs(self) -> bool {
+        matches!(self, Self::Cost(_) | Self::Gradient(_))
+    }
+
+    /// The numbers that it leaves of each member beside its costs: the trajectory at the stored times, or the gradient.
+    pub fn per_row(self, trajectory: usize, control: usize) -> usize {
+        match self {
+            Self::Forecast | Self::Tangent => trajectory,
+            Self::Adjoint | Self::Gradient(_) => control,
+            Self::Cost(_) | Self::Moments(_) | Self::Select(..) => 0,
+        }
+    }
+
+    /// The numbers that it takes of each member beside its control: a direction, or a forcing at the stored times.
+    pub fn input_per_row(self, trajectory: usize, control: usize) -> usize {
+        match self {
+            Self::Tangent => control,
+            Self::Adjoint => trajectory,
+            _ => 0,
         }
     }
 

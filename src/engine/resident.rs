@@ -1,14 +1,20 @@
 //! Members that live on the device between calls, and move there by Adam.
 
-use super::{Costs, Inner, Listed, LoadedProblem, Members, Row, Terms, cpu, gpu};
+use super::loaded::states_to;
+use super::local::{LocalProblem, LocalResident};
+use super::ranks::{Division, Held, Request, places_to, rows_to};
+use super::span::Results;
+use super::{Costs, Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::{Error, Result};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The numbers of one Adam step, alike for all members. With the gradient g in units u of each parameter x:
 /// m = beta1 m + (1 - beta1) g u, v = beta2 v + (1 - beta2) (g u)^2 and
 /// x -= rate u (mean_scale m) / (sqrt(square_scale v) + epsilon) (Kingma & Ba 2015, algorithm 1).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamStep {
     /// The learning rate, its schedule applied.
     pub rate: f64,
@@ -30,14 +36,12 @@ pub struct AdamStep {
 pub struct Resident {
     owner: u64,
     rows: Vec<Row>,
-    amplitude: f64,
-    inner: Place,
-}
-
-#[derive(Debug)]
-enum Place {
-    Cpu(cpu::Resident),
-    Gpu(gpu::Resident),
+    /// How many of them each rank has.
+    parts: Vec<usize>,
+    /// The first rank's, if any are left.
+    local: Option<LocalResident>,
+    /// What the other ranks hold.
+    held: Held,
 }
 
 impl Resident {
@@ -57,7 +61,7 @@ pub struct Inspection {
 }
 
 /// Which of the members' numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Numbers {
     States,
     Means,
@@ -113,11 +117,36 @@ impl LoadedProblem {
                 "give a deviation for each parameter",
             ));
         }
-        let inner = match &mut self.inner {
-            Inner::Cpu(e) => Place::Cpu(e.settle([members.states, backgrounds, means[0], means[1]], units)),
-            Inner::Gpu(e) => Place::Gpu(e.settle([members.states, backgrounds, means[0], means[1]], units)?),
+        let shares = self.ranks().shares(&Division::of_rows(count, self.local.rows_together()));
+        let part = |rows: &Range<usize>| {
+            let slice = |array: ArrayView2<'_, f64>| array.slice_axis(Axis(0), Slice::from(rows.clone())).to_owned();
+            [members.states, backgrounds, means[0], means[1]].map(slice)
         };
-        Ok(Resident { owner: self.id, rows: members.rows.to_vec(), amplitude: members.amplitude, inner })
+        let own = &shares[0];
+        let [states, others @ ..] = part(own);
+        let listed = Listed { states: states.view(), rows: &members.rows[own.clone()], amplitude: members.amplitude };
+        let held = Held::new(self.ranks());
+        let settled =
+            |local: &mut LocalProblem| local.settle(listed, others.each_ref().map(|array| array.view()), units);
+        let mut local = None;
+        if shares.len() == 1 {
+            local = Some(settled(&mut self.local)?);
+        } else {
+            let request = Request::Settle {
+                problem: self.held.id,
+                members: held.id,
+                amplitude: members.amplitude,
+                units: units.to_owned(),
+            };
+            let parts = |rank: usize| {
+                let numbers = part(&shares[rank]).iter().flat_map(|array| states_to(array.view())).collect();
+                vec![numbers, rows_to(&members.rows[shares[rank].clone()])]
+            };
+            let own = |problem: &mut LocalProblem| settled(problem).map(|r| local = Some(r));
+            self.ask(shares.len(), &request, parts, own, |(), ()| Ok(()), |(), _| Ok(()))?;
+        }
+        let parts = shares.iter().map(Range::len).collect();
+        Ok(Resident { owner: self.held.id, rows: members.rows.to_vec(), parts, local, held })
     }
 
     /// Moves every member down the gradient of its own J by these Adam steps; nothing comes back. A member that
@@ -134,15 +163,14 @@ impl LoadedProblem {
         if steps.is_empty() {
             return Ok(());
         }
-        let Resident { rows, amplitude, inner, .. } = members;
-        match (&mut self.inner, inner) {
-            (Inner::Cpu(e), Place::Cpu(r)) => {
-                e.adam(r, rows, *amplitude, steps, terms);
-                Ok(())
-            }
-            (Inner::Gpu(e), Place::Gpu(r)) => e.adam(r, rows, *amplitude, steps, terms),
-            _ => Err(foreign()),
+        let Resident { parts, local: resident, held, .. } = members;
+        let mut own =
+            |local: &mut LocalProblem| resident.as_mut().map_or(Ok(()), |resident| local.adam(resident, steps, terms));
+        if parts.len() == 1 {
+            return own(&mut self.local);
         }
+        let request = Request::Adam { problem: self.held.id, members: held.id, steps: steps.to_vec(), terms };
+        self.ask(parts.len(), &request, |_| Vec::new(), own, |(), ()| Ok(()), |(), _| Ok(()))
     }
 
     /// The cost terms and the gradient's norm of each member where it stands.
@@ -151,12 +179,18 @@ impl LoadedProblem {
     /// Members of another loaded problem; a device failure.
     pub fn inspect(&mut self, members: &mut Resident, terms: Terms) -> Result<Inspection> {
         self.check_owner(members)?;
-        let Resident { rows, amplitude, inner, .. } = members;
-        match (&mut self.inner, inner) {
-            (Inner::Cpu(e), Place::Cpu(r)) => Ok(e.inspect(r, rows, *amplitude, terms)),
-            (Inner::Gpu(e), Place::Gpu(r)) => e.inspect(r, rows, *amplitude, terms),
-            _ => Err(foreign()),
+        let Resident { parts, local: resident, held, .. } = members;
+        if let ([_], Some(resident)) = (&parts[..], &mut *resident) {
+            return self.local.inspect(resident, terms);
         }
+        let own = |local: &mut LocalProblem| match resident {
+            Some(resident) => local.inspect(resident, terms).map(Inspection::into_numbers),
+            None => Ok(Vec::new()),
+        };
+        let request = Request::Inspect { problem: self.held.id, members: held.id, terms };
+        let numbers = self.ask_rows(parts.len(), &request, |_| Vec::new(), own)?;
+        let Results { costs, values } = Results::from_numbers(parts.iter().copied().zip(&numbers), true, 1);
+        Ok(Inspection { costs, gradient_norm: values.into() })
     }
 
     /// The controls of the members: `[rows, control]`.
@@ -177,11 +211,18 @@ impl LoadedProblem {
 
     fn numbers(&mut self, members: &Resident, kind: Numbers) -> Result<Array2<f64>> {
         self.check_owner(members)?;
-        match (&mut self.inner, &members.inner) {
-            (Inner::Cpu(_), Place::Cpu(r)) => Ok(r.numbers(kind, self.layout.control)),
-            (Inner::Gpu(e), Place::Gpu(r)) => e.numbers(r, kind),
-            _ => Err(foreign()),
+        let Resident { parts, local: resident, held, .. } = members;
+        let control = self.layout.control;
+        if let ([_], Some(resident)) = (&parts[..], resident) {
+            return self.local.numbers(resident, kind, control);
         }
+        let own = |local: &mut LocalProblem| match resident {
+            Some(resident) => Ok(local.numbers(resident, kind, control)?.into_raw_vec_and_offset().0),
+            None => Ok(Vec::new()),
+        };
+        let request = Request::Numbers { problem: self.held.id, members: held.id, kind };
+        let numbers = self.ask_rows(parts.len(), &request, |_| Vec::new(), own)?;
+        Ok(Array2::from_shape_vec((members.rows.len(), control), numbers.concat()).expect("a control for each row"))
     }
 
     /// Keeps these members alone, in place and on their course; `keep` holds their places, in ascending order.
@@ -196,22 +237,43 @@ impl LoadedProblem {
             let expected = format!("some of the places 0 to {}, in ascending order", count - 1);
             return Err(Error::invalid("members to keep", expected, format!("{keep:?}"), "keep at least one"));
         }
-        match (&mut self.inner, &mut members.inner) {
-            (Inner::Cpu(_), Place::Cpu(r)) => r.gather(keep, self.layout.control),
-            (Inner::Gpu(_), Place::Gpu(r)) => r.gather(keep),
-            _ => return Err(foreign()),
+        let mut first = 0;
+        let mut places = Vec::new();
+        for part in &members.parts {
+            let own = first..first + part;
+            places.push(keep.iter().filter(|k| own.contains(k)).map(|k| k - first).collect::<Vec<_>>());
+            first = own.end;
         }
+        let control = self.layout.control;
+        let Resident { local: resident, held, .. } = members;
+        *resident = resident.take().filter(|_| !places[0].is_empty()).map(|mut resident| {
+            resident.gather(&places[0], control);
+            resident
+        });
+        if places.len() > 1 {
+            let request = Request::Gather { problem: self.held.id, members: held.id };
+            let parts = |rank: usize| vec![places_to(&places[rank])];
+            self.ask(places.len(), &request, parts, |_| Ok(()), |(), ()| Ok(()), |(), _| Ok(()))?;
+        }
+        members.parts = places.iter().map(Vec::len).collect();
         members.rows = keep.iter().map(|&k| members.rows[k]).collect();
         Ok(())
     }
 
     fn check_owner(&self, members: &Resident) -> Result<()> {
-        if members.owner == self.id { Ok(()) } else { Err(foreign()) }
+        if members.owner == self.held.id { Ok(()) } else { Err(foreign()) }
     }
 }
 
 fn foreign() -> Error {
     Error::invalid("resident members", "those of this loaded problem", "another's", "settle them here")
+}
+
+impl Inspection {
+    /// All numbers of it in a row, as [`Results::into_numbers`] has them.
+    pub(super) fn into_numbers(self) -> Vec<f64> {
+        Results { costs: self.costs, values: self.gradient_norm.to_vec() }.into_numbers()
+    }
 }
 
 impl AdamStep {

@@ -1,5 +1,6 @@
 //! Selecting the best of many drawn members: what is kept, the histogram of all, and the sums of their weights.
 
+use super::tree::{Merge, Tree};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const MOST_KEPT: usize = 1 << 22;
 
 /// Which drawn members a selection keeps. A diverged one never is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Keep {
     /// So many of least criterion, of each problem. Of equal ones, those of lower number.
     Best(usize),
@@ -90,7 +91,7 @@ impl CostHistogram {
 }
 
 /// A member that may be kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Its number within its problem.
     pub member: u32,
@@ -109,7 +110,7 @@ impl Candidate {
 }
 
 /// Sums of exp(-J_o) and of its square, as multiples of exp(-least) and of its square.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeightSums {
     /// The least J_o.
     pub least: f64,
@@ -125,9 +126,8 @@ impl Default for WeightSums {
     }
 }
 
-impl WeightSums {
-    /// Adds another block's sums. Blocks are merged in their order, so that a result has one value.
-    pub fn merge(&mut self, block: &Self) {
+impl Merge for WeightSums {
+    fn merge(&mut self, block: &Self) {
         if block.sum == 0.0 {
             return;
         }
@@ -137,7 +137,9 @@ impl WeightSums {
         self.square_sum = self.square_sum * own * own + block.square_sum * other * other;
         self.least = least;
     }
+}
 
+impl WeightSums {
     fn logarithms(&self) -> (f64, f64) {
         if self.sum == 0.0 {
             return (f64::NEG_INFINITY, f64::NEG_INFINITY);
@@ -147,11 +149,11 @@ impl WeightSums {
 }
 
 /// What one problem of a running selection has so far.
-#[derive(Clone, Debug, Default)]
-struct Picked {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Picked {
     candidates: Vec<Candidate>,
     histogram: CostHistogram,
-    weights: WeightSums,
+    weights: Tree<WeightSums>,
 }
 
 /// A running selection: takes candidates in any order, and the sums of blocks in theirs.
@@ -211,9 +213,27 @@ impl Selector {
         self.problems[p].histogram.counts[bin] += costs;
     }
 
-    /// Adds the weights of the next block of problem `p`.
-    pub fn weigh(&mut self, p: usize, block: &WeightSums) {
-        self.problems[p].weights.merge(block);
+    /// Adds the weights of the next block of problem `p`, which is number `block` there.
+    pub fn weigh(&mut self, p: usize, block: usize, weights: WeightSums) {
+        self.problems[p].weights.push(block, weights);
+    }
+
+    /// What it has of each problem.
+    pub fn into_picked(self) -> Vec<Picked> {
+        self.problems
+    }
+
+    /// Adds what was picked among the members that follow.
+    ///
+    /// # Errors
+    /// As [`tighten`](Self::tighten).
+    pub fn absorb(&mut self, picked: Vec<Picked>) -> Result<()> {
+        for (own, other) in self.problems.iter_mut().zip(picked) {
+            own.candidates.extend(other.candidates);
+            own.histogram.counts.iter_mut().zip(other.histogram.counts).for_each(|(own, other)| *own += other);
+            own.weights.append(other.weights);
+        }
+        self.tighten()
     }
 
     /// Drops what can no longer be kept, and lowers the bounds. Call it after each chunk.
@@ -252,7 +272,7 @@ impl Selector {
         let finished = self.problems.into_iter().map(|picked| {
             let Picked { mut candidates, histogram, weights } = picked;
             candidates.sort_unstable_by(Candidate::order);
-            let (log_weight_sum, log_weight_square_sum) = weights.logarithms();
+            let (log_weight_sum, log_weight_square_sum) = weights.total().unwrap_or_default().logarithms();
             Selection {
                 member: candidates.iter().map(|c| c.member).collect(),
                 cost_background: candidates.iter().map(|c| c.background).collect(),

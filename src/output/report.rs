@@ -196,6 +196,9 @@ pub fn hardware_facts(engine: &Engine) -> Vec<(String, String)> {
         ("precision".to_string(), hardware.precision.name().to_string()),
         ("kernel".to_string(), engine.kernel()),
     ];
+    if engine.ranks().count() > 1 {
+        facts.push(("ranks".into(), engine.ranks().count().to_string()));
+    }
     if !hardware.driver.is_empty() {
         facts.push(("driver".into(), hardware.driver.clone()));
     }

@@ -4,6 +4,7 @@
 use super::{ErrorCovariance, Problem, check_shape, shared};
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The errors that a model makes within the window (weak constraint, forcing form):
@@ -11,7 +12,7 @@ use std::ops::Range;
 ///
 /// The control holds them whitened, as xi_k with eta_k = Q^1/2 xi_k, so that Q -> 0 leaves the strong constraint and
 /// Q = 0 is it. There is none after the last assimilated time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelError {
     /// Q, of the error added at one time. Deviations may be 0.
     pub covariance: ErrorCovariance,

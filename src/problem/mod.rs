@@ -19,11 +19,12 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::random::{Stream, normals};
 use ndarray::{Array, Array2, Array3, ArrayView1, ArrayView2, Axis, RemoveAxis};
+use serde::{Deserialize, Serialize};
 
 /// A set of P assimilation problems of one shape, P >= 1, run in lockstep.
 ///
 /// Each ingredient has a leading axis of length P, or of length 1 where all problems share it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {
     /// The dynamics.
     pub model: Model,

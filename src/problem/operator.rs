@@ -71,7 +71,7 @@ impl PointFunction {
 
 /// H(x)_j = mean of h(x_i) over the sites i of block j. A block of one site is a projection; the mask is the
 /// observations' NaN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ObservationOperator {
     /// h.
     pub function: PointFunction,

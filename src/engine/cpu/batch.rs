@@ -10,6 +10,8 @@ use crate::engine::operation::Operation;
 use crate::engine::prepared::Prepared;
 use crate::engine::schedule::Segments;
 use crate::engine::selection::{BlockSelection, Selector};
+use crate::engine::span::{Results, Span};
+use crate::engine::tree::Tree;
 use crate::engine::{BLOCK, Costs, Counters, Draw, Listed, Members, Moments, Terms};
 use crate::error::Result;
 use crate::problem::Problem;
@@ -64,140 +66,111 @@ impl<T: Scalar> Batch<T> {
         self.data.seeds.len()
     }
 
-    pub fn sites(&self) -> usize {
-        self.data.sites
-    }
-
     /// Numbers of a control.
     pub fn control(&self) -> usize {
         self.data.control.len()
-    }
-
-    pub fn times(&self) -> usize {
-        self.data.times
     }
 
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Runs a job whose results are per row: `values` holds the same number of values for each.
-    pub fn run(
-        &mut self,
-        members: Members,
-        operation: Operation,
-        input: &[f64],
-        costs: Option<&mut Costs>,
-        values: &mut [f64],
-    ) {
-        let count = members.count(self.problems());
-        let per_row = values.len() / count;
-        let (mut background, mut observation, mut diverged): (&mut [f64], &mut [f64], &mut [bool]) = match costs {
-            Some(c) => (
-                c.background.as_slice_mut().expect("standard layout"),
-                c.observation.as_slice_mut().expect("standard layout"),
-                &mut c.diverged,
-            ),
-            None => (&mut [], &mut [], &mut []),
-        };
-        let mut values = values;
-        let items = self
-            .ranges(count, members.per_problem(self.problems()))
+    /// Runs an operation that says something of each row of a span.
+    pub fn rows(&mut self, span: &Span, operation: Operation, input: &[f64]) -> Results {
+        let count = span.count();
+        let per_row = operation.per_row(self.data.times * self.data.sites, self.control());
+        let mut costs = Costs::empty(if operation.has_costs() { count } else { 0 });
+        let mut values = vec![0.0; count * per_row];
+        let [mut background, mut observation] =
+            [&mut costs.background, &mut costs.observation].map(|a| a.as_slice_mut().expect("standard layout"));
+        let (mut diverged, mut rest) = (costs.diverged.as_mut_slice(), values.as_mut_slice());
+        let items = ranges(span)
             .map(|rows| Item {
                 costs: [take(&mut background, rows.len()), take(&mut observation, rows.len())],
                 diverged: take(&mut diverged, rows.len()),
-                values: take(&mut values, rows.len() * per_row),
+                values: take(&mut rest, rows.len() * per_row),
                 ..Item::of(rows)
             })
             .collect();
-        self.run_items(members, Job { operation, input, bounds: &[] }, items);
+        self.run_items(span, Job { operation, input, bounds: &[] }, items);
         self.count_steps(operation, count);
+        Results { costs, values }
     }
 
-    /// The moments of each problem.
-    pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Vec<Moments> {
+    /// The moments of each problem, over the span.
+    pub fn moments(&mut self, draw: &Draw, span: &Span, terms: Terms) -> Vec<Tree<Moments>> {
         let operation = Operation::Moments(terms);
-        let (control, problems) = (self.control(), self.problems());
-        let count = problems * draw.count;
+        let control = self.control();
         let zeros = || Moments::zeros(control, &draw.map.scale);
-        let mut totals = vec![zeros(); problems];
+        let mut totals: Vec<Tree<Moments>> = (0..self.problems()).map(|_| Tree::default()).collect();
         let mut blocks = std::mem::take(&mut self.blocks);
+        let empty = zeros();
         let shape = |m: &Moments| m.pattern.arrays().iter().map(|a| a.dim()).collect::<Vec<_>>();
-        if blocks.first().is_some_and(|block| shape(block) != shape(&totals[0])) {
+        if blocks.first().is_some_and(|block| shape(block) != shape(&empty)) {
             blocks.clear();
         }
-        let numbers = totals[0].pattern.arrays().iter().map(|a| a.len()).sum::<usize>() * (BLOCK / draw.count).max(1);
+        let numbers = empty.pattern.arrays().iter().map(|a| a.len()).sum::<usize>() * (BLOCK / draw.count).max(1);
         let items = (MOST_SUMS / numbers.max(1)).clamp(self.threads.count(), WAVE);
-        let mut ranges = self.ranges(count, draw.count).peekable();
+        let mut ranges = ranges(span).peekable();
         while ranges.peek().is_some() {
             let wave: Vec<_> = ranges.by_ref().take(items).collect();
-            let sums = wave.iter().map(|rows| problems_in(rows, draw.count).len()).sum();
+            let sums = wave.iter().map(|rows| blocks_in(rows, span).len()).sum();
             if blocks.len() < sums {
                 blocks.resize_with(sums, zeros);
             }
             let mut rest = blocks.as_mut_slice();
             let items = wave.iter().map(|rows| {
-                let moments = take(&mut rest, problems_in(rows, draw.count).len());
+                let moments = take(&mut rest, blocks_in(rows, span).len());
                 Item { moments, ..Item::of(rows.clone()) }
             });
             let items = items.collect();
-            self.run_items(Members::Drawn(draw), Job { operation, input: &[], bounds: &[] }, items);
-            for (p, block) in wave.iter().flat_map(|rows| problems_in(rows, draw.count)).zip(&blocks) {
-                totals[p].merge(block);
+            self.run_items(span, Job { operation, input: &[], bounds: &[] }, items);
+            for ((p, number), block) in wave.iter().flat_map(|rows| blocks_in(rows, span)).zip(&blocks) {
+                totals[p].push(number, block.clone());
             }
         }
         self.blocks = blocks;
-        self.count_steps(operation, count);
+        self.count_steps(operation, span.count());
         totals
     }
 
-    /// Offers the best members to a selector.
+    /// Offers the best members of a span to a selector.
     pub fn select(
         &mut self,
-        draw: &Draw,
+        span: &Span,
         terms: Terms,
         selector: &mut Selector,
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let operation = Operation::Select(terms, u32::MAX);
-        let count = self.problems() * draw.count;
-        let mut ranges = self.ranges(count, draw.count).peekable();
+        let mut ranges = ranges(span).peekable();
         while ranges.peek().is_some() {
             let wave: Vec<_> = ranges.by_ref().take(WAVE).collect();
-            let done = wave.last().map_or(count, |rows| rows.end);
-            let problems: Vec<_> = wave.iter().map(|rows| problems_in(rows, draw.count)).collect();
-            let mut blocks = vec![BlockSelection::default(); problems.iter().map(Range::len).sum()];
+            let done = wave.last().map_or(span.count(), |rows| rows.end);
+            let numbers: Vec<_> = wave.iter().map(|rows| blocks_in(rows, span)).collect();
+            let mut blocks = vec![BlockSelection::default(); numbers.iter().map(ExactSizeIterator::len).sum()];
             let mut rest = blocks.as_mut_slice();
             let items = wave
                 .into_iter()
-                .zip(&problems)
-                .map(|(rows, problems)| Item { selections: take(&mut rest, problems.len()), ..Item::of(rows) });
+                .zip(&numbers)
+                .map(|(rows, numbers)| Item { selections: take(&mut rest, numbers.len()), ..Item::of(rows) });
             let job = Job { operation, input: &[], bounds: selector.bounds() };
-            self.run_items(Members::Drawn(draw), job, items.collect());
-            for (p, block) in problems.into_iter().flatten().zip(blocks) {
-                selector.weigh(p, &block.weights);
+            self.run_items(span, job, items.collect());
+            for ((p, number), block) in numbers.into_iter().flatten().zip(blocks) {
+                selector.weigh(p, number, block.weights);
                 block.bins.iter().for_each(|(bin, costs)| selector.count(p, (*bin).into(), (*costs).into()));
                 block.candidates.into_iter().for_each(|candidate| selector.offer(p, candidate));
             }
             selector.tighten()?;
             watch(done)?;
         }
-        self.count_steps(operation, count);
+        self.count_steps(operation, span.count());
         Ok(())
     }
 
-    /// Rows by the item: a block of one problem, or several whole problems where each is smaller than a few lanes.
-    fn ranges(&self, count: usize, per_problem: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
-        let whole = if per_problem < MOST_LANES { BLOCK / per_problem * per_problem } else { per_problem };
-        (0..count).step_by(whole).flat_map(move |start| {
-            let end = (start + whole).min(count);
-            (start..end).step_by(BLOCK).map(move |s| s..(s + BLOCK).min(end))
-        })
-    }
-
-    fn run_items(&self, members: Members, job: Job, items: Vec<Item>) {
+    fn run_items(&self, span: &Span, job: Job, items: Vec<Item>) {
         let (given, map);
-        let rows = match &members {
+        let rows = match &span.members {
             Members::Given(array) | Members::Listed(Listed { states: array, .. }) => {
                 given = array.as_standard_layout();
                 Rows::Given(given.as_slice().expect("standard layout"))
@@ -207,8 +180,10 @@ impl<T: Scalar> Batch<T> {
                 Rows::Drawn(draw, &map)
             }
         };
-        let owners = match members {
-            Members::Given(_) | Members::Drawn(_) => Owners::Even { per_problem: members.per_problem(self.problems()) },
+        let owners = match span.members {
+            Members::Given(_) | Members::Drawn(_) => {
+                Owners::Even { first: span.rows.start, per_problem: span.per_problem }
+            }
             Members::Listed(listed) => Owners::Listed { rows: listed.rows, amplitude: T::from_f64(listed.amplitude) },
         };
         self.each(items, |workspace, item| dispatch(Work { data: &self.data, rows, owners, job, item, workspace }));
@@ -230,9 +205,28 @@ impl<T: Scalar> Batch<T> {
     }
 }
 
-/// The problems of some rows.
-fn problems_in(rows: &Range<usize>, per_problem: usize) -> Range<usize> {
-    rows.start / per_problem..(rows.end - 1) / per_problem + 1
+/// A span's rows by the item, counted from its first: a block of one problem, or several whole problems where each is smaller
+/// than a few lanes.
+fn ranges(span: &Span) -> impl Iterator<Item = Range<usize>> + use<> {
+    let (first, last, per_problem) = (span.rows.start, span.rows.end, span.per_problem);
+    let mut next = first;
+    std::iter::from_fn(move || {
+        let start = next;
+        let within = start % per_problem;
+        next = if per_problem < MOST_LANES {
+            start - within + BLOCK / per_problem * per_problem
+        } else {
+            start - within + (within - within % BLOCK + BLOCK).min(per_problem)
+        };
+        next = next.min(last);
+        (start < last).then_some(start - first..next - first)
+    })
+}
+
+/// The problems of some rows of a span, and the number of the block there.
+fn blocks_in(rows: &Range<usize>, span: &Span) -> impl ExactSizeIterator<Item = (usize, usize)> + use<> {
+    let (start, end, per_problem) = (span.rows.start + rows.start, span.rows.start + rows.end, span.per_problem);
+    (start / per_problem..(end - 1) / per_problem + 1).map(move |p| (p, start.saturating_sub(p * per_problem) / BLOCK))
 }
 
 /// The first `n` of a slice, or none of an empty one; `rest` keeps the others.
@@ -293,19 +287,19 @@ impl<T: Scalar> Work<'_, '_, '_, T> {
             group.load_control(rows, job, sweep, block, first - item.rows.start);
             group.run(job, &mut item, sweep, block);
         }
-        let Owners::Even { per_problem } = owners else { return };
-        for (q, p) in problems_in(&item.rows, per_problem).enumerate() {
-            let start = (p * per_problem).max(item.rows.start);
-            let end = ((p + 1) * per_problem).min(item.rows.end);
-            let range = start - item.rows.start..end - item.rows.start;
+        let Owners::Even { first, per_problem } = owners else { return };
+        let all = first + item.rows.start..first + item.rows.end;
+        for (q, p) in (all.start / per_problem..(all.end - 1) / per_problem + 1).enumerate() {
+            let start = (p * per_problem).max(all.start);
+            let end = ((p + 1) * per_problem).min(all.end);
+            let range = start - all.start..end - all.start;
             match job.operation {
                 Operation::Moments(_) => {
                     let Rows::Drawn(draw, _) = rows else { unreachable!("moments are of drawn members") };
                     block.sum_into::<V::Wide>(context, range, (&draw.map.scale, p), &mut item.moments[q]);
                 }
                 Operation::Select(..) => {
-                    let first = start - p * per_problem;
-                    block.select_into(range, first, job.bounds[p], &mut item.selections[q]);
+                    block.select_into(range, start - p * per_problem, job.bounds[p], &mut item.selections[q]);
                 }
                 _ => {}
             }

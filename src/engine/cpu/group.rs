@@ -34,8 +34,8 @@ pub struct Job<'a> {
 /// Whose the members of a batch are.
 #[derive(Clone, Copy)]
 pub enum Owners<'a, T> {
-    /// Each problem has as many.
-    Even { per_problem: usize },
+    /// Each problem has as many; the first row is so many behind the first of the batch.
+    Even { first: usize, per_problem: usize },
     /// A list says so, and how far observations are perturbed.
     Listed { rows: &'a [Row], amplitude: T },
 }
@@ -46,9 +46,9 @@ impl<T> Owners<'_, T> {
     fn of(&self, rows: &[usize; MOST_LANES]) -> ([usize; MOST_LANES], [u32; MOST_LANES]) {
         let (mut problem, mut member) = ([0; MOST_LANES], [0; MOST_LANES]);
         match self {
-            Self::Even { per_problem } => {
+            Self::Even { first, per_problem } => {
                 // One division: rows increase by one at most.
-                let (mut p, mut k) = (rows[0] / per_problem, rows[0] % per_problem);
+                let (mut p, mut k) = ((first + rows[0]) / per_problem, (first + rows[0]) % per_problem);
                 for l in 0..MOST_LANES {
                     if l > 0 {
                         k += rows[l] - rows[l - 1];

@@ -16,11 +16,13 @@ mod tile;
 
 use super::operation::Operation;
 use super::selection::Selector;
-use super::{Costs, Counters, Draw, EngineSettings, Gradients, Hardware, Members, Moments, Precision, Terms};
+use super::span::{Results, Span};
+use super::tree::Tree;
+use super::{Counters, Draw, EngineSettings, Hardware, Moments, Precision, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
 use batch::Batch;
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+pub(super) use data::MOST_LANES;
 pub(super) use resident::Resident;
 use threads::Threads;
 
@@ -32,9 +34,11 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
-    pub(super) fn new(settings: &EngineSettings) -> Result<Self> {
+    /// On all cores, or this process's share of them where several processes have the same ones.
+    pub(super) fn new(settings: &EngineSettings, sharers: usize) -> Result<Self> {
+        let share = || std::thread::available_parallelism().map_or(1, |cores| (cores.get() / sharers).max(1));
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(settings.threads.unwrap_or(0))
+            .num_threads(settings.threads.unwrap_or_else(share))
             .thread_name(|i| format!("vi4dvar-{i}"))
             .build()
             .map_err(|e| Error::Hardware {
@@ -86,64 +90,22 @@ macro_rules! on_batch {
 }
 
 impl LoadedCpu {
-    pub(super) fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
-        on_batch!(self, b => {
-            let mut out = Array3::zeros((members.count(b.problems()), b.times(), b.sites()));
-            b.run(members, Operation::Forecast, &[], None, out.as_slice_mut().expect("standard layout"));
-            Ok(out)
-        })
+    pub(super) fn rows(&mut self, span: &Span, operation: Operation, input: &[f64]) -> Results {
+        on_batch!(self, b => b.rows(span, operation, input))
     }
 
-    pub(super) fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
-        on_batch!(self, b => {
-            let mut costs = Costs::empty(members.count(b.problems()));
-            b.run(members, Operation::Cost(terms), &[], Some(&mut costs), &mut []);
-            Ok(costs)
-        })
-    }
-
-    pub(super) fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
-        on_batch!(self, b => {
-            let count = members.count(b.problems());
-            let mut costs = Costs::empty(count);
-            let mut gradient = Array2::zeros((count, b.control()));
-            b.run(members, Operation::Gradient(terms), &[], Some(&mut costs), gradient.as_slice_mut().expect("standard layout"));
-            Ok(Gradients { costs, gradient })
-        })
-    }
-
-    pub(super) fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
-        on_batch!(self, b => Ok(b.moments(draw, terms)))
+    pub(super) fn moments(&mut self, draw: &Draw, span: &Span, terms: Terms) -> Vec<Tree<Moments>> {
+        on_batch!(self, b => b.moments(draw, span, terms))
     }
 
     pub(super) fn select(
         &mut self,
-        draw: &Draw,
+        span: &Span,
         terms: Terms,
         selector: &mut Selector,
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
-        on_batch!(self, b => b.select(draw, terms, selector, watch))
-    }
-
-    pub(super) fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {
-        on_batch!(self, b => {
-            let mut out = Array3::zeros((members.count(b.problems()), b.times(), b.sites()));
-            let directions = directions.as_standard_layout();
-            let directions = directions.as_slice().expect("standard layout");
-            b.run(members, Operation::Tangent, directions, None, out.as_slice_mut().expect("standard layout"));
-            Ok(out)
-        })
-    }
-
-    pub(super) fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
-        on_batch!(self, b => {
-            let mut out = Array2::zeros((members.count(b.problems()), b.control()));
-            let forcing = forcing.as_standard_layout();
-            let forcing = forcing.as_slice().expect("standard layout");
-            b.run(members, Operation::Adjoint, forcing, None, out.as_slice_mut().expect("standard layout"));
-            Ok(out)
-        })
+        on_batch!(self, b => b.select(span, terms, selector, watch))
     }
 
     pub(super) fn assimilated_steps(&self) -> usize {

@@ -49,6 +49,37 @@ pub struct Device {
     refusals: AtomicU32,
 }
 
+/// The environment's word on which of several adapters alike this process takes.
+const DEVICE: &str = "VI4DVAR_DEVICE";
+
+/// The one that the settings or the environment ask for among those that are like the first: of a machine's GPUs of a kind, not
+/// of one GPU's drivers. The `number`-th process on this machine takes the `number`-th behind it, counted round.
+///
+/// # Errors
+/// One beyond the last.
+fn pick(adapters: Vec<wgpu::Adapter>, settings: &EngineSettings, number: usize) -> Result<Option<wgpu::Adapter>> {
+    let kind = |adapter: &wgpu::Adapter| {
+        let AdapterDescription { name, backend, driver, .. } = describe(adapter);
+        (name, backend, driver)
+    };
+    let Some(first) = adapters.first().map(kind) else { return Ok(None) };
+    let mut alike: Vec<_> = adapters.into_iter().filter(|adapter| kind(adapter) == first).collect();
+    let own = std::env::var(DEVICE).ok();
+    let wanted = match &own {
+        None => settings.device,
+        Some(text) => Some(text.parse().unwrap_or(usize::MAX)),
+    };
+    if wanted.is_some_and(|wanted| wanted >= alike.len()) {
+        let what = if own.is_some() { DEVICE } else { "device" };
+        let found = own.unwrap_or_else(|| settings.device.unwrap_or_default().to_string());
+        let expected = format!("0 to {}, of {} {}", alike.len() - 1, alike.len(), first.0);
+        return Err(Error::invalid(what, expected, found, "leave it out for the first, or see `vi4dvar devices`"));
+    }
+    let next = if own.is_some() { 0 } else { number };
+    let taken = (wanted.unwrap_or(0) + next) % alike.len();
+    Ok(Some(alike.swap_remove(taken)))
+}
+
 /// Adapters, best first.
 fn enumerate() -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -103,8 +134,8 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
 }
 
 impl Device {
-    /// Opens the best adapter that matches the settings.
-    pub fn open(settings: &EngineSettings) -> Result<Self> {
+    /// Opens the best adapter that matches the settings, for the `number`-th process on this machine.
+    pub fn open(settings: &EngineSettings, number: usize) -> Result<Self> {
         let all = enumerate();
         if all.is_empty() {
             return Err(Error::Hardware {
@@ -116,10 +147,12 @@ impl Device {
         }
         let wanted = settings.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
         let names: Vec<_> = all.iter().map(|a| a.get_info().name).collect();
-        let Some(adapter) = all.into_iter().zip(&names).find_map(|(adapter, name)| match &wanted {
-            None => Some(adapter),
-            Some(wanted) => name.to_lowercase().contains(&wanted.to_lowercase()).then_some(adapter),
-        }) else {
+        let matches = |name: &str| match &wanted {
+            None => true,
+            Some(wanted) => name.to_lowercase().contains(&wanted.to_lowercase()),
+        };
+        let matching = all.into_iter().zip(&names).filter(|(_, name)| matches(name)).map(|(adapter, _)| adapter);
+        let Some(adapter) = pick(matching.collect(), settings, number)? else {
             return Err(Error::Hardware {
                 message: format!("no adapter named {:?}; found: {}", wanted.unwrap_or_default(), names.join("; ")),
                 help: "give a part of one of these names, or leave --adapter out".into(),
@@ -129,9 +162,9 @@ impl Device {
     }
 
     /// The best adapter that is no software rasteriser, if there is one that can do what the settings ask for.
-    pub fn open_real(settings: &EngineSettings) -> Result<Option<Self>> {
+    pub fn open_real(settings: &EngineSettings, number: usize) -> Result<Option<Self>> {
         if settings.adapter.is_some() {
-            return Self::open(settings).map(Some);
+            return Self::open(settings, number).map(Some);
         }
         let wanted = std::env::var("WGPU_ADAPTER_NAME").unwrap_or_default().to_lowercase();
         let usable = |a: &AdapterDescription| {
@@ -139,8 +172,8 @@ impl Device {
                 && a.name.to_lowercase().contains(&wanted)
                 && (settings.precision == Precision::F32 || a.f64)
         };
-        let real = enumerate().into_iter().find(|a| usable(&describe(a)));
-        real.map(|adapter| Self::from_adapter(&adapter, settings.precision)).transpose()
+        let real = enumerate().into_iter().filter(|a| usable(&describe(a))).collect();
+        pick(real, settings, number)?.map(|adapter| Self::from_adapter(&adapter, settings.precision)).transpose()
     }
 
     fn from_adapter(adapter: &wgpu::Adapter, precision: Precision) -> Result<Self> {

@@ -6,19 +6,19 @@ use super::call::{Call, Source};
 use super::layout::{Fit, MemberLayout};
 use super::memory::Store;
 use super::pipelines::Pipelines;
-use super::plan::{BLOCKS_PER_RUN, Budget, quantities};
+use super::plan::{Budget, blocks_per_run, quantities};
 use super::run::Run;
 use super::shader::Ownership;
 use super::submissions::Submissions;
 use super::uploaded::Uploaded;
 use super::{GpuEngine, MOST_ATTEMPTS, Opened};
 use crate::engine::operation::Operation;
-use crate::engine::{
-    BLOCK, Costs, Counters, DIVERGED, Draw, Gradients, Members, Moments, PatternSums, Row, Scale, Terms,
-};
+use crate::engine::span::{Results, Span};
+use crate::engine::tree::Tree;
+use crate::engine::{BLOCK, Costs, Counters, DIVERGED, Draw, Members, Moments, PatternSums, Row, Scale, Terms};
 use crate::error::{Error, Result};
 use crate::problem::Problem;
-use ndarray::{Array, Array2, Array3, ArrayView2, ArrayView3, Dimension};
+use ndarray::Array2;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,14 +40,22 @@ pub struct LoadedGpu {
 }
 
 impl LoadedGpu {
-    pub(super) fn new(engine: &GpuEngine, opened: Opened, problem: &Problem) -> Result<Self> {
+    pub(super) fn new(
+        engine: &GpuEngine,
+        opened: Opened,
+        problem: &Problem,
+        layout: Option<MemberLayout>,
+    ) -> Result<Self> {
         let Opened { device, pipelines } = opened;
         let budget = Budget::new(engine.memory);
         let mut uploaded = Uploaded::new(device.clone(), problem)?;
         let shape = uploaded.shape;
         let fit = Fit { limits: &device.limits, ..uploaded.fit() };
         let fastest = |candidates: &[MemberLayout]| calibrate::fastest(&mut uploaded, &pipelines, budget, candidates);
-        let layout = engine.choices.resolve(&shape, problem, &fit, fastest)?;
+        let layout = match layout {
+            Some(layout) => layout.check(&fit).map(|()| layout)?,
+            None => engine.choices.resolve(&shape, problem, &fit, fastest)?,
+        };
         uploaded.set_layout(layout);
         let mut queue = Submissions::new(device, budget.work);
         queue.counters.bytes_up = uploaded.bytes;
@@ -136,67 +144,42 @@ impl LoadedGpu {
         self.queue.kernel_time()
     }
 
-    pub fn forecast(&mut self, members: Members) -> Result<Array3<f64>> {
-        let (times, sites) = (self.uploaded.data.times, self.uploaded.data.sites);
-        let mut out = Array3::zeros((members.count(self.uploaded.problems()), times, sites));
-        self.each_chunk(Operation::Forecast, members, None, |chunk| chunk.put(0, times * sites, slice(&mut out)))?;
-        Ok(out)
-    }
-
-    pub fn tangent(&mut self, members: Members, directions: ArrayView2<f64>) -> Result<Array3<f64>> {
-        let (times, sites) = (self.uploaded.data.times, self.uploaded.data.sites);
-        let mut out = Array3::zeros((members.count(self.uploaded.problems()), times, sites));
-        let directions = directions.as_standard_layout();
-        let directions = directions.as_slice().expect("standard layout");
-        self.each_chunk(Operation::Tangent, members, Some(directions), |chunk| {
-            chunk.put(0, times * sites, slice(&mut out));
+    /// Runs an operation that says something of each row of a span. `input` is what a tangent or adjoint takes beside them.
+    pub fn rows(&mut self, span: &Span, operation: Operation, input: &[f64]) -> Result<Results> {
+        let (count, control) = (span.count(), self.control());
+        let per_row = operation.per_row(self.uploaded.data.times * self.uploaded.data.sites, control);
+        let has_costs = operation.has_costs();
+        let mut costs = Costs::empty(if has_costs { count } else { 0 });
+        let mut values = vec![0.0; count * per_row];
+        self.each_chunk(operation, span, input, |chunk| {
+            if has_costs {
+                chunk.put_costs(&mut costs);
+            }
+            chunk.put(if has_costs { 3 * chunk.capacity } else { 0 }, per_row, &mut values);
         })?;
-        Ok(out)
+        Ok(Results { costs, values })
     }
 
-    pub fn adjoint(&mut self, members: Members, forcing: ArrayView3<f64>) -> Result<Array2<f64>> {
-        let control = self.control();
-        let mut out = Array2::zeros((members.count(self.uploaded.problems()), control));
-        let forcing = forcing.as_standard_layout();
-        let forcing = forcing.as_slice().expect("standard layout");
-        self.each_chunk(Operation::Adjoint, members, Some(forcing), |chunk| chunk.put(0, control, slice(&mut out)))?;
-        Ok(out)
-    }
-
-    pub fn cost(&mut self, members: Members, terms: Terms) -> Result<Costs> {
-        let mut costs = Costs::empty(members.count(self.uploaded.problems()));
-        self.each_chunk(Operation::Cost(terms), members, None, |chunk| chunk.put_costs(&mut costs))?;
-        Ok(costs)
-    }
-
-    pub fn gradient(&mut self, members: Members, terms: Terms) -> Result<Gradients> {
-        let (count, control) = (members.count(self.uploaded.problems()), self.control());
-        let mut costs = Costs::empty(count);
-        let mut gradient = Array2::zeros((count, control));
-        self.each_chunk(Operation::Gradient(terms), members, None, |chunk| {
-            chunk.put_costs(&mut costs);
-            chunk.put(3 * chunk.capacity, control, slice(&mut gradient));
-        })?;
-        Ok(Gradients { costs, gradient })
-    }
-
-    pub fn moments(&mut self, draw: &Draw, terms: Terms) -> Result<Vec<Moments>> {
+    /// The moments of each problem, over the span.
+    pub fn moments(&mut self, draw: &Draw, span: &Span, terms: Terms) -> Result<Vec<Tree<Moments>>> {
         let (control, problems) = (self.control(), self.uploaded.problems());
         let per_run = quantities(control);
         let mut numbers = Vec::new();
-        self.each_chunk(Operation::Moments(terms), Members::Drawn(draw), None, |chunk| numbers = chunk.numbers)?;
+        let mut runs = 0..0;
+        self.each_chunk(Operation::Moments(terms), span, &[], |chunk| (numbers, runs) = (chunk.numbers, chunk.runs))?;
         if numbers.iter().any(|v| !v.is_finite()) {
             return Err(Error::Device {
                 message: "a sum over members is not finite although diverged members were left out".into(),
                 help: "use --precision f64 or --backend cpu, and report this".into(),
             });
         }
-        let runs = problems * draw.count.div_ceil(BLOCK).div_ceil(BLOCKS_PER_RUN);
-        let (sums, on_pattern) = numbers.split_at(runs * per_run);
-        let mut on_pattern = on_pattern.chunks((on_pattern.len() / runs).max(1));
-        let runs_each = sums.chunks(per_run).map(|q| {
+        let each = draw.count.div_ceil(BLOCK).div_ceil(self.blocks_per_run(draw));
+        let (sums, on_pattern) = numbers.split_at(runs.len() * per_run);
+        let mut on_pattern = on_pattern.chunks((on_pattern.len() / runs.len()).max(1));
+        let mut totals: Vec<Tree<Moments>> = (0..problems).map(|_| Tree::default()).collect();
+        for (run, q) in runs.zip(sums.chunks(per_run)) {
             let array = |k: usize| q[5 + k * control..5 + (k + 1) * control].to_vec();
-            Moments {
+            let moments = Moments {
                 count: q[1] as usize,
                 diverged: (q[1] - q[0]) as usize,
                 cost_background: q[2],
@@ -208,44 +191,37 @@ impl LoadedGpu {
                 epsilon_squared: array(3),
                 gradient_epsilon: array(4),
                 pattern: pattern(&draw.map.scale, on_pattern.next().unwrap_or_default()),
-            }
-        });
-        let runs_each: Vec<_> = runs_each.collect();
-        Ok(runs_each
-            .chunks(runs / problems)
-            .map(|runs| {
-                let mut total = runs[0].clone();
-                runs[1..].iter().for_each(|run| total.merge(run));
-                total
-            })
-            .collect())
+            };
+            totals[run / each].push(run % each, moments);
+        }
+        Ok(totals)
     }
 
-    /// Runs an operation chunk by chunk. `input` is what a tangent or adjoint sends beside its members, per row.
+    /// Runs an operation chunk by chunk.
     fn each_chunk(
         &mut self,
         operation: Operation,
-        members: Members,
-        input: Option<&[f64]>,
+        span: &Span,
+        input: &[f64],
         mut take: impl FnMut(Chunk),
     ) -> Result<()> {
-        self.persist(|loaded| loaded.each_chunk_once(operation, members, input, &mut take))
+        self.persist(|loaded| loaded.each_chunk_once(operation, span, input, &mut take))
     }
 
     fn each_chunk_once(
         &mut self,
         operation: Operation,
-        members: Members,
-        input: Option<&[f64]>,
+        span: &Span,
+        input: &[f64],
         take: &mut dyn FnMut(Chunk),
     ) -> Result<()> {
-        let mut run = self.begin(operation, members)?;
-        if let Members::Listed(listed) = members {
-            self.send_list(&run, listed.rows, listed.amplitude, 0..);
-        }
-        let given = match &members {
+        let mut run = self.begin(operation, span)?;
+        let given = match &span.members {
             Members::Given(array) => Some(array.as_standard_layout()),
-            Members::Listed(listed) => Some(listed.states.as_standard_layout()),
+            Members::Listed(listed) => {
+                self.send_list(&run, listed.rows, listed.amplitude, 0..);
+                Some(listed.states.as_standard_layout())
+            }
             Members::Drawn(draw) => {
                 self.send_draw(&run, draw)?;
                 None
@@ -253,17 +229,17 @@ impl LoadedGpu {
         };
         let chunks = run.plan.chunks.len();
         for k in 0..chunks {
-            let rows = run.plan.chunks[k].clone();
+            let rows = run.plan.chunks[k].start - span.rows.start..run.plan.chunks[k].end - span.rows.start;
             if let Some(given) = &given {
                 self.write_slots(&run, 0, self.control(), rows.clone(), given.as_slice().expect("standard layout"));
             }
-            match (operation, input) {
-                (Operation::Tangent, Some(v)) => {
-                    self.write_slots(&run, run.slots.cotangent, self.control(), rows.clone(), v);
+            match operation {
+                Operation::Tangent => {
+                    self.write_slots(&run, run.slots.cotangent, self.control(), rows.clone(), input);
                 }
-                (_, Some(v)) => {
+                Operation::Adjoint => {
                     let forcing = self.uploaded.data.times * self.uploaded.data.sites;
-                    self.write_slots(&run, run.slots.at_times, forcing, rows.clone(), v);
+                    self.write_slots(&run, run.slots.at_times, forcing, rows.clone(), input);
                 }
                 _ => {}
             }
@@ -274,7 +250,8 @@ impl LoadedGpu {
             let numbers =
                 self.queue.submit(&chunk.sweep, results, &run.memory.staging, |b| from_bytes(precision, b))?;
             if !results.is_empty() {
-                take(Chunk { rows, capacity: run.plan.capacity, numbers });
+                let runs = if run.call.sums() { run.plan.all_runs() } else { 0..0 };
+                take(Chunk { rows, runs, capacity: run.plan.capacity, numbers });
             }
         }
         self.finish(run, 1)
@@ -305,17 +282,16 @@ impl LoadedGpu {
     }
 
     /// What a call dispatches, from the last one where it was the same.
-    pub(super) fn begin(&mut self, operation: Operation, members: Members) -> Result<Run> {
-        let listed = match members {
-            Members::Listed(listed) => Some(listed),
-            Members::Given(_) | Members::Drawn(_) => None,
-        };
+    pub(super) fn begin(&mut self, operation: Operation, span: &Span) -> Result<Run> {
+        let listed = span.listed();
         let perturbed = listed.is_some_and(|l| l.amplitude != 0.0) && operation.terms().observation;
         let call = Call {
             operation,
-            source: Source::of(members),
+            source: Source::of(span.members),
             ownership: Ownership { listed: listed.is_some(), perturbed, own_background: false },
-            count: members.count(self.uploaded.problems()),
+            first: span.rows.start,
+            count: span.count(),
+            per_problem: span.per_problem,
             store: None,
         };
         self.run(call, None)
@@ -366,6 +342,11 @@ impl LoadedGpu {
         self.queue.send_with_next(&parts)
     }
 
+    /// Blocks of drawn members whose sums are added on the device.
+    pub fn blocks_per_run(&self, draw: &Draw) -> usize {
+        blocks_per_run(Source::of(Members::Drawn(draw)).pattern(self.control()))
+    }
+
     /// Numbers of a control.
     pub(super) fn control(&self) -> usize {
         self.uploaded.data.control.len()
@@ -386,7 +367,10 @@ impl LoadedGpu {
 
 /// What came back of one chunk.
 pub(super) struct Chunk {
+    /// Its rows among those of the call.
     pub rows: Range<usize>,
+    /// Of sums, the runs that they are over.
+    pub runs: Range<usize>,
     pub capacity: usize,
     pub numbers: Vec<f64>,
 }
@@ -426,8 +410,4 @@ fn pattern(scale: &Scale, numbers: &[f64]) -> PatternSums {
         }
     }
     pattern
-}
-
-fn slice<D: Dimension>(array: &mut Array<f64, D>) -> &mut [f64] {
-    array.as_slice_mut().expect("standard layout")
 }

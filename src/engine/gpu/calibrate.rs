@@ -43,11 +43,14 @@ pub fn fastest(
     let work = uploaded.data.stored_steps().max(1) * uploaded.data.sites * WORK_PER_SITE;
     let members = (WORK / work).clamp(FEWEST, MEMBERS);
     let problems = uploaded.problems();
+    let per_problem = members.div_ceil(problems);
     let call = Call {
         operation: Operation::Moments(Terms::ALL),
         source: Source::Diagonal,
         ownership: Ownership::default(),
-        count: problems * members.div_ceil(problems),
+        first: 0,
+        count: problems * per_problem,
+        per_problem,
         store: None,
     };
     let mut queue = Submissions::new(uploaded.device.clone(), budget.work);

@@ -15,7 +15,11 @@ pub struct Call {
     pub operation: Operation,
     pub source: Source,
     pub ownership: Ownership,
+    /// The first row, among those of the batch, and how many it has.
+    pub first: usize,
     pub count: usize,
+    /// Members of one problem in the batch.
+    pub per_problem: usize,
     /// The store of resident members.
     pub store: Option<u64>,
 }
@@ -43,6 +47,15 @@ impl Source {
             },
         }
     }
+
+    /// How many sums there are on the pattern of the scale, beside those of a diagonal.
+    pub fn pattern(self, control: usize) -> usize {
+        match self {
+            Self::Lower(_) => control * (control + 1),
+            Self::LowRank(rank) => 3 * control * rank,
+            Self::Given | Self::Diagonal => 0,
+        }
+    }
 }
 
 impl Call {
@@ -58,11 +71,7 @@ impl Call {
 
     /// How many sums on the pattern of a scale it leaves beside those of a diagonal: see `shaders/pattern.wgsl`.
     pub fn pattern(&self, control: usize) -> usize {
-        match self.source {
-            Source::Lower(_) if self.sums() => control * (control + 1),
-            Source::LowRank(rank) if self.sums() => 3 * control * rank,
-            _ => 0,
-        }
+        if self.sums() { self.source.pattern(control) } else { 0 }
     }
 
     /// Whether it selects among its members.
@@ -87,8 +96,9 @@ impl Call {
     pub fn need(&self, uploaded: &Uploaded) -> Need {
         let control = uploaded.data.control;
         Need {
+            first: self.first,
             count: self.count,
-            per_problem: if self.ownership.listed { self.count } else { self.count / uploaded.problems() },
+            per_problem: self.per_problem,
             // Sums need whole blocks; nothing else minds where a chunk ends.
             block: if self.sums() || self.selects() { BLOCK } else { 64 },
             sites: uploaded.data.sites,

@@ -2,7 +2,7 @@
 
 use super::call::{Call, Slots, Source, control_slots};
 use super::params::{BACKGROUND, EPSILON, FIRST, LAST, LEFT, OBSERVATION, Params, STORE, TRANSPOSED};
-use super::plan::{BLOCKS_PER_RUN, Plan, SUM_COLUMNS, WORK_PER_SITE, quantities};
+use super::plan::{Plan, SUM_COLUMNS, WORK_PER_SITE, quantities};
 use super::shader::{Kernel, Ownership, Shape, pattern_tile};
 use crate::engine::BLOCK;
 use crate::engine::operation::Operation;
@@ -45,7 +45,6 @@ pub struct Cut<'a> {
     pub plan: &'a Plan,
     pub slots: &'a Slots,
     pub shape: &'a Shape,
-    pub problems: usize,
     pub control: ControlLayout,
     /// Where the problem's ingredients lie.
     pub places: &'a Params,
@@ -82,6 +81,7 @@ impl Cut<'_> {
             rank: call.rank() as u32,
             projections: slots.projections as u32,
             pattern: call.pattern(control) as u32,
+            blocks_per_run: plan.blocks_per_run as u32,
             ..*self.places
         };
         let mut sweep = Vec::new();
@@ -109,7 +109,7 @@ impl Cut<'_> {
         let blocks = plan.blocks(rows);
         let last = match call.operation {
             Operation::Select(_, best) => best,
-            _ => (self.problems * plan.blocks_per_problem()) as u32,
+            _ => plan.blocks_up_to_last() as u32,
         };
         let words = [blocks.start as u32, plan.blocks_per_problem() as u32, blocks.len() as u32, last];
         let mut over_blocks = |kernel: Kernel, groups: usize| -> Result<()> {
@@ -161,8 +161,7 @@ impl Cut<'_> {
         };
         let (groups, per_problem) = (blocks.len() * tiles, plan.blocks_per_problem());
         let words = [blocks.start as u32, per_problem as u32, blocks.len() as u32, tiles as u32];
-        let run = |block: usize| block / per_problem * plan.runs_per_problem() + block % per_problem / BLOCKS_PER_RUN;
-        let totals = (run(blocks.end - 1) + 1 - run(blocks.start)) * params.pattern as usize;
+        let totals = plan.runs(&blocks).len() * params.pattern as usize;
         let over_blocks = |kernel: Kernel, groups: usize, work: usize| -> Result<Dispatch> {
             Ok(Dispatch { blocks: Some(words), work, ..self.dispatch(kernel, params, groups)? })
         };
@@ -175,11 +174,14 @@ impl Cut<'_> {
     /// Adds the blocks' sums.
     fn totals(&self) -> Result<Dispatch> {
         let plan = self.plan;
-        let (blocks, runs) = (plan.blocks_per_problem(), plan.runs_per_problem());
-        let numbers = self.problems * runs * quantities(self.control.len());
+        let (blocks, runs) = (plan.blocks_per_problem(), plan.all_runs());
+        let numbers = runs.len() * quantities(self.control.len());
         let (capacity, control) = (plan.capacity as u32, self.control.len() as u32);
-        let params = Params { rows: 1, capacity, control, ..Params::default() };
-        let words = [blocks as u32, runs as u32, (self.problems * blocks) as u32, numbers as u32];
+        let blocks_per_run = plan.blocks_per_run as u32;
+        let params =
+            Params { rows: 1, capacity, control, first_row: runs.start as u32, blocks_per_run, ..Params::default() };
+        let each = plan.runs_per_problem() as u32;
+        let words = [blocks as u32, each, plan.blocks_up_to_last() as u32, numbers as u32];
         Ok(Dispatch { blocks: Some(words), ..self.dispatch(Kernel::Totals, params, numbers)? })
     }
 
@@ -324,8 +326,17 @@ mod tests {
             steps_in_group: 0,
         };
         let (source, ownership) = (Source::Given, Ownership::default());
-        let call = Call { operation: Operation::Gradient(Terms::ALL), source, ownership, count: 16_384, store: None };
+        let call = Call {
+            operation: Operation::Gradient(Terms::ALL),
+            source,
+            ownership,
+            first: 0,
+            count: 16_384,
+            per_problem: 16_384,
+            store: None,
+        };
         let need = Need {
+            first: 0,
             count: call.count,
             per_problem: call.count,
             block: BLOCK,
@@ -348,7 +359,7 @@ mod tests {
         let slots = call.slots(plan.segments.count(), 42, control);
         let places = Params { error_interval: 2, control: control.len() as u32, ..Params::default() };
         let (call, plan, slots, shape, places) = (&call, &plan, &slots, &shape, &places);
-        let cut = Cut { call, plan, slots, shape, problems: 1, control, places, store_stride: 0, most_groups: 65_535 };
+        let cut = Cut { call, plan, slots, shape, control, places, store_stride: 0, most_groups: 65_535 };
         let sweep = cut.chunk(0).unwrap().sweep;
         let is_sweep = |d: &Dispatch| matches!(d.kernel, Kernel::Forward | Kernel::Reverse);
         let first = sweep.iter().position(is_sweep).unwrap();

@@ -84,15 +84,15 @@ impl Memory {
         let (device, number) = (&uploaded.device, uploaded.shape.precision.bytes());
         let capacity = plan.capacity;
         let sums = if call.sums() {
-            let numbers = |count: usize| (problems * count * quantities(control) * number) as u64;
+            let numbers = |count: usize| (count * quantities(control) * number) as u64;
             Some(Sums {
-                partials: storage(device, "partials", numbers(plan.blocks_per_problem()))?,
-                totals: storage(device, "totals", numbers(plan.runs_per_problem()))?,
+                partials: storage(device, "partials", numbers(plan.blocks_up_to_last()))?,
+                totals: storage(device, "totals", numbers(plan.runs_up_to_last()))?,
                 pattern: match call.pattern(control) * number {
                     0 => None,
                     bytes => Some([
                         storage(device, "pattern partials", (plan.pattern_blocks * bytes) as u64)?,
-                        storage(device, "pattern totals", (problems * plan.runs_per_problem() * bytes) as u64)?,
+                        storage(device, "pattern totals", (plan.runs_up_to_last() * bytes) as u64)?,
                     ]),
                 },
             })
@@ -155,10 +155,11 @@ impl Memory {
             Operation::Cost(_) => vec![region(&self.costs, 0, 3 * capacity)],
             Operation::Gradient(_) => vec![region(&self.costs, 0, 3 * capacity), slot(slots.cotangent, control)],
             Operation::Moments(_) => {
-                let runs = uploaded.problems() * plan.runs_per_problem();
-                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| region(totals, 0, runs * call.pattern(control));
+                let runs = plan.all_runs();
+                let of_runs = |totals: &wgpu::Buffer, each: usize| region(totals, runs.start * each, runs.len() * each);
+                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| of_runs(totals, call.pattern(control));
                 let regions = |s: &Sums| {
-                    let totals = region(&s.totals, 0, runs * quantities(control));
+                    let totals = of_runs(&s.totals, quantities(control));
                     [totals].into_iter().chain(s.pattern.as_ref().map(pattern)).collect()
                 };
                 self.sums.as_ref().map_or(Vec::new(), regions)

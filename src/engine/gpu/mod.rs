@@ -40,6 +40,8 @@ use templates::Templates;
 #[derive(Clone, Debug)]
 pub struct GpuEngine {
     settings: EngineSettings,
+    /// Which of the adapters that match.
+    number: usize,
     hardware: Hardware,
     opened: Arc<Mutex<Opened>>,
     choices: Arc<Choices>,
@@ -78,21 +80,23 @@ impl Opened {
 }
 
 impl GpuEngine {
-    pub(super) fn new(settings: &EngineSettings) -> Result<Self> {
-        Self::on(Device::open(settings)?, settings)
+    /// On the adapter of this number among those alike that match, counted round.
+    pub(super) fn new(settings: &EngineSettings, number: usize) -> Result<Self> {
+        Self::on(Device::open(settings, number)?, settings, number)
     }
 
-    /// On the best adapter that is no software rasteriser, if there is one.
-    pub(super) fn best_real(settings: &EngineSettings) -> Result<Option<Self>> {
-        Device::open_real(settings)?.map(|device| Self::on(device, settings)).transpose()
+    /// The same among those that are no software rasteriser, if there is one.
+    pub(super) fn best_real(settings: &EngineSettings, number: usize) -> Result<Option<Self>> {
+        Device::open_real(settings, number)?.map(|device| Self::on(device, settings, number)).transpose()
     }
 
-    fn on(device: Device, settings: &EngineSettings) -> Result<Self> {
+    fn on(device: Device, settings: &EngineSettings, number: usize) -> Result<Self> {
         let Hardware { adapter, backend, driver, software, .. } = &device.hardware;
         let templates = Templates::new(settings.shaders.as_deref())?;
         let choices = Choices::new(&settings.kernel, [backend, adapter, driver], *software, &templates)?;
         Ok(Self {
             settings: settings.clone(),
+            number,
             hardware: device.hardware.clone(),
             opened: Arc::new(Mutex::new(Opened::new(device, templates))),
             choices: Arc::new(choices),
@@ -136,7 +140,7 @@ impl GpuEngine {
             // The same adapter again, under which the answers so far were computed.
             let settings = EngineSettings { adapter: Some(self.hardware.adapter.clone()), ..self.settings.clone() };
             let templates = Templates::new(settings.shaders.as_deref())?;
-            *opened = Opened::new(Device::open(&settings)?, templates);
+            *opened = Opened::new(Device::open(&settings, self.number)?, templates);
         }
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(failure.to_string());
         Ok(opened.clone())
@@ -147,11 +151,12 @@ impl GpuEngine {
         self.choices.used()
     }
 
-    pub(super) fn load(&self, problem: &Problem) -> Result<LoadedGpu> {
+    pub(super) fn load(&self, problem: &Problem, kernel: Option<&str>) -> Result<LoadedGpu> {
+        let layout = kernel.map(str::parse).transpose()?;
         let mut attempts = 0;
         loop {
             let opened = self.opened();
-            match LoadedGpu::new(self, opened.clone(), problem) {
+            match LoadedGpu::new(self, opened.clone(), problem, layout) {
                 Err(failure @ Error::Device { .. }) if attempts < MOST_ATTEMPTS => {
                     attempts += 1;
                     self.recover(&opened.device, &failure)?;

@@ -57,6 +57,7 @@ uniform! {
         rank,
         projections,
         pattern,
+        blocks_per_run,
         control,
         prior_precision,
         prior_precision_stride,

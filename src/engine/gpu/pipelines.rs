@@ -77,7 +77,9 @@ impl Pipelines {
                     message: format!("the system refused a thread: {e}"),
                     help: "close other programs".into(),
                 })?;
-                Ok(threads.into_iter().flat_map(|t| t.join().expect("a compiling thread does not panic")).collect())
+                Ok::<_, Error>(
+                    threads.into_iter().flat_map(|t| t.join().expect("a compiling thread does not panic")).collect(),
+                )
             })?
         };
         made.sort_by_key(|(at, _)| *at);
@@ -111,8 +113,8 @@ impl Pipelines {
         //   in the store, which `Listed::check` and `Resident` bound on the host; bins of a histogram are clamped by
         //   `block.wgsl`. Errors of the model are counted up to `error_count`, which the control holds, and back again.
         // - Loops end: each counts up or down to a number of `params` or a constant, and those are below 8,192 by `Plan`, or at most `MOST_LOOPED`.
-        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `error_interval`, `blocks_per_problem`, `runs_per_problem`, `rank`,
-        //   `pattern` or `tiles`, which are at least 1 in every dispatch whose kernel divides by them.
+        // - Divisors are `capacity`, `per_problem`, `steps_per_time`, `error_interval`, `blocks_per_problem`, `runs_per_problem`,
+        //   `blocks_per_run`, `rank`, `pattern` or `tiles`, which are at least 1 in every dispatch whose kernel divides by them.
         // The tests run the same texts with all checks on.
         unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }

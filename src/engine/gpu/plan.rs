@@ -19,8 +19,20 @@ const FEWEST_MEMBERS: usize = 16_384;
 /// Operations per member, site and RK4 step of a reverse sweep: forward, stages again, adjoint.
 pub const WORK_PER_SITE: usize = 90;
 
-/// Blocks whose sums are added on the device. The host adds the rest, in f64.
-pub const BLOCKS_PER_RUN: usize = 256;
+/// Blocks whose sums are added on the device: 4,096 members, so that several devices can share a batch. The host adds the
+/// rest, in f64.
+const BLOCKS_PER_RUN: usize = 16;
+
+/// The same where a run leaves much.
+const BLOCKS_PER_LARGE_RUN: usize = 256;
+
+/// Sums on the pattern of a scale that are much: of a full rank over 256 numbers.
+const LARGE_PATTERN: usize = 1 << 16;
+
+/// Blocks whose sums are added on the device, where each leaves so many on the pattern of a scale.
+pub fn blocks_per_run(pattern: usize) -> usize {
+    if pattern < LARGE_PATTERN { BLOCKS_PER_RUN } else { BLOCKS_PER_LARGE_RUN }
+}
 
 /// Numbers per block or run of blocks, for a control of so many: see `shaders/sums.wgsl`.
 pub fn quantities(control: usize) -> usize {
@@ -58,9 +70,10 @@ impl Budget {
 /// What an operation asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
-    /// Members of the whole call.
+    /// The first row of the call, among those of the batch, and how many it has.
+    pub first: usize,
     pub count: usize,
-    /// Members of one problem.
+    /// Members of one problem in the batch.
     pub per_problem: usize,
     /// Members of one problem that a chunk never parts.
     pub block: usize,
@@ -80,10 +93,17 @@ pub struct Need {
     pub precision: Precision,
 }
 
+impl Need {
+    /// Problems up to the last row.
+    fn problems(&self) -> usize {
+        (self.first + self.count).div_ceil(self.per_problem)
+    }
+}
+
 /// The cut.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Rows of each chunk: whole blocks of members.
+    /// Rows of each chunk, among those of the batch: whole blocks of members.
     pub chunks: Vec<Range<usize>>,
     /// Members between two sites in memory: at least the longest chunk.
     pub capacity: usize,
@@ -95,8 +115,12 @@ pub struct Plan {
     pub kept: usize,
     pub lane_costs: usize,
     pub lane_parameters: usize,
-    /// Members of one problem.
+    /// Members of one problem in the batch.
     pub per_problem: usize,
+    /// Problems up to the last row.
+    problems: usize,
+    /// Blocks whose sums are added on the device.
+    pub blocks_per_run: usize,
     /// Blocks whose sums on the pattern of a scale are made in one dispatch.
     pub pattern_blocks: usize,
     /// Most operations of one dispatch.
@@ -109,9 +133,14 @@ impl Plan {
         self.per_problem.div_ceil(BLOCK)
     }
 
+    /// Blocks of all problems up to the last row.
+    pub fn blocks_up_to_last(&self) -> usize {
+        self.problems * self.blocks_per_problem()
+    }
+
     /// Runs of blocks whose sums are added on the device, of one problem.
     pub fn runs_per_problem(&self) -> usize {
-        self.blocks_per_problem().div_ceil(BLOCKS_PER_RUN)
+        self.blocks_per_problem().div_ceil(self.blocks_per_run)
     }
 
     /// Blocks of the chunk that has most.
@@ -119,7 +148,25 @@ impl Plan {
         self.chunks.iter().map(|rows| self.blocks(rows).len()).max().unwrap_or(1)
     }
 
-    /// The blocks of a chunk of whole blocks, among all blocks of the call.
+    /// Runs of all problems up to the last row.
+    pub fn runs_up_to_last(&self) -> usize {
+        self.problems * self.runs_per_problem()
+    }
+
+    /// The runs of some blocks, among all runs of the batch.
+    pub fn runs(&self, blocks: &Range<usize>) -> Range<usize> {
+        let each = self.blocks_per_problem();
+        let run = |block: usize| block / each * self.runs_per_problem() + block % each / self.blocks_per_run;
+        run(blocks.start)..run(blocks.end - 1) + 1
+    }
+
+    /// The runs of all chunks.
+    pub fn all_runs(&self) -> Range<usize> {
+        let (first, last) = (&self.chunks[0], &self.chunks[self.chunks.len() - 1]);
+        self.runs(&self.blocks(&(first.start..last.end)))
+    }
+
+    /// The blocks of a chunk of whole blocks, among all blocks of the batch.
     pub fn blocks(&self, rows: &Range<usize>) -> Range<usize> {
         let block = |row: usize| row / self.per_problem * self.blocks_per_problem() + row % self.per_problem / BLOCK;
         block(rows.start)..block(rows.end - 1) + 1
@@ -167,6 +214,8 @@ impl Plan {
                     lane_costs: (slots + kept) / number,
                     lane_parameters: (slots + kept + lane_costs) / number,
                     per_problem: need.per_problem,
+                    problems: need.problems(),
+                    blocks_per_run: blocks_per_run(need.pattern),
                     pattern_blocks,
                     most_work: budget.work,
                 });
@@ -193,10 +242,11 @@ fn pattern(need: &Need, budget: Budget, largest: u64) -> Result<(usize, u64)> {
         return Ok((0, 0));
     }
     let bytes = (need.pattern * need.precision.bytes()) as u64;
-    let (problems, blocks) = (need.count / need.per_problem, need.per_problem.div_ceil(BLOCK));
+    let blocks = need.per_problem.div_ceil(BLOCK);
+    let problems = need.problems();
     let most = MOST_PATTERN_BYTES.min(budget.bytes / 8) / bytes;
     let at_a_time = (budget.work / (2 * BLOCK * need.pattern)).min(most as usize).clamp(1, problems * blocks);
-    let totals = (problems * blocks.div_ceil(BLOCKS_PER_RUN)) as u64 * bytes;
+    let totals = (problems * blocks.div_ceil(blocks_per_run(need.pattern))) as u64 * bytes;
     if totals.max(bytes) > largest {
         return Err(Error::invalid(
             "scale of the draws",
@@ -211,14 +261,15 @@ fn pattern(need: &Need, budget: Budget, largest: u64) -> Result<(usize, u64)> {
 /// Runs of whole blocks of at most `capacity` rows.
 fn chunks(need: &Need, capacity: usize) -> Vec<Range<usize>> {
     let mut chunks: Vec<Range<usize>> = Vec::new();
-    for problem in (0..need.count).step_by(need.per_problem) {
-        let end = problem + need.per_problem;
-        for start in (problem..end).step_by(need.block) {
-            let block = start..(start + need.block).min(end);
-            match chunks.last_mut() {
-                Some(last) if block.end - last.start <= capacity => last.end = block.end,
-                _ => chunks.push(block),
-            }
+    let (mut start, last) = (need.first, need.first + need.count);
+    while start < last {
+        let within = start % need.per_problem;
+        let end = start - within + (within - within % need.block + need.block).min(need.per_problem);
+        let block = start..end.min(last);
+        start = block.end;
+        match chunks.last_mut() {
+            Some(last) if block.end - last.start <= capacity => last.end = block.end,
+            _ => chunks.push(block),
         }
     }
     chunks
@@ -229,6 +280,7 @@ mod tests {
     use super::*;
     fn need(count: usize, per_problem: usize, steps: usize) -> Need {
         Need {
+            first: 0,
             count,
             per_problem,
             block: BLOCK,
@@ -258,6 +310,12 @@ mod tests {
             }
             assert_eq!(next, count);
             assert!(plan.bytes <= 1 << 26);
+            // A part of them has the chunks that end in it.
+            let first = count / 2 / per_problem * per_problem;
+            let part = Need { first, count: count - first, ..need(count, per_problem, 100) };
+            let chunks = Plan::new(&part, Budget::new(1 << 26), &limits).unwrap().chunks;
+            assert_eq!((chunks[0].start, chunks[chunks.len() - 1].end), (first, count));
+            assert!(chunks.windows(2).all(|pair| pair[0].end == pair[1].start));
         }
     }
 

@@ -98,7 +98,7 @@ impl LoadedGpu {
             let dispatches = ready.fetch.iter().chain(&ready.sweep);
             let read = |bytes: &[u8]| from_bytes(precision, bytes);
             let numbers = self.queue.submit(dispatches, &run.results, &run.memory.staging, read)?;
-            let chunk = Chunk { rows: run.plan.chunks[k].clone(), capacity: run.plan.capacity, numbers };
+            let chunk = Chunk { rows: run.plan.chunks[k].clone(), runs: 0..0, capacity: run.plan.capacity, numbers };
             chunk.put_costs(&mut costs);
             chunk.put(3 * chunk.capacity, control, gradient.as_slice_mut().expect("standard layout"));
         }
@@ -143,7 +143,9 @@ impl LoadedGpu {
             operation: Operation::Gradient(terms),
             source: Source::Given,
             ownership: Ownership { listed: true, perturbed, own_background: true },
+            first: 0,
             count: rows.len(),
+            per_problem: rows.len(),
             store: Some(members.store.id),
         };
         let run = self.run(call, Some(&members.store))?;

@@ -111,7 +111,8 @@ impl Run {
             return true;
         }
         let (made_for, made) = &self.made_for;
-        let fewer = call.count <= made_for.count && Call { count: made_for.count, ..*call } == *made_for;
+        let Call { first, count, per_problem, .. } = *made_for;
+        let fewer = call.count <= count && Call { first, count, per_problem, ..*call } == *made_for;
         if !fewer || call.sums() || call.selects() {
             return false;
         }
@@ -241,7 +242,6 @@ fn cut<'a>(uploaded: &'a Uploaded, call: &'a Call, plan: &'a Plan, slots: &'a Sl
         plan,
         slots,
         shape: &uploaded.shape,
-        problems: uploaded.problems(),
         control: uploaded.data.control,
         places: &uploaded.places,
         store_stride,

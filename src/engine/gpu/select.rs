@@ -5,14 +5,16 @@ use super::buffers::{Region, from_bytes, to_bytes};
 use super::run::Run;
 use crate::engine::operation::Operation;
 use crate::engine::selection::{Candidate, CostHistogram, Selector, WeightSums};
-use crate::engine::{Draw, Members, Precision, Terms};
+use crate::engine::span::Span;
+use crate::engine::{Draw, Precision, Terms};
 use crate::error::Result;
 
 impl LoadedGpu {
-    /// Offers the best members to a selector.
+    /// Offers the best members of a span to a selector.
     pub fn select(
         &mut self,
         draw: &Draw,
+        span: &Span,
         terms: Terms,
         selector: &mut Selector,
         watch: &mut dyn FnMut(usize) -> Result<()>,
@@ -21,9 +23,9 @@ impl LoadedGpu {
         let untouched = selector.clone();
         self.persist(|loaded| {
             selector.clone_from(&untouched);
-            let mut run = loaded.begin(operation, Members::Drawn(draw))?;
+            let mut run = loaded.begin(operation, span)?;
             loaded.send_draw(&run, draw)?;
-            loaded.select_chunks(&mut run, draw.count, selector, watch)?;
+            loaded.select_chunks(&mut run, selector, watch)?;
             loaded.finish(run, 1)
         })
     }
@@ -31,12 +33,12 @@ impl LoadedGpu {
     fn select_chunks(
         &mut self,
         run: &mut Run,
-        per_problem: usize,
         selector: &mut Selector,
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let precision = self.uploaded.shape.precision;
         let number = precision.bytes();
+        let per_problem = run.call.per_problem;
         let (select, staging) = (&run.memory.select, run.memory.staging.clone());
         let Some(select) = select.clone() else { return Ok(()) };
         self.queue.send(&select.histogram, &vec![0; select.histogram.size() as usize]);
@@ -53,7 +55,8 @@ impl LoadedGpu {
             })?;
             for (block, sums) in blocks.zip(partials.chunks_exact(3)) {
                 let sums = WeightSums { least: sums[0], sum: sums[1], square_sum: sums[2] };
-                selector.weigh(block / run.plan.blocks_per_problem(), &sums);
+                let each = run.plan.blocks_per_problem();
+                selector.weigh(block / each, block % each, sums);
             }
             let costs = (2 * number * listed) as u64;
             let regions = [
@@ -73,7 +76,7 @@ impl LoadedGpu {
                 })?;
             }
             selector.tighten()?;
-            watch(run.plan.chunks[k].end)?;
+            watch(run.plan.chunks[k].end - run.call.first)?;
         }
         let all = [Region { buffer: select.histogram.clone(), first: 0, bytes: select.histogram.size() }];
         self.queue.submit([], &all, &staging, |bytes| {

@@ -1,7 +1,7 @@
 //! From the templates in `shaders/` to WGSL specialised for one problem shape.
 
 use super::layout::{MemberLayout, Stages, TILE, Trajectory};
-use super::plan::{BLOCKS_PER_RUN, SUM_COLUMNS, quantities};
+use super::plan::{SUM_COLUMNS, quantities};
 use super::templates::Templates;
 use crate::engine::{BLOCK, CostHistogram, Precision};
 use crate::error::{Error, Result};
@@ -295,7 +295,6 @@ pub fn source(kernel: Kernel, shape: &Shape, templates: &Templates) -> Result<St
         FULL_ERRORS => shape.control.full_errors,
         ESTIMATED => shape.control.parameters,
         SUM_COLUMNS => SUM_COLUMNS,
-        BLOCKS_PER_RUN => BLOCKS_PER_RUN,
         LOWER_PATTERN => kernel == Kernel::LowerPattern,
         PATTERN_ACROSS => pattern_across,
         PATTERN_DOWN => 64 / pattern_across,

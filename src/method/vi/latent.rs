@@ -206,7 +206,7 @@ impl Latent<'_> {
             let z: Vec<_> = eps.iter().enumerate().map(|(p, eps)| mapped(draw, p, eps)).collect();
             let found = self.evaluate(0, &z)?;
             for (p, (sums, eps)) in sums.iter_mut().zip(&eps).enumerate() {
-                sums.merge(&summed(&found, p * eps.nrows(), eps, &draw.map.scale));
+                sums.add(&summed(&found, p * eps.nrows(), eps, &draw.map.scale));
             }
         }
         Ok(sums)
