@@ -8,8 +8,8 @@ use common::{PerProblem, Recipe};
 use ndarray::{Array2, Array3};
 use std::cell::RefCell;
 use vi4dvar::engine::{
-    AdamStep, AffineMap, Backend, Costs, Draw, Engine, EngineSettings, Keep, Listed, LoadedProblem, Members, Precision,
-    Ranks, Row, Scale, Terms, adapters,
+    AdamStep, AffineMap, Backend, Costs, Draw, Engine, EngineSettings, Keep, Listed, LoadedProblem, MOST_KEPT, Members,
+    Precision, Ranks, Row, Scale, Terms, adapters,
 };
 use vi4dvar::error::Error;
 use vi4dvar::problem::{PointFunction, Problem};
@@ -224,8 +224,9 @@ fn an_error_on_the_first_rank_ends_a_selection_on_all_and_the_next_is_whole() {
         assert_eq!(loaded.select(&small, terms, Keep::Best(10)).unwrap()[2].count, 5000);
     }
     // More than can be kept in all, though not on any rank: the same refusal.
-    let refusal = loaded.select(&draw, terms, Keep::Best(usize::MAX)).unwrap_err();
-    assert!(refusal.to_string().contains("members to keep"), "{refusal}");
+    let many = Draw { count: MOST_KEPT / 3 + 1000, ..draw };
+    let refusal = loaded.select(&many, terms, Keep::Below(f64::INFINITY)).err().map(|e| e.to_string());
+    assert!(refusal.as_ref().is_some_and(|text| text.contains("threshold")), "{refusal:?}");
 }
 
 #[test]
