@@ -35,7 +35,7 @@ pub(super) struct HardwareOptions {
     /// The number type: f32, f64. Default: f32
     #[arg(long, value_name = "TYPE", value_parser = precision)]
     pub precision: Precision,
-    /// Threads of the CPU engine; no answer depends on them. Default: all cores
+    /// Threads of the CPU engine, on each rank; no answer depends on them. Default: all cores
     #[arg(long, value_name = "N")]
     #[serde(skip)]
     pub threads: Option<usize>,

@@ -259,7 +259,7 @@ impl LoadedProblem {
         let source = match members {
             Members::Given(_) => RowSource::Given,
             Members::Listed(listed) => RowSource::Listed { amplitude: listed.amplitude },
-            Members::Drawn(draw) => RowSource::Drawn(draw.clone()),
+            Members::Drawn(draw) => RowSource::Drawn(Box::new(draw.clone())),
         };
         let parts = |rank: usize| {
             let mut parts = match whole.part(&shares[rank]).members {

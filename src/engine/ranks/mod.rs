@@ -164,24 +164,31 @@ impl Ranks {
         if count < 2 {
             return Ok(Launched::First(Self::alone()));
         }
+        let seen: String;
+        let help;
         #[cfg(feature = "mpi")]
         {
             let transport = mpi::World::start()?;
-            if transport.rank() > 0 {
-                return Ok(Launched::Other(Worker(Some(Channel::new(Box::new(transport))))));
+            if transport.count() == count {
+                return Ok(match transport.rank() {
+                    0 => Launched::First(Self::over(Box::new(transport))),
+                    _ => Launched::Other(Worker(Some(Channel::new(Box::new(transport))))),
+                });
             }
-            Ok(Launched::First(Self::over(Box::new(transport))))
+            seen = format!("its MPI library sees {}", transport.count());
+            help = "start it with the launcher of the MPI that it was built with";
         }
         #[cfg(not(feature = "mpi"))]
         {
-            if word_of_launcher(&["OMPI_COMM_WORLD_RANK", "PMI_RANK"], "SLURM_PROCID").is_some_and(|rank| rank > 0) {
-                return Ok(Launched::Other(Worker(None)));
-            }
-            Err(Error::Hardware {
-                message: format!("started as {count} processes of a launcher, but built without MPI"),
-                help: "build with --features mpi, or start one process".into(),
-            })
+            seen = "it was built without MPI".into();
+            help = "build with --features mpi, or start one process";
         }
+        // Processes that do not know of each other would each write the same files. One of them says so.
+        if word_of_launcher(&["OMPI_COMM_WORLD_RANK", "PMI_RANK"], "SLURM_PROCID").is_some_and(|rank| rank > 0) {
+            return Ok(Launched::Other(Worker(None)));
+        }
+        let message = format!("the program was started as {count} processes of a launcher, and {seen}");
+        Err(Error::Hardware { message, help: help.into() })
     }
 
     fn over(transport: Box<dyn Transport>) -> Self {

@@ -43,5 +43,5 @@ pub enum Request {
 pub enum RowSource {
     Given,
     Listed { amplitude: f64 },
-    Drawn(Draw),
+    Drawn(Box<Draw>),
 }

@@ -325,7 +325,7 @@ impl Results {
 
 impl Moments {
     /// The sums of each problem over two parts of its members, the second behind the first.
-    pub fn join(mut left: Vec<Tree<Self>>, right: Vec<Tree<Self>>) -> Result<Vec<Tree<Self>>> {
+    pub(in crate::engine) fn join(mut left: Vec<Tree<Self>>, right: Vec<Tree<Self>>) -> Result<Vec<Tree<Self>>> {
         left.iter_mut().zip(right).for_each(|(left, right)| left.append(right));
         Ok(left)
     }
