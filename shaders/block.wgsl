@@ -1,7 +1,7 @@
 // A block of 256 members of one problem, and the histogram's bins.
 
 struct Blocks {
-    first_block: u32,        // of this chunk, among all blocks of the call
+    first_block: u32,        // of this chunk, among all blocks of the batch
     blocks_per_problem: u32,
     count: u32,              // blocks of this chunk
     best: u32,               // members of each problem that may be kept

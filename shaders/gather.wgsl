@@ -9,7 +9,7 @@
 @group(0) @binding(5) var<storage, read_write> histogram: array<u32>;
 // The largest criterion that may still be kept: [problem].
 @group(0) @binding(6) var<storage, read> bounds: array<real>;
-// How many are listed, then their rows among all members of the call.
+// How many are listed, then their rows among all members of the batch.
 @group(0) @binding(7) var<storage, read_write> listed: array<atomic<u32>>;
 // Their J_b and J_o: [listed, 2].
 @group(0) @binding(8) var<storage, read_write> listed_costs: array<real>;

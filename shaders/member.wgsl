@@ -11,7 +11,7 @@ const ZERO: real = 0.0;
 struct Params {
     rows: u32,             // members in this chunk
     capacity: u32,         // members between two consecutive sites in memory
-    first_row: u32,        // the chunk's first member among all members of the call
+    first_row: u32,        // the chunk's first member among all members of the batch
     per_problem: u32,      // members of one problem
     groups_x: u32,         // workgroups in the dispatch's first dimension
     first_step: u32,       // the segment's RK4 steps: first_step .. first_step + steps
@@ -46,6 +46,8 @@ struct Params {
     projections: u32,      // slots of Z' eps and then W' g: [2 rank, capacity]
     pattern: u32,          // sums on the pattern of the scale
     blocks_per_run: u32,   // blocks whose sums are added on the device
+    call_block: u32,       // the first block of the call, and its run, among those of the batch
+    call_run: u32,
     control: u32,          // length of the control: x0, the errors' xi, the parameters
     prior_precision: u32,  // the diagonal of the prior's inverse covariance, of the whole control
     prior_precision_stride: u32,

@@ -18,7 +18,7 @@ const COLUMNS: u32 = ACROSS * EACH;
 @group(0) @binding(4) var<storage, read_write> partials: array<real>;
 
 struct Blocks {
-    first_block: u32,        // of this dispatch, among all blocks of the call
+    first_block: u32,        // of this dispatch, among all blocks of the batch
     blocks_per_problem: u32,
     count: u32,              // blocks of this dispatch
     tiles: u32,              // of the matrix

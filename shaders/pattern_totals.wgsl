@@ -9,7 +9,7 @@
 @group(0) @binding(5) var<storage, read_write> totals: array<real>;
 
 struct Blocks {
-    first_block: u32,        // of this dispatch, among all blocks of the call
+    first_block: u32,        // of this dispatch, among all blocks of the batch
     blocks_per_problem: u32,
     count: u32,              // blocks of this dispatch
     tiles: u32,
@@ -31,12 +31,12 @@ fn add_pattern(@builtin(local_invocation_index) local: u32, @builtin(workgroup_i
     let end = min(min(first + params.blocks_per_run, (p + 1u) * blocks.blocks_per_problem), last_block + 1u);
     var sum: real = 0.0;
     if (first < blocks.first_block) {
-        sum = totals[run * params.pattern + number];
+        sum = totals[(run - params.call_run) * params.pattern + number];
     }
     for (var block = max(first, blocks.first_block); block < end; block++) {
         sum += partials[(block - blocks.first_block) * params.pattern + number];
     }
-    totals[run * params.pattern + number] = sum;
+    totals[(run - params.call_run) * params.pattern + number] = sum;
 }
 
 fn run_of(block: u32, runs_per_problem: u32) -> u32 {

@@ -17,7 +17,7 @@ const COLUMNS: u32 = ${SUM_COLUMNS}u;
 @group(0) @binding(4) var<storage, read_write> partials: array<real>;
 
 struct Blocks {
-    first_block: u32,        // of this chunk, among all blocks of the call
+    first_block: u32,        // of this chunk, among all blocks of the batch
     blocks_per_problem: u32,
     count: u32,              // blocks of this chunk
     total: u32,              // blocks of the call
@@ -27,7 +27,7 @@ struct Blocks {
 var<workgroup> parts: array<real, 1280>;
 
 fn put(q: u32, block: u32, value: real) {
-    partials[q * blocks.total + blocks.first_block + block] = value;
+    partials[q * blocks.total + blocks.first_block - params.call_block + block] = value;
 }
 
 @compute @workgroup_size(256)

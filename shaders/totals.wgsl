@@ -1,5 +1,5 @@
 // Sums of block sums, over the blocks of a run: one workgroup per quantity and run. What leaves the device is one number per
-// quantity and 4,096 members, or 65,536 where there are many. `first_row` is the first run. CPU: `Moments::merge`.
+// quantity and 4,096 members, or 65,536 where there are many. CPU: `Moments::merge`.
 
 //% include "member.wgsl"
 
@@ -11,7 +11,7 @@
 struct Runs {
     blocks_per_problem: u32,
     runs_per_problem: u32,
-    total: u32,              // blocks up to the last of the call
+    total: u32,              // blocks of the call
     count: u32,              // quantities times runs of the call
 }
 @group(0) @binding(6) var<uniform> runs: Runs;
@@ -40,10 +40,10 @@ fn add_totals(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id
     let QUANTITIES = 5u + 5u * params.control;
     //% endif
     let q = id % QUANTITIES;
-    let run = params.first_row + id / QUANTITIES;
+    let run = params.call_run + id / QUANTITIES;
     let p = run / runs.runs_per_problem;
     let within = (run % runs.runs_per_problem) * params.blocks_per_run;
-    let start = p * runs.blocks_per_problem + within;
+    let start = p * runs.blocks_per_problem + within - params.call_block;
     let count = min(params.blocks_per_run, runs.blocks_per_problem - within);
     var s: real = 0.0;
     for (var k = local; k < count; k += PARTS) {
@@ -72,6 +72,6 @@ fn add_totals(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id
         total += add_up(local, between);
     }
     if (local == 0u) {
-        totals[run * QUANTITIES + q] = total;
+        totals[id] = total;
     }
 }

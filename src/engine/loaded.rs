@@ -119,7 +119,8 @@ impl LoadedProblem {
         self.select_watched(draw, criterion, keep, &mut |_| Ok(()))
     }
 
-    /// The same, with `watch` told now and then of how many members are done, over all problems; its error ends it.
+    /// The same, with `watch` told now and then of how many members are done, over all problems; its error ends it. It has no
+    /// business with the engine or its ranks, which are at work.
     ///
     /// # Errors
     /// As [`select`](Self::select); that of `watch`.

@@ -109,7 +109,7 @@ pub struct EngineSettings {
     pub device: Option<usize>,
     /// The number type. Default: f32.
     pub precision: Precision,
-    /// Threads of the CPU engine. Default: all cores.
+    /// Threads of the CPU engine, on each rank. Default: all cores, or the rank's share of them.
     pub threads: Option<usize>,
     /// Most memory that a batch in flight may take, in MiB. Default: 1024.
     pub memory_mib: u64,

@@ -6,7 +6,7 @@ use super::ranks::{Division, Held, Request, places_to, rows_to};
 use super::span::Results;
 use super::{Costs, Listed, LoadedProblem, Members, Row, Terms};
 use crate::error::{Error, Result};
-use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array1, Array2, ArrayView2, s};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,15 +119,13 @@ impl LoadedProblem {
         }
         let shares = self.ranks().shares(&Division::of_rows(count, self.local.rows_together()));
         let part = |rows: &Range<usize>| {
-            let slice = |array: ArrayView2<'_, f64>| array.slice_axis(Axis(0), Slice::from(rows.clone())).to_owned();
-            [members.states, backgrounds, means[0], means[1]].map(slice)
+            [members.states, backgrounds, means[0], means[1]].map(|array| array.slice_move(s![rows.clone(), ..]))
         };
         let own = &shares[0];
         let [states, others @ ..] = part(own);
-        let listed = Listed { states: states.view(), rows: &members.rows[own.clone()], amplitude: members.amplitude };
+        let listed = Listed { states, rows: &members.rows[own.clone()], amplitude: members.amplitude };
         let held = Held::new(self.ranks());
-        let settled =
-            |local: &mut LocalProblem| local.settle(listed, others.each_ref().map(|array| array.view()), units);
+        let settled = |local: &mut LocalProblem| local.settle(listed, others, units);
         let mut local = None;
         if shares.len() == 1 {
             local = Some(settled(&mut self.local)?);
@@ -139,7 +137,7 @@ impl LoadedProblem {
                 units: units.to_owned(),
             };
             let parts = |rank: usize| {
-                let numbers = part(&shares[rank]).iter().flat_map(|array| states_to(array.view())).collect();
+                let numbers = part(&shares[rank]).iter().flat_map(|array| states_to(*array)).collect();
                 vec![numbers, rows_to(&members.rows[shares[rank].clone()])]
             };
             let own = |problem: &mut LocalProblem| settled(problem).map(|r| local = Some(r));

@@ -24,6 +24,19 @@ struct Node<T> {
     sum: T,
 }
 
+impl<T: Merge> Node<T> {
+    /// Whether it is the left half of a node, of which this one is the right half.
+    fn precedes(&self, level: u32, index: usize) -> bool {
+        self.level == level && index % 2 == 1 && self.index == index - 1
+    }
+
+    /// The node of which it is the left half.
+    fn merged(mut self, right: &T) -> Self {
+        self.sum.merge(right);
+        Self { level: self.level + 1, index: self.index / 2, sum: self.sum }
+    }
+}
+
 impl<T> Default for Tree<T> {
     fn default() -> Self {
         Self { nodes: Vec::new() }
@@ -41,11 +54,20 @@ impl<T: Merge> Tree<T> {
         right.nodes.into_iter().for_each(|node| self.add(node));
     }
 
+    /// Adds the block that follows, of whose sum a copy is made where it has nothing to be added to.
+    pub fn push_copy(&mut self, block: usize, sum: &T)
+    where
+        T: Clone,
+    {
+        match self.nodes.pop_if(|left| left.precedes(0, block)) {
+            Some(left) => self.add(left.merged(sum)),
+            None => self.push(block, sum.clone()),
+        }
+    }
+
     fn add(&mut self, mut node: Node<T>) {
-        let sibling = |left: &mut Node<T>, node: &Node<T>| left.level == node.level && left.index ^ 1 == node.index;
-        while let Some(mut left) = self.nodes.pop_if(|left| sibling(left, &node)) {
-            left.sum.merge(&node.sum);
-            node = Node { level: node.level + 1, index: node.index / 2, sum: left.sum };
+        while let Some(left) = self.nodes.pop_if(|left| left.precedes(node.level, node.index)) {
+            node = left.merged(&node.sum);
         }
         self.nodes.push(node);
     }
@@ -76,7 +98,10 @@ mod tests {
 
     fn tree(blocks: std::ops::Range<usize>) -> Tree<Text> {
         let mut tree = Tree::default();
-        blocks.for_each(|b| tree.push(b, Text(b.to_string())));
+        blocks.for_each(|b| match b % 3 {
+            0 => tree.push(b, Text(b.to_string())),
+            _ => tree.push_copy(b, &Text(b.to_string())),
+        });
         tree
     }
 

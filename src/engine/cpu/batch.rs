@@ -126,7 +126,7 @@ impl<T: Scalar> Batch<T> {
             let items = items.collect();
             self.run_items(span, Job { operation, input: &[], bounds: &[] }, items);
             for ((p, number), block) in wave.iter().flat_map(|rows| blocks_in(rows, span)).zip(&blocks) {
-                totals[p].push(number, block.clone());
+                totals[p].push_copy(number, block);
             }
         }
         self.blocks = blocks;

@@ -82,6 +82,8 @@ impl Cut<'_> {
             projections: slots.projections as u32,
             pattern: call.pattern(control) as u32,
             blocks_per_run: plan.blocks_per_run as u32,
+            call_block: plan.all_blocks().start as u32,
+            call_run: plan.all_runs().start as u32,
             ..*self.places
         };
         let mut sweep = Vec::new();
@@ -109,7 +111,7 @@ impl Cut<'_> {
         let blocks = plan.blocks(rows);
         let last = match call.operation {
             Operation::Select(_, best) => best,
-            _ => plan.blocks_up_to_last() as u32,
+            _ => plan.all_blocks().len() as u32,
         };
         let words = [blocks.start as u32, plan.blocks_per_problem() as u32, blocks.len() as u32, last];
         let mut over_blocks = |kernel: Kernel, groups: usize| -> Result<()> {
@@ -174,14 +176,19 @@ impl Cut<'_> {
     /// Adds the blocks' sums.
     fn totals(&self) -> Result<Dispatch> {
         let plan = self.plan;
-        let (blocks, runs) = (plan.blocks_per_problem(), plan.all_runs());
+        let (blocks, runs) = (plan.all_blocks(), plan.all_runs());
         let numbers = runs.len() * quantities(self.control.len());
-        let (capacity, control) = (plan.capacity as u32, self.control.len() as u32);
-        let blocks_per_run = plan.blocks_per_run as u32;
-        let params =
-            Params { rows: 1, capacity, control, first_row: runs.start as u32, blocks_per_run, ..Params::default() };
-        let each = plan.runs_per_problem() as u32;
-        let words = [blocks as u32, each, plan.blocks_up_to_last() as u32, numbers as u32];
+        let params = Params {
+            rows: 1,
+            capacity: plan.capacity as u32,
+            control: self.control.len() as u32,
+            blocks_per_run: plan.blocks_per_run as u32,
+            call_block: blocks.start as u32,
+            call_run: runs.start as u32,
+            ..Params::default()
+        };
+        let each = [plan.blocks_per_problem(), plan.runs_per_problem()].map(|each| each as u32);
+        let words = [each[0], each[1], blocks.len() as u32, numbers as u32];
         Ok(Dispatch { blocks: Some(words), ..self.dispatch(Kernel::Totals, params, numbers)? })
     }
 

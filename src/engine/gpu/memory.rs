@@ -86,13 +86,13 @@ impl Memory {
         let sums = if call.sums() {
             let numbers = |count: usize| (count * quantities(control) * number) as u64;
             Some(Sums {
-                partials: storage(device, "partials", numbers(plan.blocks_up_to_last()))?,
-                totals: storage(device, "totals", numbers(plan.runs_up_to_last()))?,
+                partials: storage(device, "partials", numbers(plan.all_blocks().len()))?,
+                totals: storage(device, "totals", numbers(plan.all_runs().len()))?,
                 pattern: match call.pattern(control) * number {
                     0 => None,
                     bytes => Some([
                         storage(device, "pattern partials", (plan.pattern_blocks * bytes) as u64)?,
-                        storage(device, "pattern totals", (plan.runs_up_to_last() * bytes) as u64)?,
+                        storage(device, "pattern totals", (plan.all_runs().len() * bytes) as u64)?,
                     ]),
                 },
             })
@@ -155,11 +155,10 @@ impl Memory {
             Operation::Cost(_) => vec![region(&self.costs, 0, 3 * capacity)],
             Operation::Gradient(_) => vec![region(&self.costs, 0, 3 * capacity), slot(slots.cotangent, control)],
             Operation::Moments(_) => {
-                let runs = plan.all_runs();
-                let of_runs = |totals: &wgpu::Buffer, each: usize| region(totals, runs.start * each, runs.len() * each);
-                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| of_runs(totals, call.pattern(control));
+                let runs = plan.all_runs().len();
+                let pattern = |[_, totals]: &[wgpu::Buffer; 2]| region(totals, 0, runs * call.pattern(control));
                 let regions = |s: &Sums| {
-                    let totals = of_runs(&s.totals, quantities(control));
+                    let totals = region(&s.totals, 0, runs * quantities(control));
                     [totals].into_iter().chain(s.pattern.as_ref().map(pattern)).collect()
                 };
                 self.sums.as_ref().map_or(Vec::new(), regions)

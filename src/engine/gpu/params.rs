@@ -58,6 +58,8 @@ uniform! {
         projections,
         pattern,
         blocks_per_run,
+        call_block,
+        call_run,
         control,
         prior_precision,
         prior_precision_stride,

@@ -19,19 +19,16 @@ const FEWEST_MEMBERS: usize = 16_384;
 /// Operations per member, site and RK4 step of a reverse sweep: forward, stages again, adjoint.
 pub const WORK_PER_SITE: usize = 90;
 
-/// Blocks whose sums are added on the device: 4,096 members, so that several devices can share a batch. The host adds the
-/// rest, in f64.
-const BLOCKS_PER_RUN: usize = 16;
-
-/// The same where a run leaves much.
-const BLOCKS_PER_LARGE_RUN: usize = 256;
-
-/// Sums on the pattern of a scale that are much: of a full rank over 256 numbers.
-const LARGE_PATTERN: usize = 1 << 16;
-
-/// Blocks whose sums are added on the device, where each leaves so many on the pattern of a scale.
+/// Blocks whose sums are added on the device, where each leaves so many on the pattern of a scale: few, so that several devices
+/// can share a batch, but more where a run leaves much. The host adds the rest, in f64.
 pub fn blocks_per_run(pattern: usize) -> usize {
-    if pattern < LARGE_PATTERN { BLOCKS_PER_RUN } else { BLOCKS_PER_LARGE_RUN }
+    match pattern {
+        // Of a full rank over 63 numbers.
+        0..=4096 => 16,
+        // Over 127.
+        4097..=16_384 => 64,
+        _ => 256,
+    }
 }
 
 /// Numbers per block or run of blocks, for a control of so many: see `shaders/sums.wgsl`.
@@ -93,13 +90,6 @@ pub struct Need {
     pub precision: Precision,
 }
 
-impl Need {
-    /// Problems up to the last row.
-    fn problems(&self) -> usize {
-        (self.first + self.count).div_ceil(self.per_problem)
-    }
-}
-
 /// The cut.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -117,8 +107,6 @@ pub struct Plan {
     pub lane_parameters: usize,
     /// Members of one problem in the batch.
     pub per_problem: usize,
-    /// Problems up to the last row.
-    problems: usize,
     /// Blocks whose sums are added on the device.
     pub blocks_per_run: usize,
     /// Blocks whose sums on the pattern of a scale are made in one dispatch.
@@ -133,11 +121,6 @@ impl Plan {
         self.per_problem.div_ceil(BLOCK)
     }
 
-    /// Blocks of all problems up to the last row.
-    pub fn blocks_up_to_last(&self) -> usize {
-        self.problems * self.blocks_per_problem()
-    }
-
     /// Runs of blocks whose sums are added on the device, of one problem.
     pub fn runs_per_problem(&self) -> usize {
         self.blocks_per_problem().div_ceil(self.blocks_per_run)
@@ -148,11 +131,6 @@ impl Plan {
         self.chunks.iter().map(|rows| self.blocks(rows).len()).max().unwrap_or(1)
     }
 
-    /// Runs of all problems up to the last row.
-    pub fn runs_up_to_last(&self) -> usize {
-        self.problems * self.runs_per_problem()
-    }
-
     /// The runs of some blocks, among all runs of the batch.
     pub fn runs(&self, blocks: &Range<usize>) -> Range<usize> {
         let each = self.blocks_per_problem();
@@ -160,16 +138,20 @@ impl Plan {
         run(blocks.start)..run(blocks.end - 1) + 1
     }
 
-    /// The runs of all chunks.
-    pub fn all_runs(&self) -> Range<usize> {
+    /// The blocks of the call. Where there are sums, it has whole runs of each problem.
+    pub fn all_blocks(&self) -> Range<usize> {
         let (first, last) = (&self.chunks[0], &self.chunks[self.chunks.len() - 1]);
-        self.runs(&self.blocks(&(first.start..last.end)))
+        self.blocks(&(first.start..last.end))
+    }
+
+    /// The runs of the call.
+    pub fn all_runs(&self) -> Range<usize> {
+        self.runs(&self.all_blocks())
     }
 
     /// The blocks of a chunk of whole blocks, among all blocks of the batch.
     pub fn blocks(&self, rows: &Range<usize>) -> Range<usize> {
-        let block = |row: usize| row / self.per_problem * self.blocks_per_problem() + row % self.per_problem / BLOCK;
-        block(rows.start)..block(rows.end - 1) + 1
+        parts(rows, self.per_problem, BLOCK)
     }
 
     /// Cuts a call to stay within a budget and the device's largest binding.
@@ -214,7 +196,6 @@ impl Plan {
                     lane_costs: (slots + kept) / number,
                     lane_parameters: (slots + kept + lane_costs) / number,
                     per_problem: need.per_problem,
-                    problems: need.problems(),
                     blocks_per_run: blocks_per_run(need.pattern),
                     pattern_blocks,
                     most_work: budget.work,
@@ -242,11 +223,12 @@ fn pattern(need: &Need, budget: Budget, largest: u64) -> Result<(usize, u64)> {
         return Ok((0, 0));
     }
     let bytes = (need.pattern * need.precision.bytes()) as u64;
-    let blocks = need.per_problem.div_ceil(BLOCK);
-    let problems = need.problems();
+    let rows = need.first..need.first + need.count;
+    let blocks = parts(&rows, need.per_problem, BLOCK).len();
+    let runs = parts(&rows, need.per_problem, BLOCK * blocks_per_run(need.pattern)).len();
     let most = MOST_PATTERN_BYTES.min(budget.bytes / 8) / bytes;
-    let at_a_time = (budget.work / (2 * BLOCK * need.pattern)).min(most as usize).clamp(1, problems * blocks);
-    let totals = (problems * blocks.div_ceil(blocks_per_run(need.pattern))) as u64 * bytes;
+    let at_a_time = (budget.work / (2 * BLOCK * need.pattern)).min(most as usize).clamp(1, blocks);
+    let totals = runs as u64 * bytes;
     if totals.max(bytes) > largest {
         return Err(Error::invalid(
             "scale of the draws",
@@ -256,6 +238,13 @@ fn pattern(need: &Need, budget: Budget, largest: u64) -> Result<(usize, u64)> {
         ));
     }
     Ok((at_a_time, at_a_time as u64 * bytes + totals))
+}
+
+/// The parts of so many members of one problem that rows are in, among all parts of the batch.
+fn parts(rows: &Range<usize>, per_problem: usize, members: usize) -> Range<usize> {
+    let each = per_problem.div_ceil(members);
+    let part = |row: usize| row / per_problem * each + row % per_problem / members;
+    part(rows.start)..part(rows.end - 1) + 1
 }
 
 /// Runs of whole blocks of at most `capacity` rows.

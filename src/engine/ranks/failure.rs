@@ -28,7 +28,10 @@ impl Failure {
     pub fn of(error: Error, rank: Option<usize>) -> Self {
         let on = |message: String| rank.map_or(message.clone(), |rank| format!("on rank {rank}: {message}"));
         match error {
-            Error::Invalid { what, expected, found, help } => Self::Invalid([what, expected, found, help]),
+            Error::Invalid { what, expected, found, help } => {
+                let found = rank.map_or(found.clone(), |rank| format!("{found} on rank {rank}"));
+                Self::Invalid([what, expected, found, help])
+            }
             Error::File { path, message, help } => Self::File(path, [on(message), help]),
             Error::Write { path, reason } => Self::Write(path, on(reason.to_string())),
             Error::Hardware { message, help } => Self::Hardware([on(message), help]),

@@ -24,7 +24,6 @@ use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use transport::Transport;
@@ -42,7 +41,6 @@ struct Shared {
     channel: Channel,
     /// Held by one operation at a time.
     traffic: Mutex<Traffic>,
-    ended: AtomicBool,
 }
 
 /// What a process is among those that a launcher started.
@@ -160,41 +158,46 @@ impl Ranks {
     /// # Errors
     /// Several processes that cannot know of each other; MPI that does not start. The first rank has it, not the others.
     pub fn of_launcher() -> Result<Launched> {
-        let count = word_of_launcher(&["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"], "SLURM_NTASKS").unwrap_or(1);
+        let count = word_of_launcher(["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"]).unwrap_or(1);
         if count < 2 {
             return Ok(Launched::First(Self::alone()));
         }
-        let seen: String;
-        let help;
-        #[cfg(feature = "mpi")]
-        {
-            let transport = mpi::World::start()?;
-            if transport.count() == count {
-                return Ok(match transport.rank() {
-                    0 => Launched::First(Self::over(Box::new(transport))),
-                    _ => Launched::Other(Worker(Some(Channel::new(Box::new(transport))))),
-                });
+        // One of them says why they cannot work together; each would write the same files.
+        Self::together(count).or_else(|error| {
+            match word_of_launcher(["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"]) {
+                Some(1..) => Ok(Launched::Other(Worker(None))),
+                _ => Err(error),
             }
-            seen = format!("its MPI library sees {}", transport.count());
-            help = "start it with the launcher of the MPI that it was built with";
+        })
+    }
+
+    #[cfg(feature = "mpi")]
+    fn together(count: usize) -> Result<Launched> {
+        let transport = mpi::World::start()?;
+        if transport.count() != count {
+            let seen = transport.count();
+            return Err(Error::Hardware {
+                message: format!("started as {count} processes of a launcher, of which the MPI library sees {seen}"),
+                help: "start it with the launcher of the MPI that it was built with (srun may need --mpi=pmix)".into(),
+            });
         }
-        #[cfg(not(feature = "mpi"))]
-        {
-            seen = "it was built without MPI".into();
-            help = "build with --features mpi, or start one process";
-        }
-        // Processes that do not know of each other would each write the same files. One of them says so.
-        if word_of_launcher(&["OMPI_COMM_WORLD_RANK", "PMI_RANK"], "SLURM_PROCID").is_some_and(|rank| rank > 0) {
-            return Ok(Launched::Other(Worker(None)));
-        }
-        let message = format!("the program was started as {count} processes of a launcher, and {seen}");
-        Err(Error::Hardware { message, help: help.into() })
+        Ok(match transport.rank() {
+            0 => Launched::First(Self::over(Box::new(transport))),
+            _ => Launched::Other(Worker(Some(Channel::new(Box::new(transport))))),
+        })
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn together(count: usize) -> Result<Launched> {
+        Err(Error::Hardware {
+            message: format!("started as {count} processes of a launcher, but built without MPI"),
+            help: "build with --features mpi, or start one process".into(),
+        })
     }
 
     fn over(transport: Box<dyn Transport>) -> Self {
         let active = transport.count();
-        let shared =
-            Shared { channel: Channel::new(transport), traffic: Mutex::default(), ended: AtomicBool::new(false) };
+        let shared = Shared { channel: Channel::new(transport), traffic: Mutex::default() };
         Self { shared: if active > 1 { Some(Arc::new(shared)) } else { None }, active }
     }
 
@@ -284,9 +287,7 @@ impl Ranks {
 
     /// Tells all ranks to forget what has this number, an engine, a problem set or resident members.
     fn forget(&self, id: u64) {
-        if let Some(shared) = &self.shared
-            && !shared.ended.load(Ordering::Relaxed)
-        {
+        if let Some(shared) = &self.shared {
             let _traffic = shared.lock();
             shared.channel.tell(shared.channel.count(), &to_bytes(&Request::Forget(id)));
         }
@@ -301,7 +302,6 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
         self.channel.tell(self.channel.count(), &to_bytes(&Request::End));
     }
 }
@@ -334,12 +334,9 @@ fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> T {
     postcard::from_bytes(bytes).expect("all ranks are one program")
 }
 
-/// A number that a launcher of MPI leaves in the environment: Open MPI's; that of MPICH, Intel MPI and Slurm's PMI; Slurm's own
-/// where its PMIx says that there is MPI.
-fn word_of_launcher(names: &[&str], slurm: &str) -> Option<usize> {
-    let word = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let with_pmix = || std::env::var_os("PMIX_RANK").and_then(|_| word(slurm));
-    names.iter().find_map(|name| word(name)).or_else(with_pmix)
+/// A number that a launcher leaves in the environment: Open MPI's; that of MPICH, Intel MPI and PMI; Slurm's.
+fn word_of_launcher(names: [&str; 3]) -> Option<usize> {
+    names.into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
 }
 
 /// How a batch is cut into units, none of which ranks share: so many members of one problem each, or rows whosever they

@@ -54,6 +54,12 @@ impl World {
                 help: "use one that was built with threads".into(),
             });
         }
+        // A rank that panics would wait for the others to end MPI, and they for its answer.
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            told(panic);
+            std::process::abort();
+        }));
         let world = universe.world();
         let (rank, count) = (world.rank() as usize, world.size() as usize);
         let machine = world.split_shared(world.rank());

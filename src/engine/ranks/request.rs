@@ -26,7 +26,7 @@ pub enum Request {
     Settle { problem: u64, members: u64, amplitude: f64, units: Array2<f64> },
     /// Move resident members.
     Adam { problem: u64, members: u64, steps: Vec<AdamStep>, terms: Terms },
-    /// Answer: as of rows, with J_b, J_o, the gradient's norm and whether the member diverged.
+    /// Answer: as of rows, with J_b, J_o, whether the member diverged, and the norm of its gradient.
     Inspect { problem: u64, members: u64, terms: Terms },
     /// Answer: as of rows.
     Numbers { problem: u64, members: u64, kind: Numbers },

@@ -24,7 +24,11 @@ pub fn serve(channel: &Channel) {
         let (active, number, request) = channel.listen();
         (worker.active, worker.number) = (active, number);
         match from_bytes(&request) {
-            Request::End => return,
+            Request::End => {
+                // What came too late to end anything.
+                channel.is_cancelled(u64::MAX);
+                return;
+            }
             Request::Forget(id) => drop(worker.held.remove(&id)),
             request => worker.answer(request),
         }
