@@ -184,6 +184,19 @@ fn every_operation_is_the_same_for_any_number_of_ranks_gpu() {
 }
 
 #[test]
+fn a_device_that_is_not_there_is_refused() {
+    let refusal = |backend, device| {
+        let settings = EngineSettings { backend, device: Some(device), ..EngineSettings::default() };
+        Engine::new(&settings).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert!(refusal(Backend::Cpu, 0).contains("none, or a GPU"));
+    if has_gpu() {
+        assert_eq!(refusal(Backend::Gpu, 0), "");
+        assert!(refusal(Backend::Gpu, 1000).contains("0 to "), "{}", refusal(Backend::Gpu, 1000));
+    }
+}
+
+#[test]
 fn counters_are_those_of_all_ranks() {
     let recipe = recipe();
     let problem = recipe.build();

@@ -73,7 +73,13 @@ impl LocalEngine {
             Backend::Gpu => Ok(Self::Gpu(GpuEngine::new(settings, place.number)?)),
             Backend::Auto => match GpuEngine::best_real(settings, place.number)? {
                 Some(gpu) => Ok(Self::Gpu(gpu)),
-                None => cpu(),
+                None => match settings.device {
+                    None => cpu(),
+                    Some(device) => {
+                        let found = format!("{device} without a GPU");
+                        Err(Error::invalid("device", "none, or --backend gpu", found, "leave it out to use the CPU"))
+                    }
+                },
             },
         }
     }
