@@ -63,8 +63,8 @@ pub use problem::{
 // An engine, the batches it runs and what comes back.
 pub use engine::{
     AdamStep, AdapterDescription, AffineMap, Backend, Ceilings, CostHistogram, Costs, Counters, Draw, Engine,
-    EngineSettings, Gradients, Hardware, Inspection, Keep, Listed, LoadedProblem, Members, Moments, Precision,
-    Resident, Row, Scale, Selection, Terms, adapters,
+    EngineSettings, Gradients, Hardware, Inspection, Keep, Launched, Listed, LoadedProblem, Members, Moments,
+    Precision, Ranks, Resident, Row, Scale, Selection, Terms, Traffic, Worker, adapters,
 };
 
 // Random numbers, by address.
